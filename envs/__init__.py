@@ -1,0 +1,10 @@
+"""Environments, their experts, data collection and reference scores.
+
+``import dfplan.envs`` makes every environment id known to ``gymnasium.make``. It imports neither torch nor mujoco.
+"""
+
+from dfplan.envs.tasks import TASKS, Task, register_all, task
+
+__all__ = ["TASKS", "Task", "task"]
+
+register_all()

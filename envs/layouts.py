@@ -1,0 +1,125 @@
+"""Mazes as text.
+
+A layout is a rectangle of cells: ``#`` is a wall, ``O``, ``0`` or a space is free, ``G`` is free and the goal.
+Row ``i``, column ``j`` of the text is the cell whose centre has the observation coordinates ``(x, y) = (i, j)``:
+x runs *down* the text and y to the right, as in D4RL. Lengths are in cells, and a cell is one unit of length.
+
+Not to be confused with the coordinates of the walls: in D4RL's model the walls stand at +1 and the particle at +1.2,
+so that seen in observation coordinates every wall is shifted by ``WALL_SHIFT = -0.2`` along both axes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+
+import numpy as np
+
+WALL_SHIFT = -0.2
+_FREE = "O0 "
+
+# The layouts of the published tasks (D4RL, Fu et al. 2020). 'eval' is D4RL's second maze of each size.
+LAYOUTS: dict[str, str] = {
+    "open": "#######|#OOOOO#|#OOGOO#|#OOOOO#|#######",
+    "umaze": "#####|#GOO#|###O#|#OOO#|#####",
+    "medium": "########|#OO##OO#|#OO#OOO#|##OOO###|#OO#OOO#|#O#OO#O#|#OOO#OG#|########",
+    "large": (
+        "############|#OOOO#OOOOO#|#O##O#O#O#O#|#OOOOOO#OOO#|#O####O###O#|"
+        "#OO#O#OOOOO#|##O#O#O#O###|#OO#OOO#OGO#|############"
+    ),
+    "eval-umaze": "#####|#OOG#|#O###|#OOO#|#####",
+    "eval-medium": "########|#OOOOOG#|#O#O##O#|#OOOO#O#|###OO###|#OOOOOO#|#OO##OO#|########",
+    "eval-large": (
+        "############|#OO#OOO#OGO#|##O###O#O#O#|#OO#O#OOOOO#|#O##O#OO##O#|"
+        "#OOOOOO#OOO#|#O##O#O#O###|#OOOO#OOOOO#|############"
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A closed maze. Build it with :func:`parse` or :func:`named`, which check the text."""
+
+    rows: tuple[str, ...]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Number of cells along x (rows of the text) and along y (columns)."""
+        return len(self.rows), len(self.rows[0])
+
+    @cached_property
+    def walls(self) -> np.ndarray:
+        """Boolean array of ``shape``: True where a cell is a wall."""
+        return np.array([[tile == "#" for tile in row] for row in self.rows])
+
+    @cached_property
+    def goal_cell(self) -> tuple[int, int] | None:
+        """The cell marked ``G``, or None."""
+        return next(((i, row.index("G")) for i, row in enumerate(self.rows) if "G" in row), None)
+
+    @cached_property
+    def free_cells(self) -> np.ndarray:
+        """Integer array (N, 2): the unmarked free cells in reading order, then the goal's cell if there is one."""
+        cells = [(i, j) for i, row in enumerate(self.rows) for j, tile in enumerate(row) if tile in _FREE]
+        if self.goal_cell is not None:
+            cells.append(self.goal_cell)
+        return np.array(cells, dtype=np.int64)
+
+    @cached_property
+    def goal(self) -> np.ndarray:
+        """The task's fixed goal (2,): the centre of the cell ``G``; without one, of the first free cell, as in D4RL."""
+        cell = self.free_cells[0] if self.goal_cell is None else self.goal_cell
+        return np.array(cell, dtype=np.float64)
+
+    def cell_of(self, x: float, y: float) -> tuple[int, int]:
+        """The cell between whose walls a point lies; a reachable point lies in a free one."""
+        return round(x - WALL_SHIFT), round(y - WALL_SHIFT)
+
+    def wall_boxes(self) -> np.ndarray:
+        """Float array (W, 4): x_min, x_max, y_min, y_max of each wall cell, in observation coordinates."""
+        cells = np.argwhere(self.walls) + WALL_SHIFT
+        return np.stack([cells[:, 0] - 0.5, cells[:, 0] + 0.5, cells[:, 1] - 0.5, cells[:, 1] + 0.5], axis=1)
+
+    def __str__(self) -> str:
+        return "\n".join(self.rows)
+
+
+@lru_cache(maxsize=256)
+def parse(text: str) -> Layout:
+    r"""Read a maze from text whose rows are separated by newlines (or by D4RL's backslash, or by ``|``).
+
+    Raises ValueError, naming the row and column, for an empty text, ragged rows, an unknown character, several
+    goals, no free cell, or a free cell on the border (through which the particle would leave the maze).
+    """
+    if not isinstance(text, str):
+        raise ValueError(f"a maze layout is a text of rows, not {type(text).__name__}")
+    rows = tuple(text.strip("\r\n").replace("|", "\n").replace("\\", "\n").splitlines())
+    if not rows or not any(rows):
+        raise ValueError("the maze layout is empty; expected rows of '#' (wall), 'O' (free) and at most one 'G' (goal)")
+    width = len(rows[0])
+    for i, row in enumerate(rows):
+        if len(row) != width:
+            raise ValueError(f"the maze layout is ragged: row {i} has {len(row)} cells, row 0 has {width}")
+        for j, tile in enumerate(row):
+            if tile != "#" and tile != "G" and tile not in _FREE:
+                raise ValueError(
+                    f"unknown character {tile!r} in the maze layout at row {i}, column {j}; "
+                    "expected '#' (wall), 'O', '0' or ' ' (free) or 'G' (goal)"
+                )
+    goals = [(i, j) for i, row in enumerate(rows) for j, tile in enumerate(row) if tile == "G"]
+    if len(goals) > 1:
+        raise ValueError(f"the maze layout has {len(goals)} goals, at {goals}; expected at most one 'G'")
+    if not any(tile != "#" for row in rows for tile in row):
+        raise ValueError("the maze layout has no free cell; expected at least one 'O' or 'G'")
+    for i, row in enumerate(rows):
+        for j, tile in enumerate(row):
+            if tile != "#" and (i in (0, len(rows) - 1) or j in (0, width - 1)):
+                raise ValueError(f"the maze layout is open at row {i}, column {j}: every border cell must be a wall '#'")
+    return Layout(rows)
+
+
+def named(name: str) -> Layout:
+    """One of D4RL's layouts by name (a key of ``LAYOUTS``); KeyError with the known names otherwise."""
+    if name not in LAYOUTS:
+        raise KeyError(f"unknown maze {name!r}; known: {', '.join(LAYOUTS)}")
+    return parse(LAYOUTS[name])

@@ -1,0 +1,159 @@
+"""D4RL's Maze2D as a Gymnasium environment.
+
+A particle is pushed through a maze towards a goal; the episode never ends by itself (``terminated`` is always False) and
+pays for every step spent within the goal's radius, so that the return counts how soon the goal is reached *and* whether
+the particle stays. Not to be confused with gymnasium-robotics' PointMaze, which has other units, dynamics and scores.
+"""
+
+from __future__ import annotations
+
+from math import exp, hypot, isfinite
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.spaces import Box, Dict, Space
+
+from dfplan.envs.layouts import Layout, named, parse
+from dfplan.envs.physics import TIMESTEP, PointMass
+from dfplan.envs.render import draw
+
+GOAL_RADIUS = 0.5
+"""Distance to the goal, in cells, within which the sparse reward is 1."""
+
+Observation = np.ndarray | dict[str, np.ndarray]
+
+
+class Maze2dEnv(gym.Env[Observation, np.ndarray]):
+    """Observation (x, y, vx, vy), float64, unbounded; action (ax, ay), float32 in [-1, 1], 0.01 s a step.
+
+    ``info`` holds ``goal`` (2,) and ``success`` (within the goal's radius now) at every reset and step.
+
+    Args:
+        maze: name of one of D4RL's layouts ('umaze', 'medium', 'large', ...), or None if ``layout`` is given.
+        layout: a maze of the user's own, as text (see ``dfplan.envs.layouts.parse``).
+        reward: 'sparse', 1 within ``GOAL_RADIUS`` after the step and else 0; 'dense', exp(-distance).
+        random_goal: draw a new goal at each reset, as D4RL's ``set_target`` does, instead of the layout's fixed one.
+        goal_conditioned: observations become a dictionary of ``observation`` (4,), ``achieved_goal`` (2,) and
+            ``desired_goal`` (2,), and ``compute_reward`` relabels them, as hindsight replay expects.
+        render_mode: None or 'rgb_array' (a view from above, drawn without a GPU or a display).
+
+    Raises ValueError for a bad layout or option, and KeyError for an unknown maze.
+    """
+
+    # mypy reads a bare annotation in gym.Env; metadata belongs to the class there
+    metadata = {"render_modes": ["rgb_array"], "render_fps": round(1 / TIMESTEP)}  # noqa: RUF012
+
+    def __init__(
+        self,
+        maze: str | None = None,
+        layout: str | None = None,
+        reward: str = "sparse",
+        random_goal: bool = False,
+        goal_conditioned: bool = False,
+        render_mode: str | None = None,
+    ) -> None:
+        if layout is None and maze is None:
+            raise ValueError('a maze is needed: give layout="..." with rows of \'#\', \'O\' and \'G\', or the name maze="..."')
+        if reward not in ("sparse", "dense"):
+            raise ValueError(f"unknown reward {reward!r}; expected 'sparse' or 'dense'")
+        if render_mode not in (None, "rgb_array"):
+            raise ValueError(f"unknown render_mode {render_mode!r}; expected None or 'rgb_array'")
+        self.layout: Layout = parse(layout) if layout is not None else named(str(maze))
+        self.render_mode = render_mode
+        self.action_space = Box(-1.0, 1.0, (2,), np.float32)
+        state_space = Box(-np.inf, np.inf, (4,), np.float64)
+        point_space = Box(-np.inf, np.inf, (2,), np.float64)
+        goal_spaces: dict[str, Space[Any]] = {
+            "observation": state_space,
+            "achieved_goal": point_space,
+            "desired_goal": point_space,
+        }
+        self.observation_space = Dict(goal_spaces) if goal_conditioned else state_space  # type: ignore[assignment]
+        self._sparse = reward == "sparse"
+        self._random_goal = random_goal
+        self._goal_conditioned = goal_conditioned
+        self._physics = PointMass(self.layout)
+        self._state = (0.0, 0.0, 0.0, 0.0)
+        self._goal_x, self._goal_y = 0.0, 0.0
+        self._set_goal(self.layout.goal)
+
+    @property
+    def goal(self) -> np.ndarray:
+        """The current goal (2,), a copy."""
+        return np.array((self._goal_x, self._goal_y))
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Observation, dict[str, Any]]:
+        """Start in a free cell drawn uniformly, +-0.1 along each axis, with a velocity of N(0, 0.1^2).
+
+        ``options`` may fix ``state`` (x, y, vx, vy) and ``goal`` (x, y); both must lie in free cells. A goal given
+        here holds for this episode alone.
+        """
+        super().reset(seed=seed)
+        options = options or {}
+        if extra := set(options) - {"state", "goal"}:
+            raise ValueError(f"unknown reset option {sorted(extra)[0]!r}; expected 'state' or 'goal'")
+        rng = self.np_random
+        position, velocity = self._random_point(rng), rng.normal(0.0, 0.1, size=2)
+        goal = self._random_point(rng) if self._random_goal else self.layout.goal
+        state = np.concatenate([position, velocity])
+        if "state" in options:
+            state = self._checked("state", options["state"], 4)
+        if "goal" in options:
+            goal = self._checked("goal", options["goal"], 2)
+        self._set_goal(goal)
+        x, y, vx, vy = self._state = tuple(state.tolist())
+        self._physics.set_state(x, y, vx, vy)
+        return self._observe(), self._info(hypot(x - self._goal_x, y - self._goal_y))
+
+    def step(self, action: np.ndarray) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
+        """Push for 0.01 s. Raises ValueError if the action is not two finite numbers; beyond [-1, 1] it is clipped."""
+        try:
+            ax, ay = action.tolist() if isinstance(action, np.ndarray) else action
+            finite = isfinite(ax) and isfinite(ay)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"an action is two numbers (ax, ay), not {action!r}") from error
+        if not finite:
+            raise ValueError(f"the action {action!r} is not finite")
+        x, y, vx, vy = self._state = self._physics.step(ax, ay)
+        distance = hypot(x - self._goal_x, y - self._goal_y)
+        reward = (1.0 if distance <= GOAL_RADIUS else 0.0) if self._sparse else exp(-distance)
+        return self._observe(), reward, False, False, self._info(distance)
+
+    def compute_reward(self, achieved_goal: np.ndarray, desired_goal: np.ndarray, info: object = None) -> np.ndarray:
+        """The reward of being at ``achieved_goal`` (..., 2) when the goal is ``desired_goal`` (..., 2), float64 (...)."""
+        distance = np.linalg.norm(np.asarray(achieved_goal) - np.asarray(desired_goal), axis=-1)
+        return (distance <= GOAL_RADIUS).astype(np.float64) if self._sparse else np.exp(-distance)
+
+    def render(self) -> np.ndarray | None:  # type: ignore[override]
+        """The view from above as uint8 (H, W, 3), oriented like the layout's text; None without a render mode."""
+        if self.render_mode is None:
+            gym.logger.warn('render() does nothing without a render mode; make the environment with "rgb_array"')
+            return None
+        return draw(self.layout, self._state[:2], (self._goal_x, self._goal_y), GOAL_RADIUS)
+
+    def _observe(self) -> Observation:
+        state = np.array(self._state)
+        if not self._goal_conditioned:
+            return state
+        return {"observation": state, "achieved_goal": state[:2].copy(), "desired_goal": self.goal}
+
+    def _info(self, distance: float) -> dict[str, Any]:
+        return {"goal": np.array((self._goal_x, self._goal_y)), "success": distance <= GOAL_RADIUS}
+
+    def _set_goal(self, goal: np.ndarray) -> None:
+        self._goal_x, self._goal_y = goal.tolist()
+
+    def _random_point(self, rng: np.random.Generator) -> np.ndarray:
+        cells = self.layout.free_cells
+        return cells[rng.integers(len(cells))] + rng.uniform(-0.1, 0.1, size=2)
+
+    def _checked(self, name: str, value: object, size: int) -> np.ndarray:
+        array = np.asarray(value, dtype=np.float64)
+        if array.shape != (size,) or not np.isfinite(array).all():
+            raise ValueError(f"the reset option {name!r} is {size} finite numbers, not {value!r}")
+        i, j = self.layout.cell_of(array[0], array[1])
+        rows, columns = self.layout.shape
+        if not (0 <= i < rows and 0 <= j < columns) or self.layout.walls[i, j]:
+            raise ValueError(f"the reset option {name!r} = {array.tolist()} lies outside the free cells of the maze")
+        return array
