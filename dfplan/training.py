@@ -1,0 +1,385 @@
+"""The training loop: knows nothing of mazes or of diffusion, and loses nothing when it is killed.
+
+The data and the noise of a step are pure functions of (seed, step, rank) and the learning rate is one of the step, so a
+checkpoint of weights, averaged weights and optimizer state is the whole state of a run. The same call after Ctrl-C,
+after ``kill -9`` or after a power failure goes on from the last checkpoint and, on a CPU, ends with the same weights
+bit for bit as a run that nobody disturbed.
+"""
+
+import dataclasses
+import json
+import math
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+from dfplan.checkpoint import CheckpointError, load_checkpoint, load_into, remove_partial_files, save_checkpoint
+from dfplan.runlog import RunLog
+
+CHECKPOINT_NAME = "last.safetensors"
+# Ctrl-C reaches the processes of a multi-device run at different steps; every so many steps they agree to stop.
+AGREE_EVERY = 10
+
+Batch = tuple[Any, ...]
+BatchSource = Callable[[np.random.Generator, int], Batch]
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How a module is trained. Every field but the last two decides about the weights."""
+
+    steps: int = 10_000
+    """Number of optimizer steps of the whole run."""
+    batch_size: int = 64
+    """Sequences per step on each device; D devices see D times as many."""
+    learning_rate: float = 1e-3
+    """Highest learning rate, reached after the warm-up."""
+    schedule: Literal["constant", "cosine"] = "cosine"
+    """Learning rate after the warm-up: constant, or falling to zero at the last step along half a cosine."""
+    warmup_steps: int = 200
+    """Steps over which the learning rate rises linearly from zero."""
+    weight_decay: float = 1e-4
+    """Decoupled weight decay of AdamW, on parameters with two or more axes only."""
+    gradient_clip: float = 1.0
+    """Largest norm of the whole gradient; longer gradients are scaled down to it."""
+    ema_decay: float = 0.999
+    """Decay of the exponential moving average of the weights (see :func:`ema_decay`)."""
+    precision: Literal["32-true", "bf16-mixed"] = "bf16-mixed"
+    """Arithmetic of the forward pass: float32, or bfloat16 where autocast allows; weights and averages stay float32."""
+    seed: int = 0
+    """Decides, with the step and the rank of the process, about every batch and all noise."""
+    checkpoint_every: int = 500
+    """Steps between checkpoints; may change when a run continues."""
+    log_every: int = 50
+    """Steps between records, each the mean of the steps since the one before; may change when a run continues."""
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "checkpoint_every", "log_every"):
+            _require(getattr(self, name) >= 1, f"{name} must be at least 1, not {getattr(self, name)}")
+        for name in ("warmup_steps", "weight_decay", "seed"):
+            _require(getattr(self, name) >= 0, f"{name} must not be negative, but is {getattr(self, name)}")
+        for name in ("learning_rate", "gradient_clip"):
+            value = getattr(self, name)
+            _require(0 < value < math.inf, f"{name} must be positive and finite, not {value}")
+        _require(0 <= self.ema_decay < 1, f"ema_decay must lie in [0, 1), not {self.ema_decay}")
+        _require(self.schedule in ("constant", "cosine"), f"unknown schedule '{self.schedule}': constant or cosine")
+        _require(
+            self.precision in ("32-true", "bf16-mixed"), f"unknown precision '{self.precision}': 32-true or bf16-mixed"
+        )
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a finished run leaves."""
+
+    ema_state: dict[str, Tensor]
+    """State dict of the module on the CPU, parameters replaced by their moving average: the weights to use."""
+    steps: int
+    """Number of optimizer steps done, over all resumptions."""
+    seconds: float
+    """Seconds of training, over all resumptions, without the work that a kill threw away."""
+    metrics: dict[str, float]
+    """The last record of the log: mean loss and other scalars of the last steps (empty on ranks other than 0)."""
+    rank: int
+    """Index of this process among those of the run; only rank 0 should write files."""
+
+
+class TrainingInterrupted(SystemExit):
+    """SIGINT or SIGTERM arrived and the checkpoint is written; uncaught, the process exits with status 130 or 143."""
+
+
+def learning_rate(step: int, config: TrainConfig) -> float:
+    """Learning rate of a step (counted from 0): linear warm-up, then constant or half a cosine down to zero."""
+    if step < config.warmup_steps:
+        return config.learning_rate * (step + 1) / config.warmup_steps
+    if config.schedule == "constant":
+        return config.learning_rate
+    progress = (step - config.warmup_steps) / max(1, config.steps - config.warmup_steps)
+    return config.learning_rate * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+
+
+def ema_decay(step: int, decay: float) -> float:
+    """Decay of the moving average at a step (counted from 0): at first short, so that the initial weights fade."""
+    return min(decay, (1 + step) / (10 + step))
+
+
+class MovingAverage:
+    """Exponential moving average of a module's parameters, in float32; buffers are not averaged."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self._parameters = list(module.parameters())
+        self._averages = [parameter.detach().to(torch.float32, copy=True) for parameter in self._parameters]
+        by_parameter = dict(zip(map(id, self._parameters), self._averages, strict=True))
+        # Tied parameters have several names and one average.
+        self.state = {name: by_parameter[id(p)] for name, p in module.named_parameters(remove_duplicate=False)}
+
+    @torch.no_grad()
+    def update(self, decay: float) -> None:
+        """average <- decay * average + (1 - decay) * parameter."""
+        torch._foreach_lerp_(self._averages, [p.detach() for p in self._parameters], 1 - decay)
+
+
+def train(
+    module: nn.Module,
+    batch: BatchSource,
+    config: TrainConfig,
+    run_dir: str | Path,
+    *,
+    header: Mapping[str, Any] | None = None,
+    accelerator: str = "auto",
+    devices: int | str = 1,
+    strategy: str = "auto",
+    quiet: bool = False,
+) -> TrainResult:
+    """Train a module, or continue or return the run that ``run_dir`` already holds.
+
+    Args:
+        module: ``module(batch, generator) -> dict[str, Tensor]``: scalars, with the one to minimise under 'loss'. All
+            its randomness must come from ``generator`` (on the device of the batch). Trained in place.
+        batch: ``batch(rng, batch_size)`` returns a tuple of arrays or tensors, drawn with ``rng`` and nothing else.
+        config: How to train.
+        run_dir: Folder for ``last.safetensors`` (weights under ``weights/``, their average under ``ema/``, optimizer),
+            ``log.jsonl`` and TensorBoard events.
+        header: JSON object that names what else decides about the weights (model, data fingerprint); a run whose
+            header differs is not continued.
+        accelerator, devices, strategy: As of ``lightning_fabric.Fabric``; several devices average their gradients.
+        quiet: Show nothing.
+
+    Raises:
+        ValueError: ``run_dir`` holds another run; the message names the fields that differ.
+        CheckpointError: The checkpoint cannot be read.
+        FloatingPointError: Loss or gradient stopped being finite; the checkpoint before that is kept.
+        TrainingInterrupted: Ctrl-C or SIGTERM; the same call continues the run.
+    """
+    fabric = Fabric(accelerator=accelerator, devices=devices, strategy=strategy, precision=config.precision)
+    fabric.launch()
+    run = _Run(fabric, module, config, Path(run_dir), dict(header or {}))
+    if run.step < config.steps:
+        with _stop_signals() as stop, run.open_log(quiet) as log:
+            run.loop(batch, log, stop)
+    return run.result()
+
+
+class _Run:
+    """One training run: its state (module, average, optimizer, step, seconds, open means) and the loop over it."""
+
+    def __init__(
+        self, fabric: Fabric, module: nn.Module, config: TrainConfig, run_dir: Path, header: dict[str, Any]
+    ) -> None:
+        self.fabric, self.module, self.config, self.run_dir = fabric, module, config, run_dir
+        identity = {"config": dataclasses.asdict(config), "devices": fabric.world_size, "header": header}
+        self.identity: dict[str, Any] = json.loads(json.dumps(identity, allow_nan=False))
+        self.path = run_dir / CHECKPOINT_NAME
+        self.step, self.seconds = 0, 0.0
+        self.metrics: dict[str, float] = {}
+        named = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
+        groups = ([n for n in named if n[1].ndim >= 2], [n for n in named if n[1].ndim < 2])
+        self.names = [name for group in groups for name, _ in group]
+        self.optimizer = torch.optim.AdamW(
+            [
+                {"params": [p for _, p in group], "weight_decay": decay}
+                for group, decay in zip(groups, (config.weight_decay, 0.0), strict=True)
+            ],
+            lr=config.learning_rate,
+            fused=fabric.device.type in ("cpu", "cuda"),
+        )
+        self.wrapped, self.wrapped_optimizer = fabric.setup(module, self.optimizer)
+        self.average = MovingAverage(module)
+        self.window: dict[str, Tensor] = {}
+        self.bad_step = torch.full((), -1.0, device=fabric.device)
+        if fabric.is_global_zero:
+            remove_partial_files(self.path)
+        if self.path.exists():
+            self.restore()
+        fabric.barrier()
+        if self.step == 0:
+            self.save()  # finds a folder that cannot be written now, and holds the first weights
+
+    def open_log(self, quiet: bool) -> RunLog:
+        return RunLog(self.run_dir, self.step, self.config.steps, quiet, self.fabric.is_global_zero)
+
+    def loop(self, batch: BatchSource, log: RunLog, stop: list[int]) -> None:
+        config, seconds_before, began = self.config, self.seconds, time.perf_counter()
+        if self.step > 0:
+            log.say(f"continuing {self.run_dir} at step {self.step} of {config.steps}")
+        self.wrapped.train()
+        marked_step, marked = self.step, began
+        while self.step < config.steps:
+            self.take_step(batch)
+            log.advance(self.step)
+            last = self.step == config.steps
+            stopping = self.agree_to_stop(stop)
+            logging = last or self.step % config.log_every == 0
+            saving = last or stopping or self.step % config.checkpoint_every == 0
+            if logging or saving:
+                self.check_finite()
+                now = time.perf_counter()
+                self.seconds = seconds_before + now - began
+            if logging:
+                rate = (self.step - marked_step) / (now - marked)
+                marked_step, marked = self.step, now
+                log.write(self.record(rate))
+            if saving:
+                self.save()
+            if stopping and not last:
+                self.interrupted(stop)
+
+    def take_step(self, batch: BatchSource) -> None:
+        """One optimizer step; a pure function of the state of the run and (seed, step, rank)."""
+        config, device = self.config, self.fabric.device
+        rng = np.random.default_rng((config.seed, self.step, self.fabric.global_rank))
+        generator = torch.Generator(device).manual_seed(int(rng.integers(2**63)))
+        inputs = tuple(torch.as_tensor(x).to(device, non_blocking=True) for x in batch(rng, config.batch_size))
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(self.step, config)
+        metrics: dict[str, Tensor] = self.wrapped(inputs, generator)
+        _require("loss" in metrics, f"{type(self.module).__name__} must return a dictionary with the key 'loss'")
+        self.fabric.backward(metrics["loss"])
+        norm = self.fabric.clip_gradients(
+            self.wrapped, self.wrapped_optimizer, max_norm=config.gradient_clip, error_if_nonfinite=False
+        )
+        self.wrapped_optimizer.step()
+        self.wrapped_optimizer.zero_grad(set_to_none=True)
+        self.average.update(ema_decay(self.step, config.ema_decay))
+        self.collect({**{name: value.detach() for name, value in metrics.items()}, "gradient_norm": norm})
+        self.step += 1
+
+    def collect(self, metrics: dict[str, Tensor]) -> None:
+        """Add to the sums of the open record, on the device: a number read back each step would make a GPU wait."""
+        bad = ~torch.isfinite(metrics["loss"] + metrics["gradient_norm"]) & (self.bad_step < 0)
+        self.bad_step.masked_fill_(bad, self.step)
+        metrics["count"] = torch.ones((), device=self.fabric.device)
+        if not self.window:
+            self.window = {name: torch.zeros((), device=self.fabric.device) for name in sorted(metrics)}
+        torch._foreach_add_(list(self.window.values()), [metrics[name].float() for name in self.window])
+
+    def record(self, rate: float) -> dict[str, Any]:
+        """Close the open record: means over its steps and over the processes."""
+        names = list(self.window)
+        sums = self.fabric.all_reduce(torch.stack([self.window[name] for name in names]), reduce_op="mean").tolist()
+        totals = dict(zip(names, sums, strict=True))
+        count = totals.pop("count")
+        self.window = {}
+        self.metrics = {name: total / count for name, total in totals.items()}
+        rates = {"learning_rate": learning_rate(self.step - 1, self.config), "steps_per_second": rate}
+        return {"step": self.step, "time": time.time(), "seconds": self.seconds, **rates, **self.metrics}
+
+    def check_finite(self) -> None:
+        bad = int(self.fabric.all_reduce(self.bad_step.clone(), reduce_op="max").item())
+        if bad >= 0:
+            _, kept = load_checkpoint(self.path)
+            raise FloatingPointError(
+                f"loss or gradient is not finite at step {bad}; the checkpoint of step {kept['step']} in "
+                f"{self.run_dir} is kept (try a lower learning rate in another folder)"
+            )
+
+    def agree_to_stop(self, stop: list[int]) -> bool:
+        if self.fabric.world_size == 1:
+            return bool(stop)
+        if self.step % AGREE_EVERY:
+            return False
+        flag = torch.tensor(float(bool(stop)), device=self.fabric.device)
+        return bool(self.fabric.all_reduce(flag, reduce_op="max").item())
+
+    def interrupted(self, stop: list[int]) -> None:
+        self.fabric.barrier()  # nobody leaves before the checkpoint is written
+        if not self.fabric.is_global_zero:
+            raise TrainingInterrupted(0)
+        print(
+            f"\ninterrupted after step {self.step} of {self.config.steps}; {self.path} is written: "
+            "run the same command to continue",
+            file=sys.stderr,
+        )
+        raise TrainingInterrupted(128 + (stop[0] if stop else signal.SIGINT))
+
+    def save(self) -> None:
+        """Write the whole state of the run; only the first process does."""
+        if not self.fabric.is_global_zero:
+            return
+        tensors = {f"weights/{name}": value for name, value in self.module.state_dict().items()}
+        tensors |= {f"ema/{name}": value for name, value in self.average.state.items()}
+        tensors |= {f"record/{name}": value for name, value in self.window.items()}
+        for index, entries in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer/{self.names[index]}/{key}": value for key, value in entries.items()}
+        header = {"kind": "training", "step": self.step, "seconds": self.seconds, "metrics": self.metrics}
+        save_checkpoint(self.path, tensors, header | self.identity)
+
+    def restore(self) -> None:
+        """Take the state of the run from its checkpoint."""
+        tensors, header = load_checkpoint(self.path)
+        if header.get("kind") != "training":
+            raise CheckpointError(f"{self.path} is not the checkpoint of a training run")
+        self.require_same_run(header)
+        parts: dict[str, dict[str, Tensor]] = {"weights": {}, "ema": {}, "record": {}, "optimizer": {}}
+        for name, value in tensors.items():
+            part, _, rest = name.partition("/")
+            parts[part][rest] = value
+        load_into(self.module, parts["weights"], self.path)
+        for name, value in self.average.state.items():
+            value.copy_(parts["ema"][name])
+        state: dict[int, dict[str, Tensor]] = {}
+        for name, value in parts["optimizer"].items():
+            parameter, _, key = name.rpartition("/")
+            state.setdefault(self.names.index(parameter), {})[key] = value
+        self.optimizer.load_state_dict({"state": state, "param_groups": self.optimizer.state_dict()["param_groups"]})
+        self.window = {name: value.to(self.fabric.device) for name, value in parts["record"].items()}
+        self.step, self.seconds, self.metrics = header["step"], header["seconds"], header["metrics"]
+
+    def require_same_run(self, header: Mapping[str, Any]) -> None:
+        there, asked = _flat({key: header.get(key) for key in self.identity}), _flat(self.identity)
+        free = ("config.checkpoint_every", "config.log_every")
+        names = [n for n in {**there, **asked} if n not in free and there.get(n) != asked.get(n)]
+        if names:
+            fields = ", ".join(f"{n} is {there.get(n)!r} there and {asked.get(n)!r} here" for n in sorted(names))
+            raise ValueError(
+                f"{self.run_dir} holds another run: {fields}; choose another folder, or remove that one to start anew"
+            )
+
+    def result(self) -> TrainResult:
+        state = {**self.module.state_dict(), **self.average.state}
+        ema_state = {name: value.detach().cpu().clone() for name, value in state.items()}
+        return TrainResult(ema_state, self.step, self.seconds, self.metrics, self.fabric.global_rank)
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    leaves: dict[str, Any] = {}
+    for name, value in tree.items():
+        leaves |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value}
+    return leaves
+
+
+@contextmanager
+def _stop_signals() -> Iterator[list[int]]:
+    """Collect SIGINT and SIGTERM instead of dying in the middle of a step; a second Ctrl-C is obeyed at once."""
+    received: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield received  # only the main thread may install handlers
+        return
+
+    def handler(number: int, frame: Any) -> None:
+        if received and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        received.append(number)
+
+    before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield received
+    finally:
+        for number, previous in before.items():
+            signal.signal(number, previous)
+
+
+def _require(condition: bool, sentence: str) -> None:
+    if not condition:
+        raise ValueError(sentence)
