@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 FloatArray = NDArray[np.float32]
 IntArray = NDArray[np.int64]
@@ -70,7 +70,7 @@ class Trajectories:
         for key, dtype in (("observations", "<f4"), ("actions", "<f4"), ("rewards", "<f4"), ("episode_starts", "<i8")):
             array = np.ascontiguousarray(getattr(self, key), dtype=dtype)
             digest.update(f"{key} {array.shape}\n".encode())
-            digest.update(memoryview(array).cast("B"))
+            digest.update(array.data)
         return digest.hexdigest()
 
 
@@ -89,11 +89,12 @@ def check_steps(array: np.ndarray, key: str, ndim: int, source: str) -> None:
 
 
 class Windows:
-    """All sequences of `length` steps that stay inside one episode, `stride` environment steps apart.
+    """All sequences of `length` steps that stay inside one episode, the steps `stride` environment steps apart.
 
-    Window i begins at the flat index `starts(i)`; a window spans `(length - 1) * stride + 1` environment steps. The
-    windows are strided views over the flat arrays: nothing is copied until `gather` copies one batch, and the list of
-    valid starts is arithmetic on the E episodes, not a list of N numbers.
+    Window i begins at the flat index `starts([i])[0]` and spans `(length - 1) * stride + 1` environment steps.
+    Nothing is copied until `gather` copies one batch: `observation_views` (N - span + 1, length, obs_dim) and
+    `action_views` are strided views over the flat arrays, indexed by flat start (those that cross an episode's end are
+    never drawn), and the valid starts are arithmetic on the E episodes, not a list of N numbers.
 
     Raises ValueError when length or stride is below 1, or when no episode is long enough.
     """
@@ -111,14 +112,14 @@ class Windows:
             )
         # Starts counted up to and including each episode: a binary search in it finds a window's episode.
         self._counted = np.cumsum(np.maximum(episode_lengths - span + 1, 0))
-        self.observations = _window_views(trajectories.observations, span, stride)
-        self.actions = _window_views(trajectories.actions, span, stride)
+        self.observation_views = _window_views(trajectories.observations, span, stride)
+        self.action_views = _window_views(trajectories.actions, span, stride)
 
     def __len__(self) -> int:
         """Number of windows."""
         return int(self._counted[-1])
 
-    def starts(self, indices: IntArray) -> IntArray:
+    def starts(self, indices: ArrayLike) -> IntArray:
         """(B,) window indices -> (B,) flat index of each window's first step. Raises IndexError outside 0..len-1."""
         indices = np.asarray(indices, dtype=np.int64)
         if indices.size and (indices.min() < 0 or indices.max() >= len(self)):
@@ -127,13 +128,13 @@ class Windows:
         before = np.where(episodes > 0, self._counted[episodes - 1], 0)
         return self.trajectories.episode_starts[episodes] + indices - before
 
-    def gather(self, indices: IntArray) -> tuple[FloatArray, FloatArray]:
+    def gather(self, indices: ArrayLike) -> tuple[FloatArray, FloatArray]:
         """(B,) window indices -> fresh, contiguous observations (B, length, obs_dim) and actions (B, length, act_dim).
 
         `indices` count windows, 0 <= i < len(self); they are not flat step numbers.
         """
         starts = self.starts(indices)
-        return np.ascontiguousarray(self.observations[starts]), np.ascontiguousarray(self.actions[starts])
+        return np.ascontiguousarray(self.observation_views[starts]), np.ascontiguousarray(self.action_views[starts])
 
     def sample(self, rng: np.random.Generator, batch_size: int) -> tuple[FloatArray, FloatArray]:
         """`batch_size` windows drawn uniformly with replacement; see `gather` for the shapes."""

@@ -6,6 +6,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -38,15 +39,13 @@ def load_minari(dataset_id: str, download: bool = False) -> Trajectories:
     Raises FileNotFoundError when the dataset is neither there nor can be downloaded, ImportError when a download needs
     a package that is missing, ValueError naming file and key for a broken file.
     """
-    import minari  # here, so that reading a file by its path does not pay for it
-
     try:
-        spec = minari.load_dataset(dataset_id).spec
+        spec = _minari_spec(dataset_id)
     except FileNotFoundError as error:
         if not download:
             raise FileNotFoundError(f"There is no local Minari dataset '{dataset_id}'.") from error
         _download_minari(dataset_id)
-        spec = minari.load_dataset(dataset_id).spec
+        spec = _minari_spec(dataset_id)
     path = Path(spec.data_path) / "main_data.hdf5"
     with _open(path) as file:
         episodes = [_minari_episode(file, f"episode_{i}", path) for i in range(spec.total_episodes)]
@@ -95,8 +94,8 @@ def load_d4rl_hdf5(path: str | Path, cut_at_flags: bool | None = None) -> Trajec
     starts = np.flatnonzero(ends[:-1]) + 1
     if cut_at_flags is None:
         cut_at_flags = goals is None or not _rolls_on(observations[:, :2], starts)
-    starts = np.concatenate([[0], starts]) if cut_at_flags else np.zeros(1)
-    return Trajectories(observations, actions, rewards, starts.astype(np.int64), str(path))
+    episode_starts = np.append(0, starts if cut_at_flags else []).astype(np.int64)
+    return Trajectories(observations, actions, rewards, episode_starts, str(path))
 
 
 def _rolls_on(positions: FloatArray, starts: np.ndarray) -> bool:
@@ -110,12 +109,20 @@ def _rolls_on(positions: FloatArray, starts: np.ndarray) -> bool:
 def load_d4rl(name: str) -> Trajectories:
     """Read one of D4RL's own datasets, such as 'maze2d-large-v1', at the address the installed `d4rl` gives for it.
     The file is downloaded once, into d4rl's folder ($D4RL_DATASET_DIR, by default ~/.d4rl/datasets).
+
+    d4rl cannot be installed with what it declares (mujoco-py, an old gym); beside dfplan, this is enough for its data:
+    `pip install --no-deps d4rl==1.1 gym==0.26.2 tqdm`, then D4RL_SUPPRESS_IMPORT_ERROR=1 quiets its imports.
+
+    Raises ImportError when d4rl is missing, ValueError for an unknown name, ConnectionError when the download fails
+    (nothing is left behind), and what `load_d4rl_hdf5` raises.
     """
     try:
         import d4rl.infos
         import d4rl.offline_env
     except ImportError as error:
-        raise ImportError("Reading 'd4rl:' datasets needs the d4rl package.") from error
+        raise ImportError(
+            "Reading D4RL's datasets by name needs the d4rl package (pip install --no-deps d4rl==1.1 gym==0.26.2 tqdm)."
+        ) from error
     addresses = d4rl.infos.DATASET_URLS
     if name not in addresses:
         close = difflib.get_close_matches(name, addresses, n=3)
@@ -131,6 +138,16 @@ def load_d4rl(name: str) -> Trajectories:
         finally:
             partial.unlink(missing_ok=True)
     return load_d4rl_hdf5(path)
+
+
+def _minari_spec(dataset_id: str) -> Any:
+    """Minari's own description of a local dataset: where it lies and how many episodes it has."""
+    import minari  # here, so that reading a file by its path does not need it
+
+    try:
+        return minari.load_dataset(dataset_id).spec
+    except (ValueError, KeyError, AssertionError) as error:  # what Minari raises for metadata it cannot use
+        raise ValueError(f"Minari cannot open its dataset '{dataset_id}': {type(error).__name__} {error}.") from error
 
 
 def _download_minari(dataset_id: str) -> None:
@@ -183,7 +200,7 @@ def _read(file: h5py.File, key: str, ndim: int, path: Path) -> FloatArray:
     if not isinstance(item, h5py.Dataset):
         raise ValueError(f"{path}: the key '{key}' is missing.")
     try:
-        array = item[()]
+        array = np.asarray(item[()])
     except OSError as error:
         raise ValueError(f"{path}: '{key}' cannot be read; the file is truncated or damaged.") from error
     if ndim == 1 and array.ndim == 2 and array.shape[1] == 1:

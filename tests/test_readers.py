@@ -1,0 +1,328 @@
+import json
+import subprocess
+import sys
+import types
+from pathlib import Path
+
+import gymnasium as gym
+import h5py
+import minari
+import numpy as np
+import pytest
+from minari.data_collector.episode_buffer import EpisodeBuffer
+
+from dfplan.readers import load, load_d4rl, load_d4rl_hdf5, load_minari
+
+ACTIONS = gym.spaces.Box(-1, 1, (2,), np.float32)
+OBSERVATIONS = gym.spaces.Box(-np.inf, np.inf, (4,), np.float64)
+
+
+def episode(steps: int, rng: np.random.Generator, goals: bool = False) -> EpisodeBuffer:
+    """An episode of `steps` actions; with `goals`, observations as goal-conditioned environments give them."""
+    states = rng.standard_normal((steps + 1, 4))
+    places = rng.standard_normal((steps + 1, 2))
+    return EpisodeBuffer(
+        observations={"observation": states, "achieved_goal": places, "desired_goal": places} if goals else states,
+        actions=rng.standard_normal((steps, 2)).astype(np.float32),
+        rewards=rng.standard_normal(steps),
+        terminations=np.zeros(steps, bool),
+        truncations=np.arange(steps) == steps - 1,
+        infos={"goal": np.zeros((steps + 1, 2))},
+    )
+
+
+@pytest.fixture
+def store(tmp_path, monkeypatch) -> Path:
+    """An empty local Minari store."""
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
+    return tmp_path
+
+
+def collect(dataset_id: str, episodes: list[EpisodeBuffer], goals: bool = False) -> None:
+    place = gym.spaces.Box(-np.inf, np.inf, (2,), np.float64)
+    goal_space = gym.spaces.Dict(observation=OBSERVATIONS, achieved_goal=place, desired_goal=place)
+    space = goal_space if goals else OBSERVATIONS
+    with pytest.warns(UserWarning):  # author, code link and the like are not given
+        minari.create_dataset_from_buffers(dataset_id, episodes, observation_space=space, action_space=ACTIONS)
+
+
+@pytest.mark.parametrize("goals", [False, True])
+def test_minari_episodes_are_laid_end_to_end_without_their_last_observation(store, goals):
+    rng = np.random.default_rng(0)
+    lengths = (5, 1, 12, 3, 2, 2, 2, 2, 2, 2, 4)  # eleven: episode_10 comes after episode_9, not after episode_1
+    episodes = [episode(steps, rng, goals) for steps in lengths]
+    collect("here/maze-v1", episodes, goals)
+    trajectories = load_minari("here/maze-v1")
+    assert trajectories.name == "here/maze-v1"
+    np.testing.assert_array_equal(trajectories.episode_starts, [0, 5, 6, 18, 21, 23, 25, 27, 29, 31, 33])
+    for start, end, source in zip(trajectories.episode_starts, trajectories.episode_ends, episodes, strict=True):
+        observations = source.observations["observation"] if goals else source.observations
+        np.testing.assert_array_equal(trajectories.observations[start:end], observations[:-1].astype(np.float32))
+        np.testing.assert_array_equal(trajectories.actions[start:end], source.actions)
+        np.testing.assert_array_equal(trajectories.rewards[start:end], source.rewards.astype(np.float32))
+
+
+def minari_file(store: Path) -> Path:
+    collect("here/maze-v1", [episode(5, np.random.default_rng(0)), episode(3, np.random.default_rng(1))])
+    return store / "here" / "maze-v1" / "data" / "main_data.hdf5"
+
+
+def replace(group: h5py.Group, key: str, value: np.ndarray | None) -> None:
+    del group[key]
+    if value is not None:
+        group[key] = value
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("episode_1", None, "the key 'episode_1/observations' is missing"),
+        ("episode_1/actions", None, "the key 'episode_1/actions' is missing"),
+        ("episode_0/rewards", np.array([0, 0, np.nan, 0, 0]), "'episode_0/rewards' holds NaN .* at step 2"),
+        ("episode_0/actions", np.zeros(5), r"'episode_0/actions' has shape \(5,\)"),
+        ("episode_0/actions", np.full((5, 2), b"x"), r"'episode_0/actions' holds \|S1; expected an array of numbers"),
+        ("episode_0/actions", np.bytes_(b"x"), "'episode_0/actions' holds"),
+        ("episode_0/observations", np.zeros((5, 4)), "'episode_0/observations' has 5 rows, 'actions' 5 and"),
+        ("episode_1/observations", np.zeros((4, 3)), r"the episodes' 'observations' differ in width: \[3, 4\]"),
+    ],
+)
+def test_a_bad_minari_file_is_named_with_its_key(store, key, value, message):
+    path = minari_file(store)
+    with h5py.File(path, "a") as file:
+        replace(file, key, value)
+    with pytest.raises(ValueError, match=f"^{path}: {message}"):
+        load_minari("here/maze-v1")
+
+
+def test_a_truncated_minari_file_is_named(store):
+    path = minari_file(store)
+    path.write_bytes(path.read_bytes()[:-1000])
+    with pytest.raises(ValueError, match=f"^{path}: not a whole HDF5 file"):
+        load_minari("here/maze-v1")
+    path.with_name("metadata.json").write_text("{")
+    with pytest.raises(ValueError, match="Minari cannot open its dataset 'here/maze-v1'"):
+        load_minari("here/maze-v1")
+
+
+def test_an_unknown_minari_dataset_is_downloaded_only_when_asked(store, monkeypatch):
+    asked = []
+
+    def download(dataset_id: str) -> None:
+        asked.append(dataset_id)
+        collect(dataset_id, [episode(4, np.random.default_rng(0))])
+
+    monkeypatch.setattr(minari, "download_dataset", download)
+    with pytest.raises(FileNotFoundError, match="no local Minari dataset 'far/away-v1'"):
+        load_minari("far/away-v1")
+    assert not asked
+    assert len(load("far/away-v1")) == len(load("far/away-v1")) == 4
+    assert asked == ["far/away-v1"]  # once
+
+
+@pytest.mark.parametrize(
+    ("cause", "kind", "message"),
+    [
+        (ImportError("no hub"), ImportError, r"needs huggingface_hub: install dfplan\[hub\]"),
+        (RuntimeError("No route.\nRetrying"), FileNotFoundError, r"could not be downloaded \(No route\)\.$"),
+        (TimeoutError(), FileNotFoundError, r"could not be downloaded \(TimeoutError\)\.$"),
+    ],
+)
+def test_a_failed_download_is_one_sentence_with_its_cause(store, monkeypatch, cause, kind, message):
+    def download(dataset_id: str) -> None:
+        raise cause
+
+    monkeypatch.setattr(minari, "download_dataset", download)
+    with pytest.raises(kind, match=f"^Minari dataset 'far/away-v1' is not on this machine.*{message}") as raised:
+        load("far/away-v1")
+    assert raised.value.__cause__ is cause and "\n" not in str(raised.value)
+
+
+def d4rl_content(steps: int = 60, **other: np.ndarray | None) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(0)
+    content = {
+        "observations": rng.standard_normal((steps, 4), dtype=np.float32),
+        "actions": rng.standard_normal((steps, 2), dtype=np.float32),
+        "rewards": rng.standard_normal(steps, dtype=np.float32),
+        "terminals": np.zeros(steps, bool),
+    }
+    return {key: value for key, value in (content | other).items() if value is not None}
+
+
+def write(path: Path, content: dict[str, np.ndarray]) -> Path:
+    with h5py.File(path, "w") as file:
+        for key, value in content.items():
+            file.create_dataset(key, data=value, compression="gzip" if np.ndim(value) else None)
+    return path
+
+
+def flags(steps: int, *at: int) -> np.ndarray:
+    return np.isin(np.arange(steps), at)
+
+
+def test_d4rl_episodes_end_at_terminals_timeouts_and_the_end_of_the_file(tmp_path):
+    content = d4rl_content(terminals=flags(60, 9, 30), timeouts=flags(60, 19, 30))
+    path = write(tmp_path / "a.hdf5", content)
+    trajectories = load(path)
+    np.testing.assert_array_equal(trajectories.episode_starts, [0, 10, 20, 31])
+    np.testing.assert_array_equal(trajectories.episode_ends, [10, 20, 31, 60])
+    for key in ("observations", "actions", "rewards"):
+        np.testing.assert_array_equal(getattr(trajectories, key), content[key])
+    assert trajectories.name == str(path)
+    assert load(str(path)).fingerprint == trajectories.fingerprint
+
+
+def test_d4rl_file_without_timeouts_with_columns_and_a_flag_on_its_last_step(tmp_path):
+    columns = d4rl_content(rewards=np.arange(60.0)[:, None], terminals=flags(60, 29, 59)[:, None].astype(np.float32))
+    trajectories = load(write(tmp_path / "a.h5", columns))
+    np.testing.assert_array_equal(trajectories.episode_starts, [0, 30])
+    np.testing.assert_array_equal(trajectories.rewards, np.arange(60))
+    assert trajectories.rewards.dtype == np.float32
+
+
+def maze2d_drive(steps: int = 600, every: int = 100, resets: bool = False) -> dict[str, np.ndarray]:
+    """A ball that rolls smoothly and gets a new target `every` steps, at which the last observation is recorded twice,
+    as in D4RL's maze2d files; with `resets`, the ball is put somewhere else at each target."""
+    rng = np.random.default_rng(0)
+    velocity = np.cumsum(rng.standard_normal((steps, 2)), axis=0)
+    position = np.cumsum(0.01 * velocity, axis=0)
+    starts = np.arange(every, steps, every)
+    observations = np.concatenate([position, velocity], axis=1).astype(np.float32)
+    observations[starts] = observations[starts - 1]
+    goals = np.repeat(rng.standard_normal((steps // every, 2)), every, axis=0).astype(np.float32)
+    if resets:
+        observations[:, :2] += 10 * goals
+    timeouts = flags(steps, *(starts - 1))
+    return d4rl_content(steps, observations=observations, timeouts=timeouts) | {"infos/goal": goals}
+
+
+def test_a_new_target_does_not_end_a_maze2d_drive_but_a_reset_does(tmp_path):
+    drive, resets = (write(tmp_path / f"{r}.hdf5", maze2d_drive(resets=r)) for r in (False, True))
+    apart = np.arange(0, 600, 100)
+    np.testing.assert_array_equal(load(drive).episode_starts, [0])
+    np.testing.assert_array_equal(load(resets).episode_starts, apart)
+    np.testing.assert_array_equal(load_d4rl_hdf5(drive, cut_at_flags=True).episode_starts, apart)
+    np.testing.assert_array_equal(load_d4rl_hdf5(resets, cut_at_flags=False).episode_starts, [0])
+    no_goal = {key: value for key, value in maze2d_drive().items() if key != "infos/goal"}
+    np.testing.assert_array_equal(load(write(tmp_path / "no_goal.hdf5", no_goal)).episode_starts, apart)
+
+
+def test_a_drive_without_any_flag_is_one_episode(tmp_path):
+    path = write(tmp_path / "a.hdf5", maze2d_drive() | {"timeouts": flags(600)})
+    np.testing.assert_array_equal(load(path).episode_starts, [0])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        *(({key: None}, f"the key '{key}' is missing") for key in ("observations", "actions", "rewards", "terminals")),
+        ({"observations": np.zeros((60, 4, 1))}, r"'observations' has shape \(60, 4, 1\); expected \(steps, width\)"),
+        ({"observations": np.zeros((0, 4))}, r"'observations' has shape \(0, 4\)"),
+        ({"rewards": np.zeros((60, 2))}, r"'rewards' has shape \(60, 2\); expected \(steps,\)"),
+        ({"rewards": np.full(60, np.inf)}, "'rewards' holds NaN or infinity, first at step 0"),
+        ({"rewards": np.float32(0)}, r"'rewards' has shape \(\)"),
+        ({"actions": np.zeros((60, 2), complex)}, "'actions' holds complex128; expected an array of numbers"),
+        ({"actions": np.zeros((60, 2), "S3")}, r"'actions' holds \|S3"),
+        ({"actions": np.zeros((59, 2))}, "the arrays differ in length: .*'actions': 59"),
+        ({"terminals": np.zeros(61)}, "the arrays differ in length: .*'terminals': 61"),
+        ({"timeouts": np.zeros(61)}, "the arrays differ in length: .*'timeouts': 61"),
+        ({"infos/goal": np.zeros(60)}, r"'infos/goal' has shape \(60,\)"),
+    ],
+)
+def test_a_bad_d4rl_file_is_named_with_its_key(tmp_path, change, message):
+    path = write(tmp_path / "a.hdf5", d4rl_content(**change))
+    with pytest.raises(ValueError, match=f"^{path}: {message}"):
+        load(path)
+
+
+def test_a_truncated_foreign_or_absent_d4rl_file_is_named(tmp_path):
+    path = write(tmp_path / "a.hdf5", d4rl_content(5000))
+    whole = path.read_bytes()
+    for content in (whole[: len(whole) // 2], b"a page that says 'not found'", b""):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=f"^{path}: not a whole HDF5 file"):
+            load(path)
+    with pytest.raises(FileNotFoundError, match=r"There is no file .*nowhere\.hdf5"):
+        load(tmp_path / "nowhere.hdf5")
+
+
+def test_a_damaged_array_is_named(tmp_path):
+    path = write(tmp_path / "a.hdf5", d4rl_content(5000))
+    with h5py.File(path) as file:
+        chunk = file["observations"].id.get_chunk_info(0)
+    damaged = bytearray(path.read_bytes())
+    damaged[chunk.byte_offset : chunk.byte_offset + chunk.size // 2] = bytes(chunk.size // 2)
+    path.write_bytes(damaged)
+    with pytest.raises(ValueError, match=f"^{path}: 'observations' cannot be read; the file is truncated or damaged"):
+        load(path)
+
+
+@pytest.fixture
+def fake_d4rl(tmp_path, monkeypatch) -> Path:
+    """Stands in for the d4rl package: one address on this disk, one that leads nowhere."""
+    source = write(tmp_path / "server.hdf5", d4rl_content())
+    package, infos, offline = (types.ModuleType(name) for name in ("d4rl", "d4rl.infos", "d4rl.offline_env"))
+    infos.DATASET_URLS = {"maze2d-large-v1": source.as_uri(), "maze2d-gone-v1": (tmp_path / "gone.hdf5").as_uri()}
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    offline.filepath_from_url = lambda url: str(cache / url.rsplit("/", 1)[1])
+    package.infos, package.offline_env = infos, offline
+    for module in (package, infos, offline):
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+    return cache
+
+
+def test_d4rl_datasets_are_downloaded_once_from_the_packages_addresses(fake_d4rl):
+    trajectories = load("d4rl:maze2d-large-v1")
+    np.testing.assert_array_equal(trajectories.observations, d4rl_content()["observations"])
+    assert [path.name for path in fake_d4rl.iterdir()] == ["server.hdf5"]
+    (fake_d4rl.parent / "server.hdf5").unlink()
+    assert load_d4rl("maze2d-large-v1").fingerprint == trajectories.fingerprint
+
+
+def test_d4rl_failures_are_told_and_leave_nothing(fake_d4rl, monkeypatch):
+    with pytest.raises(ConnectionError, match="Could not download 'maze2d-gone-v1' from file://"):
+        load("d4rl:maze2d-gone-v1")
+    assert not list(fake_d4rl.iterdir())
+    with pytest.raises(ValueError, match="d4rl knows no dataset 'maze2d-larg-v1'; close to it: maze2d-large-v1"):
+        load("d4rl:maze2d-larg-v1")
+    monkeypatch.setitem(sys.modules, "d4rl", None)
+    with pytest.raises(ImportError, match="needs the d4rl package"):
+        load("d4rl:maze2d-large-v1")
+
+
+FOUR_MILLION = """
+import json, resource, sys, time
+import numpy as np
+import torch
+from dfplan.datasets import Windows
+from dfplan.normalizers import Normalizer
+from dfplan.readers import load
+begin = time.perf_counter()
+trajectories = load(sys.argv[1])
+loaded = time.perf_counter() - begin
+windows = Windows(trajectories, 500)
+normalizer = Normalizer.fit(trajectories.observations)
+for _ in range(20):
+    batch = normalizer.normalize(torch.from_numpy(windows.sample(np.random.default_rng(0), 256)[0]))
+unit = 1 if sys.platform == "darwin" else 1024
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+assert len(trajectories.fingerprint) == 64
+print(json.dumps({"steps": len(trajectories), "seconds": loaded, "peak": peak}))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", ["minari", "d4rl"])
+def test_four_million_steps_are_read_and_sampled_within_two_gigabytes(store, form, capsys):
+    steps, spec = 4_000_000, str(store / "big.hdf5")
+    if form == "d4rl":
+        write(Path(spec), maze2d_drive(steps, 200))
+    else:
+        spec = "here/big-v1"
+        collect(spec, [episode(steps // 4, np.random.default_rng(i)) for i in range(4)])
+    result = subprocess.run([sys.executable, "-c", FOUR_MILLION, spec], capture_output=True, text=True, check=True)
+    report = json.loads(result.stdout)
+    with capsys.disabled():
+        print(f"\n{form}: 4 million steps in {report['seconds']:.2f} s, peak {report['peak'] / 2**30:.2f} GiB")
+    assert report["steps"] == steps
+    assert report["peak"] < 2 * 2**30
