@@ -133,7 +133,7 @@ def _tensorboard_writer(folder: Path) -> Any:
 
     for stale in folder.glob("events.out.tfevents.*"):
         stale.unlink()
-    return SummaryWriter(str(folder))
+    return SummaryWriter(str(folder), flush_secs=10)
 
 
 def _duration(seconds: float) -> str:

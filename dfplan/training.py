@@ -8,7 +8,7 @@ bit for bit as a run that nobody disturbed.
 
 import dataclasses
 import json
-import math
+import logging
 import signal
 import sys
 import threading
@@ -17,15 +17,19 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
+from dfplan.averaging import MovingAverage, ema_decay
 from dfplan.checkpoint import CheckpointError, load_checkpoint, load_into, remove_partial_files, save_checkpoint
 from dfplan.runlog import RunLog
+from dfplan.train_config import TrainConfig, learning_rate
+
+__all__ = ["TrainConfig", "TrainResult", "TrainingInterrupted", "train"]
 
 CHECKPOINT_NAME = "last.safetensors"
 # Ctrl-C reaches the processes of a multi-device run at different steps; every so many steps they agree to stop.
@@ -33,50 +37,6 @@ AGREE_EVERY = 10
 
 Batch = tuple[Any, ...]
 BatchSource = Callable[[np.random.Generator, int], Batch]
-
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """How a module is trained. Every field but the last two decides about the weights."""
-
-    steps: int = 10_000
-    """Number of optimizer steps of the whole run."""
-    batch_size: int = 64
-    """Sequences per step on each device; D devices see D times as many."""
-    learning_rate: float = 1e-3
-    """Highest learning rate, reached after the warm-up."""
-    schedule: Literal["constant", "cosine"] = "cosine"
-    """Learning rate after the warm-up: constant, or falling to zero at the last step along half a cosine."""
-    warmup_steps: int = 200
-    """Steps over which the learning rate rises linearly from zero."""
-    weight_decay: float = 1e-4
-    """Decoupled weight decay of AdamW, on parameters with two or more axes only."""
-    gradient_clip: float = 1.0
-    """Largest norm of the whole gradient; longer gradients are scaled down to it."""
-    ema_decay: float = 0.999
-    """Decay of the exponential moving average of the weights (see :func:`ema_decay`)."""
-    precision: Literal["32-true", "bf16-mixed"] = "bf16-mixed"
-    """Arithmetic of the forward pass: float32, or bfloat16 where autocast allows; weights and averages stay float32."""
-    seed: int = 0
-    """Decides, with the step and the rank of the process, about every batch and all noise."""
-    checkpoint_every: int = 500
-    """Steps between checkpoints; may change when a run continues."""
-    log_every: int = 50
-    """Steps between records, each the mean of the steps since the one before; may change when a run continues."""
-
-    def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "checkpoint_every", "log_every"):
-            _require(getattr(self, name) >= 1, f"{name} must be at least 1, not {getattr(self, name)}")
-        for name in ("warmup_steps", "weight_decay", "seed"):
-            _require(getattr(self, name) >= 0, f"{name} must not be negative, but is {getattr(self, name)}")
-        for name in ("learning_rate", "gradient_clip"):
-            value = getattr(self, name)
-            _require(0 < value < math.inf, f"{name} must be positive and finite, not {value}")
-        _require(0 <= self.ema_decay < 1, f"ema_decay must lie in [0, 1), not {self.ema_decay}")
-        _require(self.schedule in ("constant", "cosine"), f"unknown schedule '{self.schedule}': constant or cosine")
-        _require(
-            self.precision in ("32-true", "bf16-mixed"), f"unknown precision '{self.precision}': 32-true or bf16-mixed"
-        )
 
 
 @dataclass(frozen=True)
@@ -97,37 +57,6 @@ class TrainResult:
 
 class TrainingInterrupted(SystemExit):
     """SIGINT or SIGTERM arrived and the checkpoint is written; uncaught, the process exits with status 130 or 143."""
-
-
-def learning_rate(step: int, config: TrainConfig) -> float:
-    """Learning rate of a step (counted from 0): linear warm-up, then constant or half a cosine down to zero."""
-    if step < config.warmup_steps:
-        return config.learning_rate * (step + 1) / config.warmup_steps
-    if config.schedule == "constant":
-        return config.learning_rate
-    progress = (step - config.warmup_steps) / max(1, config.steps - config.warmup_steps)
-    return config.learning_rate * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
-
-
-def ema_decay(step: int, decay: float) -> float:
-    """Decay of the moving average at a step (counted from 0): at first short, so that the initial weights fade."""
-    return min(decay, (1 + step) / (10 + step))
-
-
-class MovingAverage:
-    """Exponential moving average of a module's parameters, in float32; buffers are not averaged."""
-
-    def __init__(self, module: nn.Module) -> None:
-        self._parameters = list(module.parameters())
-        self._averages = [parameter.detach().to(torch.float32, copy=True) for parameter in self._parameters]
-        by_parameter = dict(zip(map(id, self._parameters), self._averages, strict=True))
-        # Tied parameters have several names and one average.
-        self.state = {name: by_parameter[id(p)] for name, p in module.named_parameters(remove_duplicate=False)}
-
-    @torch.no_grad()
-    def update(self, decay: float) -> None:
-        """average <- decay * average + (1 - decay) * parameter."""
-        torch._foreach_lerp_(self._averages, [p.detach() for p in self._parameters], 1 - decay)
 
 
 def train(
@@ -162,6 +91,7 @@ def train(
         FloatingPointError: Loss or gradient stopped being finite; the checkpoint before that is kept.
         TrainingInterrupted: Ctrl-C or SIGTERM; the same call continues the run.
     """
+    logging.getLogger("lightning_fabric.utilities.rank_zero").setLevel(logging.WARNING)  # chats about precision
     fabric = Fabric(accelerator=accelerator, devices=devices, strategy=strategy, precision=config.precision)
     fabric.launch()
     run = _Run(fabric, module, config, Path(run_dir), dict(header or {}))
@@ -244,7 +174,8 @@ class _Run:
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.step, config)
         metrics: dict[str, Tensor] = self.wrapped(inputs, generator)
-        _require("loss" in metrics, f"{type(self.module).__name__} must return a dictionary with the key 'loss'")
+        if "loss" not in metrics:
+            raise ValueError(f"{type(self.module).__name__} must return a dictionary with the key 'loss'")
         self.fabric.backward(metrics["loss"])
         norm = self.fabric.clip_gradients(
             self.wrapped, self.wrapped_optimizer, max_norm=config.gradient_clip, error_if_nonfinite=False
@@ -262,6 +193,8 @@ class _Run:
         metrics["count"] = torch.ones((), device=self.fabric.device)
         if not self.window:
             self.window = {name: torch.zeros((), device=self.fabric.device) for name in sorted(metrics)}
+        if self.window.keys() != metrics.keys():
+            raise ValueError(f"the scalars must keep their names, but {sorted(self.window)} became {sorted(metrics)}")
         torch._foreach_add_(list(self.window.values()), [metrics[name].float() for name in self.window])
 
     def record(self, rate: float) -> dict[str, Any]:
@@ -378,8 +311,3 @@ def _stop_signals() -> Iterator[list[int]]:
     finally:
         for number, previous in before.items():
             signal.signal(number, previous)
-
-
-def _require(condition: bool, sentence: str) -> None:
-    if not condition:
-        raise ValueError(sentence)
