@@ -89,11 +89,11 @@ def load_d4rl_hdf5(path: str | Path, cut_at_flags: bool | None = None) -> Trajec
             timeouts = _read(file, "timeouts", 1, path)
             _same_length(path, observations=observations, timeouts=timeouts)
             ends |= timeouts != 0
-        goals = _read(file, "infos/goal", 2, path) if "infos/goal" in file else None
+        has_targets = "infos/goal" in file
     _same_length(path, observations=observations, actions=actions, rewards=rewards, terminals=ends)
     starts = np.flatnonzero(ends[:-1]) + 1
     if cut_at_flags is None:
-        cut_at_flags = goals is None or not _rolls_on(observations[:, :2], starts)
+        cut_at_flags = not has_targets or not _rolls_on(observations[:, :2], starts)
     episode_starts = np.append(0, starts if cut_at_flags else []).astype(np.int64)
     return Trajectories(observations, actions, rewards, episode_starts, str(path))
 

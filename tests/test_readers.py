@@ -225,7 +225,6 @@ def test_a_drive_without_any_flag_is_one_episode(tmp_path):
         ({"actions": np.zeros((59, 2))}, "the arrays differ in length: .*'actions': 59"),
         ({"terminals": np.zeros(61)}, "the arrays differ in length: .*'terminals': 61"),
         ({"timeouts": np.zeros(61)}, "the arrays differ in length: .*'timeouts': 61"),
-        ({"infos/goal": np.zeros(60)}, r"'infos/goal' has shape \(60,\)"),
     ],
 )
 def test_a_bad_d4rl_file_is_named_with_its_key(tmp_path, change, message):
