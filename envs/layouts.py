@@ -10,6 +10,7 @@ so that seen in observation coordinates every wall is shifted by ``WALL_SHIFT = 
 
 from __future__ import annotations
 
+import textwrap
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
@@ -17,6 +18,7 @@ import numpy as np
 
 WALL_SHIFT = -0.2
 _FREE = "O0 "
+_TILES = _FREE + "#G"
 
 # The layouts of the published tasks (D4RL, Fu et al. 2020). 'eval' is D4RL's second maze of each size.
 LAYOUTS: dict[str, str] = {
@@ -84,37 +86,43 @@ class Layout:
         return "\n".join(self.rows)
 
 
-@lru_cache(maxsize=256)
 def parse(text: str) -> Layout:
     r"""Read a maze from text whose rows are separated by newlines (or by D4RL's backslash, or by ``|``).
 
-    Raises ValueError, naming the row and column, for an empty text, ragged rows, an unknown character, several
-    goals, no free cell, or a free cell on the border (through which the particle would leave the maze).
+    Common indentation and trailing spaces are ignored. Raises ValueError, naming the row and column, for an empty text,
+    ragged rows, an unknown character, several goals, no free cell, or a free cell on the border (through which the
+    particle would leave the maze).
     """
     if not isinstance(text, str):
         raise ValueError(f"a maze layout is a text of rows, not {type(text).__name__}")
-    rows = tuple(text.strip("\r\n").replace("|", "\n").replace("\\", "\n").splitlines())
-    if not rows or not any(rows):
+    return _parse(text)
+
+
+@lru_cache(maxsize=256)
+def _parse(text: str) -> Layout:
+    lines = textwrap.dedent(text.replace("|", "\n").replace("\\", "\n")).strip("\r\n").splitlines()
+    rows = tuple(line.rstrip() for line in lines)
+    if not any(rows):
         raise ValueError("the maze layout is empty; expected rows of '#' (wall), 'O' (free) and at most one 'G' (goal)")
+    cells = [(i, j, tile) for i, row in enumerate(rows) for j, tile in enumerate(row)]
+    for i, j, tile in cells:
+        if tile not in _TILES:
+            raise ValueError(
+                f"unknown character {tile!r} in the maze layout at row {i}, column {j}; "
+                "expected '#' (wall), 'O', '0' or ' ' (free) or 'G' (goal)"
+            )
     width = len(rows[0])
     for i, row in enumerate(rows):
         if len(row) != width:
             raise ValueError(f"the maze layout is ragged: row {i} has {len(row)} cells, row 0 has {width}")
-        for j, tile in enumerate(row):
-            if tile != "#" and tile != "G" and tile not in _FREE:
-                raise ValueError(
-                    f"unknown character {tile!r} in the maze layout at row {i}, column {j}; "
-                    "expected '#' (wall), 'O', '0' or ' ' (free) or 'G' (goal)"
-                )
-    goals = [(i, j) for i, row in enumerate(rows) for j, tile in enumerate(row) if tile == "G"]
+    goals = [(i, j) for i, j, tile in cells if tile == "G"]
     if len(goals) > 1:
         raise ValueError(f"the maze layout has {len(goals)} goals, at {goals}; expected at most one 'G'")
-    if not any(tile != "#" for row in rows for tile in row):
+    if all(tile == "#" for _, _, tile in cells):
         raise ValueError("the maze layout has no free cell; expected at least one 'O' or 'G'")
-    for i, row in enumerate(rows):
-        for j, tile in enumerate(row):
-            if tile != "#" and (i in (0, len(rows) - 1) or j in (0, width - 1)):
-                raise ValueError(f"the maze layout is open at row {i}, column {j}: every border cell must be a wall '#'")
+    for i, j, tile in cells:
+        if tile != "#" and (i in (0, len(rows) - 1) or j in (0, width - 1)):
+            raise ValueError(f"the maze layout is open at row {i}, column {j}: every cell of its border must be '#'")
     return Layout(rows)
 
 

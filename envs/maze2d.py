@@ -1,8 +1,9 @@
 """D4RL's Maze2D as a Gymnasium environment.
 
-A particle is pushed through a maze towards a goal; the episode never ends by itself (``terminated`` is always False) and
-pays for every step spent within the goal's radius, so that the return counts how soon the goal is reached *and* whether
-the particle stays. Not to be confused with gymnasium-robotics' PointMaze, which has other units, dynamics and scores.
+A particle is pushed through a maze towards a goal; the episode never ends by itself (``terminated`` is always False)
+and pays for every step spent within the goal's radius, so that the return counts how soon the goal is reached *and*
+whether the particle stays. Not to be confused with gymnasium-robotics' PointMaze, a task in other units, with other
+dynamics and scores.
 """
 
 from __future__ import annotations
@@ -41,7 +42,6 @@ class Maze2dEnv(gym.Env[Observation, np.ndarray]):
     Raises ValueError for a bad layout or option, and KeyError for an unknown maze.
     """
 
-    # mypy reads a bare annotation in gym.Env; metadata belongs to the class there
     metadata = {"render_modes": ["rgb_array"], "render_fps": round(1 / TIMESTEP)}  # noqa: RUF012
 
     def __init__(
@@ -54,7 +54,9 @@ class Maze2dEnv(gym.Env[Observation, np.ndarray]):
         render_mode: str | None = None,
     ) -> None:
         if layout is None and maze is None:
-            raise ValueError('a maze is needed: give layout="..." with rows of \'#\', \'O\' and \'G\', or the name maze="..."')
+            raise ValueError("a maze is needed: give layout, a text with rows of '#', 'O' and 'G', or maze, a name")
+        if layout is not None and maze is not None:
+            raise ValueError(f"give a layout or the maze {maze!r}, not both; maze2d-custom-v1 takes any layout")
         if reward not in ("sparse", "dense"):
             raise ValueError(f"unknown reward {reward!r}; expected 'sparse' or 'dense'")
         if render_mode not in (None, "rgb_array"):
@@ -83,7 +85,9 @@ class Maze2dEnv(gym.Env[Observation, np.ndarray]):
         """The current goal (2,), a copy."""
         return np.array((self._goal_x, self._goal_y))
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Observation, dict[str, Any]]:
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Observation, dict[str, Any]]:
         """Start in a free cell drawn uniformly, +-0.1 along each axis, with a velocity of N(0, 0.1^2).
 
         ``options`` may fix ``state`` (x, y, vx, vy) and ``goal`` (x, y); both must lie in free cells. A goal given
@@ -115,13 +119,13 @@ class Maze2dEnv(gym.Env[Observation, np.ndarray]):
             raise ValueError(f"an action is two numbers (ax, ay), not {action!r}") from error
         if not finite:
             raise ValueError(f"the action {action!r} is not finite")
-        x, y, vx, vy = self._state = self._physics.step(ax, ay)
+        x, y, _, _ = self._state = self._physics.step(ax, ay)
         distance = hypot(x - self._goal_x, y - self._goal_y)
         reward = (1.0 if distance <= GOAL_RADIUS else 0.0) if self._sparse else exp(-distance)
         return self._observe(), reward, False, False, self._info(distance)
 
     def compute_reward(self, achieved_goal: np.ndarray, desired_goal: np.ndarray, info: object = None) -> np.ndarray:
-        """The reward of being at ``achieved_goal`` (..., 2) when the goal is ``desired_goal`` (..., 2), float64 (...)."""
+        """The reward of being at ``achieved_goal`` (..., 2) when the goal is ``desired_goal`` (..., 2); float64."""
         distance = np.linalg.norm(np.asarray(achieved_goal) - np.asarray(desired_goal), axis=-1)
         return (distance <= GOAL_RADIUS).astype(np.float64) if self._sparse else np.exp(-distance)
 

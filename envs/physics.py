@@ -18,6 +18,8 @@ MAX_SPEED = 5.0
 TIMESTEP = 0.01
 """Seconds a step."""
 
+_FULL = mujoco.mjtState.mjSTATE_INTEGRATION
+
 _MODEL = """
 <mujoco model="maze2d">
   <compiler angle="radian" inertiafromgeom="true"/>
@@ -53,9 +55,21 @@ class PointMass:
     """A particle in a maze. The state is four floats (x, y, vx, vy); plain floats, because this is the inner loop."""
 
     def __init__(self, layout: Layout) -> None:
+        self._layout = layout
         self._model = mujoco.MjModel.from_xml_string(model_text(layout))
         self._data = mujoco.MjData(self._model)
         self._qpos, self._qvel, self._ctrl = self._data.qpos, self._data.qvel, self._data.ctrl  # views
+
+    def __getstate__(self) -> tuple[Layout, np.ndarray]:
+        """For copy and pickle: MuJoCo's full state, the solver's memory included: a copy goes on bit for bit."""
+        state = np.empty(mujoco.mj_stateSize(self._model, _FULL))
+        mujoco.mj_getState(self._model, self._data, state, _FULL)
+        return self._layout, state
+
+    def __setstate__(self, saved: tuple[Layout, np.ndarray]) -> None:
+        layout, state = saved
+        self.__init__(layout)  # type: ignore[misc]  # the views must look into the new data
+        mujoco.mj_setState(self._model, self._data, state, _FULL)
 
     def set_state(self, x: float, y: float, vx: float, vy: float) -> None:
         """Put the particle somewhere and forget the solver's memory, so that a state determines its future."""

@@ -38,12 +38,10 @@ def _background(layout: Layout, goal: tuple[float, float], radius: float) -> Ima
 def draw(layout: Layout, position: tuple[float, ...], goal: tuple[float, float], radius: float) -> np.ndarray:
     """Draw walls, the goal with its radius, and the particle; uint8 (rows * 40, columns * 40, 3)."""
     image = _background(layout, goal, radius).copy()
-    left, top, right, bottom = (round(edge) for edge in _box(position[0], position[1], 2 * PARTICLE_RADIUS, CELL_PIXELS))
-    size = (right - left, bottom - top)
-    mask = Image.new("L", (size[0] * _SMOOTH, size[1] * _SMOOTH), 0)
-    exact = _box(position[0], position[1], PARTICLE_RADIUS, CELL_PIXELS)
-    corner = (left, top, left, top)
-    disc = [(edge - origin) * _SMOOTH for edge, origin in zip(exact, corner, strict=True)]
-    ImageDraw.Draw(mask).ellipse(disc, fill=255)
+    x, y = position[:2]
+    left, top, right, bottom = (round(edge) for edge in _box(x, y, 2 * PARTICLE_RADIUS, CELL_PIXELS))
+    mask = Image.new("L", ((right - left) * _SMOOTH, (bottom - top) * _SMOOTH), 0)
+    disc = zip(_box(x, y, PARTICLE_RADIUS, CELL_PIXELS), (left, top, left, top), strict=True)
+    ImageDraw.Draw(mask).ellipse([(edge - corner) * _SMOOTH for edge, corner in disc], fill=255)
     image.paste(_PARTICLE, (left, top), mask.reduce(_SMOOTH))
     return np.asarray(image).copy()
