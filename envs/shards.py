@@ -126,8 +126,6 @@ def make_shards(recipe: Recipe, folder: Path, workers: int, title: str, quiet: b
     def done() -> int:
         return sum(shard_path(folder, index).exists() for index in range(recipe.shards))
 
-    for leftover in folder.glob("*.part"):
-        leftover.unlink(missing_ok=True)
     if done() == recipe.shards:
         return
     job = json.dumps({"recipe": asdict(recipe), "folder": str(folder), "parent": os.getpid(), "workers": workers})
