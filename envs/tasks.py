@@ -76,6 +76,11 @@ def task(env_id: str) -> Task:
     return TASKS[env_id]
 
 
+def find(name: str) -> Task:
+    """The task of an environment id with or without its version ('maze2d-large'); KeyError as in `task`."""
+    return task(next((known for known in (name, f"{name}-v1", f"{name}-v0") if known in TASKS), name))
+
+
 def register_all() -> None:
     """Make every task known to ``gymnasium.make``; entry points are strings, so nothing heavy is imported."""
     entry_point = "dfplan.envs.maze2d:Maze2dEnv"

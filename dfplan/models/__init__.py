@@ -1,0 +1,21 @@
+"""Denoisers with one face: ``model(x (B, T, C), k (B, T)) -> (B, T, C)``."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from dfplan.models.inverse import InverseDynamics
+from dfplan.models.recurrent import Recurrent, RecurrentConfig
+from dfplan.models.transformer import Transformer, TransformerConfig
+
+ModelConfig = TransformerConfig | RecurrentConfig
+
+
+def build(columns: int, levels: int, config: ModelConfig) -> nn.Module:
+    """The denoiser that a config describes."""
+    if isinstance(config, TransformerConfig):
+        return Transformer(columns, levels, config)
+    return Recurrent(columns, levels, config)
+
+
+__all__ = ["InverseDynamics", "ModelConfig", "Recurrent", "RecurrentConfig", "Transformer", "TransformerConfig", "build"]

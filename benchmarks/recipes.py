@@ -1,0 +1,64 @@
+"""The named recipes: for each maze, the difference from the defaults in model and training.
+
+'default' is the best one found with the paper's parts: coarse state tokens, a bidirectional network, the goal as a
+known clean token, learned inverse dynamics. 'paper' follows Chen et al. 2024: causal, bundles of 10 steps of observation
+and action, zig-zag schedule, Monte Carlo guidance by the distance to the goal, diffused actions.
+How each of them plans stands in the weights' own header (`dfplan.agents.planning.PlanConfig`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from dfplan.models import TransformerConfig
+from dfplan.tokens import TokenLayout
+from dfplan.train_config import TrainConfig
+from dfplan.trajectory_model import TrajectoryModelConfig
+
+RecipeName = Literal["default", "paper"]
+
+POINT = {"observation_dim": 4, "action_dim": 2}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What to train for one maze under one name."""
+
+    weights: str
+    """Name of the trained weights, as `DiffusionForcingAgent.from_pretrained` takes it."""
+    model: TrajectoryModelConfig
+    train: TrainConfig
+
+
+def _coarse(stride: int, tokens: int) -> TrajectoryModelConfig:
+    return TrajectoryModelConfig(TokenLayout(**POINT, stride=stride), tokens=tokens)
+
+
+def _bundled(tokens: int) -> TrajectoryModelConfig:
+    return TrajectoryModelConfig(
+        TokenLayout(**POINT, stride=10, observations="all", actions=True),
+        tokens=tokens,
+        model=TransformerConfig(causal=True),
+        weighting="fused_snr",
+        draws={"independent": 1.0},
+    )
+
+
+# A plan must be able to cover the longest way that the expert drove between two cells: 560, 350 and 190 steps.
+RECIPES: dict[tuple[str, RecipeName], Recipe] = {
+    ("large", "default"): Recipe("maze2d-large", _coarse(12, 48), TrainConfig(steps=16_000)),
+    ("medium", "default"): Recipe("maze2d-medium", _coarse(10, 36), TrainConfig(steps=12_000)),
+    ("umaze", "default"): Recipe("maze2d-umaze", _coarse(8, 25), TrainConfig(steps=8_000)),
+    ("large", "paper"): Recipe("maze2d-large-paper", _bundled(58), TrainConfig(steps=12_000)),
+    ("medium", "paper"): Recipe("maze2d-medium-paper", _bundled(36), TrainConfig(steps=10_000)),
+    ("umaze", "paper"): Recipe("maze2d-umaze-paper", _bundled(20), TrainConfig(steps=8_000)),
+}
+
+
+def recipe(maze: str, name: RecipeName = "default") -> Recipe:
+    """The recipe of a maze ('umaze', 'medium', 'large'). Raises ValueError for a maze that has none."""
+    if (maze, name) not in RECIPES:
+        known = ", ".join(sorted({m for m, _ in RECIPES}))
+        raise ValueError(f"there is no recipe {name!r} for the maze {maze!r}: expected 'default' or 'paper' for {known}")
+    return RECIPES[maze, name]

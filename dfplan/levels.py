@@ -1,0 +1,110 @@
+"""How training draws the noise level of every token.
+
+Diffusion Forcing is the choice of levels, not of network: independent levels for each token (Chen et al. 2024,
+Algorithm 1). The paper's baselines are the same network and loss with other draws. Every draw has one face,
+``draw(batch, tokens, levels, generator) -> Levels``, so that a mixture of them is again a draw.
+Not to be confused with `dfplan.scheduling`, which moves levels down while sampling.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Levels(NamedTuple):
+    """Noise levels k (B, T) int64 in 0..K, and which tokens the loss counts, counted (B, T) bool."""
+
+    k: Tensor
+    counted: Tensor
+
+
+Draw = Callable[[int, int, int, torch.Generator], Levels]
+
+
+def independent(batch: int, tokens: int, levels: int, generator: torch.Generator) -> Levels:
+    """Each token's level uniform on 0..K, independently: Algorithm 1."""
+    k = torch.randint(0, levels + 1, (batch, tokens), generator=generator, device=generator.device)
+    return Levels(k, k > 0)
+
+
+def shared(batch: int, tokens: int, levels: int, generator: torch.Generator) -> Levels:
+    """One level for the whole sequence: the full-sequence diffusion baseline."""
+    k = torch.randint(1, levels + 1, (batch, 1), generator=generator, device=generator.device).expand(batch, tokens)
+    return Levels(k.contiguous(), torch.ones_like(k, dtype=torch.bool))
+
+
+def next_token(batch: int, tokens: int, levels: int, generator: torch.Generator) -> Levels:
+    """Clean past, one noisy token, and a future that is unknown: teacher-forced next-token diffusion, the baseline.
+
+    Unknown tokens are pure noise, so that a bidirectional network cannot look at them, and are not counted.
+    """
+    position = torch.arange(tokens, device=generator.device)
+    now = torch.randint(0, tokens, (batch, 1), generator=generator, device=generator.device)
+    noisy = torch.randint(1, levels + 1, (batch, 1), generator=generator, device=generator.device)
+    k = torch.where(position < now, 0, torch.where(position == now, noisy, levels))
+    return Levels(k, position == now)
+
+
+def goal_ramp(batch: int, tokens: int, levels: int, generator: torch.Generator) -> Levels:
+    """The levels that planning to a goal meets: a clean start, a clean goal h tokens ahead, a ramp of levels between.
+
+    h is uniform on 1..T-1; tokens beyond it are unknown (pure noise, not counted). Between the ends the level is
+    ``offset + slope * t``, clipped to 0..K: slope 0, half of the draws, is full-sequence sampling; a positive slope is a
+    row of the zig-zag matrix. In a quarter of the sequences the goal is unknown and h only bounds the sequence.
+    """
+
+    def uniform(shape: tuple[int, ...]) -> Tensor:
+        return torch.rand(shape, generator=generator, device=generator.device)
+
+    position = torch.arange(tokens, device=generator.device)
+    horizon = 1 + (uniform((batch, 1)) * (tokens - 1)).long().clamp(max=max(tokens - 2, 0))
+    slope = (2 * uniform((batch, 1)) - 1).clamp(min=0) * 4 * levels / tokens
+    rise = slope * horizon
+    offset = uniform((batch, 1)) * (levels + rise) - rise
+    k = (offset + slope * position).ceil().clamp(0, levels).long()
+    known = (position == 0) | ((position == horizon) & (uniform((batch, 1)) < 0.75))
+    k = torch.where(known, 0, k)
+    k = torch.where(position > horizon, levels, k)
+    return Levels(k, (k > 0) & (position <= horizon))
+
+
+DRAWS: Mapping[str, Draw] = {
+    "independent": independent,
+    "shared": shared,
+    "next_token": next_token,
+    "goal_ramp": goal_ramp,
+}
+
+
+def mixture(weights: Mapping[str, float]) -> Draw:
+    """A draw that splits each batch between named draws in proportion to their weights.
+
+    The split is by position in the batch (batches are already random), the last name takes the rest.
+    """
+    unknown = sorted(set(weights) - set(DRAWS))
+    if unknown or not weights:
+        raise ValueError(f"unknown level draws {unknown}: expected some of {sorted(DRAWS)} with weights")
+    if min(weights.values()) <= 0:
+        raise ValueError(f"weights of level draws must be positive, got {dict(weights)}")
+    total = sum(weights.values())
+
+    def draw(batch: int, tokens: int, levels: int, generator: torch.Generator) -> Levels:
+        parts, start, share = [], 0, 0.0
+        for name, weight in weights.items():
+            share += weight
+            end = round(batch * share / total)
+            if end > start:
+                parts.append(DRAWS[name](end - start, tokens, levels, generator))
+            start = max(start, end)
+        return Levels(torch.cat([p.k for p in parts]), torch.cat([p.counted for p in parts]))
+
+    return draw
+
+
+def unknown_padding(drawn: Levels, valid: Tensor, levels: int) -> Levels:
+    """Tokens where ``valid (B, T)`` is False become pure noise and are not counted: padding carries no information."""
+    return Levels(torch.where(valid, drawn.k, levels), drawn.counted & valid)

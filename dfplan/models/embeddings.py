@@ -1,0 +1,30 @@
+"""Embeddings of positions and noise levels."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+
+def sinusoid(value: Tensor, width: int, longest: float = 10_000.0) -> Tensor:
+    """Sines and cosines of ``value`` (...) at ``width / 2`` geometrically spaced frequencies: (..., width), fp32."""
+    frequency = torch.exp(torch.arange(width // 2, device=value.device) * (-math.log(longest) / (width // 2)))
+    angle = value.float().unsqueeze(-1) * frequency
+    return torch.cat([angle.sin(), angle.cos()], dim=-1)
+
+
+class LevelEmbedding(nn.Module):
+    """Noise levels k (B, T) in 0..K to vectors (B, T, width). A table of K + 1 rows would learn each level alone;
+    sinusoids of k / K let near levels share what they learn."""
+
+    def __init__(self, levels: int, width: int):
+        super().__init__()
+        self.levels, self.width = levels, width
+        self.mlp = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
+
+    def forward(self, k: Tensor) -> Tensor:
+        # Computed once for each of the K + 1 levels and looked up: there are far fewer levels than tokens.
+        every = torch.arange(self.levels + 1, device=k.device) * (1000.0 / self.levels)
+        return self.mlp(sinusoid(every, self.width))[k]

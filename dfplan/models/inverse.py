@@ -1,0 +1,35 @@
+"""Inverse dynamics: the action that leads from an observation towards a wished one."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class InverseDynamics(nn.Module):
+    """a = f(o, o', gap): the data's mean action at ``o`` when ``o'`` was observed ``gap`` steps later.
+
+    Observations and actions are normalised, (B, observation_dim) and (B, action_dim); gap (B,) in steps.
+    A linear path beside the network lets it extrapolate to wishes faster than any in the data.
+    Not to be confused with a controller: nothing here is written by hand, all of it is regressed from the data
+    (Agrawal et al. 2016; Ajay et al. 2023, sec. 3.2).
+    """
+
+    def __init__(self, observation_dim: int, action_dim: int, longest_gap: int, width: int = 256):
+        super().__init__()
+        self.longest_gap = longest_gap
+        self.linear = nn.Linear(2 * observation_dim, action_dim)
+        self.mlp = nn.Sequential(
+            nn.Linear(2 * observation_dim + 2, width),
+            nn.SiLU(),
+            nn.Linear(width, width),
+            nn.SiLU(),
+            nn.Linear(width, action_dim),
+        )
+
+    def forward(self, observation: Tensor, wished: Tensor, gap: Tensor) -> Tensor:
+        change = wished - observation
+        g = gap.unsqueeze(-1).to(observation.dtype)
+        pair = torch.cat([observation, change], dim=-1)
+        hidden = torch.cat([pair, g / self.longest_gap, 1 / g], dim=-1)
+        return (self.linear(pair) + self.mlp(hidden)).float()

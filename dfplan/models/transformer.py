@@ -1,0 +1,90 @@
+"""A transformer over trajectory tokens that each carry their own noise level."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dfplan.models.embeddings import LevelEmbedding, sinusoid
+
+
+@dataclass(frozen=True)
+class TransformerConfig:
+    width: int = 128
+    """Features of each token inside the network."""
+    depth: int = 4
+    """Number of blocks."""
+    heads: int = 4
+    """Attention heads; must divide the width."""
+    causal: bool = False
+    """Whether token t sees only tokens 0..t (the paper) or the whole sequence."""
+
+    def __post_init__(self) -> None:
+        if self.width % self.heads or (self.width // self.heads) % 2 or min(self.depth, self.heads) < 1:
+            raise ValueError(f"heads must divide the width into even parts and depth be at least 1, got {self}")
+
+
+class Transformer(nn.Module):
+    """Denoiser ``(x (B, T, C), k (B, T)) -> (B, T, C)``; T may differ from call to call.
+
+    Blocks are pre-norm; the noise level shifts and scales each normalisation (Peebles & Xie 2023, adaLN without gates),
+    because a level says how much of a token is to be believed, and every block needs to know.
+    """
+
+    def __init__(self, columns: int, levels: int, config: TransformerConfig):
+        super().__init__()
+        self.config = config
+        self.embed = nn.Linear(columns, config.width)
+        self.level = LevelEmbedding(levels, config.width)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
+        self.norm = nn.LayerNorm(config.width)
+        self.out = nn.Linear(config.width, columns)
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)
+
+    def forward(self, x: Tensor, k: Tensor) -> Tensor:
+        position = sinusoid(torch.arange(x.shape[1], device=x.device), self.config.width)
+        level = self.level(k)
+        h = self.embed(x) + position.to(level.dtype) + level
+        level = F.silu(level)
+        for block in self.blocks:
+            h = block(h, level)
+        return self.out(self.norm(h)).float()
+
+
+class Block(nn.Module):
+    def __init__(self, config: TransformerConfig):
+        super().__init__()
+        width = config.width
+        self.heads, self.causal = config.heads, config.causal
+        self.modulate = nn.Linear(width, 4 * width)
+        self.norm1 = nn.LayerNorm(width, elementwise_affine=False)
+        self.norm2 = nn.LayerNorm(width, elementwise_affine=False)
+        self.qkv = nn.Linear(width, 3 * width)
+        self.project = nn.Linear(width, width)
+        self.up = nn.Linear(width, 4 * width)
+        self.down = nn.Linear(4 * width, width)
+        nn.init.zeros_(self.modulate.weight)
+        nn.init.zeros_(self.modulate.bias)
+
+    def forward(self, h: Tensor, level: Tensor) -> Tensor:
+        scale1, shift1, scale2, shift2 = self.modulate(level).chunk(4, dim=-1)
+        h = h + self.attend(self.norm1(h) * (1 + scale1) + shift1)
+        return h + self.down(F.gelu(self.up(self.norm2(h) * (1 + scale2) + shift2), approximate="tanh"))
+
+    def attend(self, h: Tensor) -> Tensor:
+        B, T, width = h.shape
+        q, k, v = self.qkv(h).view(B, T, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
+        if h.is_cuda:
+            mixed = F.scaled_dot_product_attention(q, k, v, is_causal=self.causal)
+        else:
+            # On a CPU two plain batched products are faster than the fused kernel, above all backwards.
+            score = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
+            if self.causal:
+                future = torch.ones(T, T, dtype=torch.bool, device=h.device).triu(1)
+                score = score.masked_fill(future, float("-inf"))
+            mixed = score.softmax(dim=-1).to(v.dtype) @ v
+        return self.project(mixed.transpose(1, 2).reshape(B, T, width))

@@ -1,0 +1,149 @@
+"""What is trained and shipped: tokens, normalisers, diffusion and inverse dynamics as one module with one config."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from dfplan.checkpoint import CheckpointError, load_checkpoint, load_into, save_checkpoint
+from dfplan.datasets import Trajectories
+from dfplan.diffusion import Diffusion, Weighting
+from dfplan.levels import mixture
+from dfplan.models import InverseDynamics, ModelConfig, RecurrentConfig, TransformerConfig, build
+from dfplan.normalizers import Normalizer
+from dfplan.schedules import NoiseSchedule, Prediction, ScheduleName
+from dfplan.tokens import TokenLayout
+
+
+@dataclass(frozen=True)
+class TrajectoryModelConfig:
+    layout: TokenLayout
+    """Which columns of a token are observation and action, and how many steps it covers."""
+    tokens: int = 64
+    """Length T of the training windows, start token included: the longest plan."""
+    model: ModelConfig = TransformerConfig()
+    """The denoiser: a TransformerConfig or a RecurrentConfig."""
+    schedule: ScheduleName = "cosine"
+    """How alpha_bar falls with the level."""
+    levels: int = 256
+    """K: the level of pure noise."""
+    prediction: Prediction = "v"
+    """What the network is asked for."""
+    weighting: Weighting = "min_snr"
+    """How the loss weighs the levels."""
+    draws: dict[str, float] = field(default_factory=lambda: {"independent": 0.5, "goal_ramp": 0.5})
+    """How training draws levels: names of `dfplan.levels.DRAWS` with weights."""
+    longest_gap: int = 15
+    """Inverse dynamics is trained on wishes 1 to this many steps ahead."""
+
+    def to_header(self) -> dict[str, Any]:
+        """Plain JSON values; `from_header` gives the same config back."""
+        kind = "transformer" if isinstance(self.model, TransformerConfig) else "recurrent"
+        return dataclasses.asdict(self) | {"model": {"kind": kind, **dataclasses.asdict(self.model)}}
+
+    @classmethod
+    def from_header(cls, header: dict[str, Any]) -> TrajectoryModelConfig:
+        model = dict(header["model"])
+        kinds = {"transformer": TransformerConfig, "recurrent": RecurrentConfig}
+        parts = {"layout": TokenLayout(**header["layout"]), "model": kinds[model.pop("kind")](**model)}
+        return cls(**(header | parts))
+
+
+class Batch(NamedTuple):
+    """Windows of consecutive steps in recorded units."""
+
+    observations: Tensor
+    """(B, S, observation_dim), S = layout.steps(tokens)."""
+    actions: Tensor
+    """(B, S, action_dim)."""
+
+
+class TrajectoryModel(nn.Module):
+    """Everything that an agent needs to know about a task, learned from recorded behaviour alone.
+
+    ``step_limit (observation_dim,)`` is the largest change of each normalised observation column over one token seen in
+    (all but 0.1% of) the data: what a plan may ask for between two tokens.
+    """
+
+    step_limit: Tensor
+    action_low: Tensor
+    action_high: Tensor
+
+    def __init__(self, config: TrajectoryModelConfig):
+        super().__init__()
+        self.config = config
+        layout = config.layout
+        self.observation = Normalizer(torch.zeros(layout.observation_dim), torch.ones(layout.observation_dim))
+        self.action = Normalizer(torch.zeros(layout.action_dim), torch.ones(layout.action_dim))
+        network = build(layout.width, config.levels, config.model)
+        schedule = NoiseSchedule(config.schedule, config.levels)
+        self.diffusion = Diffusion(network, schedule, config.prediction, config.weighting)
+        self.inverse = InverseDynamics(layout.observation_dim, layout.action_dim, config.longest_gap)
+        self.register_buffer("step_limit", torch.ones(layout.observation_dim))
+        self.register_buffer("action_low", -torch.ones(layout.action_dim))
+        self.register_buffer("action_high", torch.ones(layout.action_dim))
+        self.draw = mixture(config.draws)
+
+    def fit_statistics(self, data: Trajectories) -> None:
+        """Take normalisers, action limits and step limits from the data, before training."""
+        self.observation = Normalizer.fit(data.observations)
+        self.action = Normalizer.fit(data.actions)
+        self.action_low = torch.from_numpy(data.actions.min(axis=0))
+        self.action_high = torch.from_numpy(data.actions.max(axis=0))
+        stride = self.config.layout.stride
+        # A million pairs settle the quantile of four million steps; the few that cross an episode's end are beyond it.
+        every = max(1, len(data) // 1_000_000)
+        before = torch.from_numpy(data.observations[:-stride:every].copy())
+        after = torch.from_numpy(data.observations[stride::every].copy())
+        change = (after - before).abs() / self.observation.std
+        kept = max(1, int(0.999 * len(change)))
+        self.step_limit = change.kthvalue(kept, dim=0).values
+
+    def forward(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
+        """Losses of one batch, to be minimised together under 'loss'."""
+        observations = self.observation.normalize(batch[0])
+        actions = self.action.normalize(batch[1])
+        x0 = self.config.layout.pack(observations, actions)
+        levels = self.draw(x0.shape[0], x0.shape[1], self.config.levels, generator)
+        diffusion = self.diffusion.loss(x0, levels, generator)
+        inverse = self._inverse_loss(observations, actions, generator)
+        return {"loss": diffusion + inverse, "diffusion": diffusion.detach(), "inverse": inverse.detach()}
+
+    def _inverse_loss(self, observations: Tensor, actions: Tensor, generator: torch.Generator, pairs: int = 8) -> Tensor:
+        """Mean squared error of the action at a few random steps of each window, for a wish a random gap ahead."""
+        B, S, _ = observations.shape
+        longest = min(self.config.longest_gap, S - 1)
+        device = observations.device
+        gap = torch.randint(1, longest + 1, (B, pairs), generator=generator, device=device)
+        start = (torch.rand((B, pairs), generator=generator, device=device) * (S - gap)).long()
+        row = torch.arange(B, device=device).unsqueeze(1)
+        guess = self.inverse(
+            observations[row, start].flatten(0, 1), observations[row, start + gap].flatten(0, 1), gap.flatten()
+        )
+        return (guess - actions[row, start].flatten(0, 1)).square().mean()
+
+    def save(self, path: str | Path, card: dict[str, Any]) -> None:
+        """Write weights and config as one safetensors file; ``card`` says where they come from (command, seed, score)."""
+        header = {"kind": "trajectory_model", "config": self.config.to_header(), "card": card}
+        save_checkpoint(Path(path), self.state_dict(), header)
+
+    @classmethod
+    def load(cls, path: str | Path) -> tuple[TrajectoryModel, dict[str, Any]]:
+        """The module of a file written by `save`, in evaluation mode, and its card.
+
+        Raises CheckpointError for a file that is missing, truncated or something else.
+        """
+        tensors, header = load_checkpoint(Path(path))
+        if header.get("kind") != "trajectory_model":
+            raise CheckpointError(f"{path} holds {header.get('kind')!r}, not the weights of a trajectory model")
+        try:
+            module = cls(TrajectoryModelConfig.from_header(header["config"]))
+        except (KeyError, TypeError, ValueError) as error:
+            raise CheckpointError(f"{path} describes a model that this version cannot build: {error}") from error
+        load_into(module, tensors, Path(path))
+        return module.eval(), header["card"]
