@@ -6,7 +6,8 @@ velocity, clipped to [-1, 1]. A waypoint counts as reached within 0.1, and so do
 
 It drives to the centre of the goal's *cell*, not to the goal's exact coordinates, as D4RL's does. The path comes from
 a breadth-first distance field; D4RL iterates Q values on the grid, which yields the same paths, because both prefer,
-among equally short ones, the earliest move in ``_MOVES``.
+among equally short ones, the earliest move in ``_MOVES``. The start's cell is the one between whose walls the particle
+lies; D4RL rounds the coordinates, which names a wall when the particle leans on one (and then walks on from there).
 """
 
 from __future__ import annotations
@@ -127,9 +128,9 @@ class WaypointExpert:
             self._drivers = [Driver(self.layout, np.random.default_rng(s)) for s in self._seeds.spawn(len(states))]
         if len(states) != len(self._drivers):
             raise ValueError(f"the batch has {len(states)} rows, but had {len(self._drivers)}; call reset between")
-        goals = np.broadcast_to(self._goals, (len(states), 2))
+        goals = np.broadcast_to(self._goals, (len(states), 2)).tolist()
         actions = [
-            driver.act(*state, self.layout.cell_of(*goal))[:2]
-            for driver, state, goal in zip(self._drivers, states.tolist(), goals.tolist(), strict=True)
+            driver.act(x, y, vx, vy, self.layout.cell_of(*goal))[:2]
+            for driver, (x, y, vx, vy), goal in zip(self._drivers, states.tolist(), goals, strict=True)
         ]
         return np.array(actions, dtype=np.float32).reshape(*batch.shape[:-1], 2)

@@ -129,7 +129,7 @@ class Maze2dEnv(gym.Env[Observation, np.ndarray]):
         distance = np.linalg.norm(np.asarray(achieved_goal) - np.asarray(desired_goal), axis=-1)
         return (distance <= GOAL_RADIUS).astype(np.float64) if self._sparse else np.exp(-distance)
 
-    def render(self) -> np.ndarray | None:  # type: ignore[override]
+    def render(self) -> np.ndarray | None:
         """The view from above as uint8 (H, W, 3), oriented like the layout's text; None without a render mode."""
         if self.render_mode is None:
             gym.logger.warn('render() does nothing without a render mode; make the environment with "rgb_array"')

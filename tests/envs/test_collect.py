@@ -110,23 +110,24 @@ def test_each_action_stands_beside_the_observation_it_was_executed_from(root):
 
 def test_the_number_of_workers_changes_nothing_and_the_seed_does(root):
     for name, options in {"a": {"workers": 1}, "b": {"workers": 3}, "c": {"workers": 2, "seed": 9}}.items():
-        collect("maze2d-large", steps=3 * SHARD_STEPS - 7, dataset_id=f"t/{name}-v0", quiet=True, **options)
-    assert data_bytes(root, "t/a-v0") == data_bytes(root, "t/b-v0")
-    assert data_bytes(root, "t/a-v0") != data_bytes(root, "t/c-v0")
+        collect("maze2d-large", steps=3 * SHARD_STEPS - 7, dataset_id=f"test/{name}-v0", quiet=True, **options)
+    assert data_bytes(root, "test/a-v0") == data_bytes(root, "test/b-v0")
+    assert data_bytes(root, "test/a-v0") != data_bytes(root, "test/c-v0")
 
 
 @pytest.mark.parametrize("blow", [signal.SIGKILL, signal.SIGINT])
 def test_a_killed_collection_goes_on_and_ends_with_the_same_bytes(root, blow):
     steps = 15 * SHARD_STEPS
-    arguments = ["--env", "maze2d-umaze", "--steps", str(steps), "--workers", "2", "--dataset-id", "t/killed-v0"]
+    arguments = ["--env", "maze2d-umaze", "--steps", str(steps), "--workers", "2", "--dataset-id", "test/killed-v0"]
     process = subprocess.Popen(
         [sys.executable, "-m", "dfplan.envs.collect", *arguments], stderr=subprocess.PIPE, text=True, process_group=0
     )
+
     def finished():
-        return len(list((root / "t").glob(".collecting-killed-v0-*/shard-*.npz"))) if (root / "t").exists() else 0
+        return len(list(root.glob("test/.collecting-killed-v0-*/shard-*.npz")))
 
     deadline = time.monotonic() + 60
-    while finished() < 3 and time.monotonic() < deadline:
+    while finished() < 3 and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.005)
     if blow == signal.SIGINT:
         os.killpg(process.pid, blow)  # as a terminal does
@@ -138,13 +139,14 @@ def test_a_killed_collection_goes_on_and_ends_with_the_same_bytes(root, blow):
     if blow == signal.SIGINT:
         assert "the same command goes on" in message
     assert 3 <= finished() < 15
-    assert not (root / "t" / "killed-v0").exists()
+    assert not (root / "test" / "killed-v0").exists()
     again = command(*arguments)
     assert again.returncode == 0, again.stderr
-    assert again.stdout.strip() == "t/killed-v0"
-    collect("maze2d-umaze", steps=steps, dataset_id="t/whole-v0", quiet=True)
-    assert data_bytes(root, "t/killed-v0") == data_bytes(root, "t/whole-v0")
-    assert sorted(path.name for path in (root / "t").iterdir()) == ["killed-v0", "namespace_metadata.json", "whole-v0"]
+    assert again.stdout.strip() == "test/killed-v0"
+    collect("maze2d-umaze", steps=steps, dataset_id="test/whole-v0", quiet=True)
+    assert data_bytes(root, "test/killed-v0") == data_bytes(root, "test/whole-v0")
+    left = {path.name for path in (root / "test").iterdir()}
+    assert left == {"killed-v0", "whole-v0", "namespace_metadata.json"}
 
 
 def test_an_existing_dataset_is_left_alone_unless_told_otherwise(root, capsys):
@@ -176,12 +178,13 @@ def test_a_maze_of_the_users_own(root, tmp_path):
         (["--seed", "-1"], "seed must be at least 0, not -1"),
         (["--dataset-id", "no version"], "dataset"),
         (["--layout", "missing.txt", "--dataset-id", "a/b-v0"], "missing.txt"),
-        (["--layout", "split.txt"], "a dataset id is needed"),
-        (["--layout", "split.txt", "--dataset-id", "a/b-v0"], "no way leads from cell [1, 1] of the maze to cell [1, 3]"),
+        (["--layout", "ring.txt"], "a dataset id is needed"),
+        (["--layout", "split.txt", "--dataset-id", "a/b-v0"], "no way leads from cell [1, 1]"),
     ],
 )
 def test_a_mistake_is_one_sentence_and_status_2(root, tmp_path, arguments, message):
     (tmp_path / "split.txt").write_text("#####\n#O#O#\n#####")
+    (tmp_path / "ring.txt").write_text("#####\n#OOG#\n#####")
     result = command(*arguments, cwd=tmp_path)
     assert result.returncode == 2
     assert result.stderr.startswith("error: ") and message in result.stderr
@@ -207,6 +210,13 @@ def test_a_failure_while_assembling_leaves_the_old_dataset(root, monkeypatch):
     with pytest.raises(OSError, match="no space"):
         collect("maze2d-umaze", steps=200, overwrite=True, quiet=True)
     assert data_bytes(root, "dfplan/maze2d-umaze-v1") == before
+
+
+def test_a_target_is_given_up_when_the_episode_length_has_passed():
+    goals = drive(named("large"), 50, 3000, np.random.SeedSequence(0))["goals"]
+    gaps = np.diff(np.flatnonzero((goals[1:] != goals[:-1]).any(axis=1)))
+    assert gaps.max() == 51  # D4RL counts to one more
+    assert (gaps == 51).mean() > 0.5
 
 
 def test_driving_is_a_pure_function_of_its_seed():

@@ -8,6 +8,7 @@ import pytest
 from gymnasium.utils.env_checker import check_env
 
 from dfplan.envs import TASKS
+from dfplan.envs.maze2d import Maze2dEnv
 from dfplan.envs.tasks import CUSTOM_ID
 
 LAYOUT = "######\n#OOOG#\n######"
@@ -49,10 +50,10 @@ def test_the_observation_is_position_and_velocity_in_float64():
 @pytest.mark.parametrize("reward", ["", "-dense"])
 def test_the_reward_is_that_of_the_distance_after_the_step(reward):
     env = gym.make(f"maze2d-open{reward}-v0")
-    goal = env.reset(options={"state": [2.0, 2.35, 0.0, -1.0]})[1]["goal"]
+    goal = env.reset(options={"state": [2.0, 2.35, 0.0, 1.0]})[1]["goal"]
     rewards, distances, successes = [], [], []
     for _ in range(60):
-        observation, value, _, _, info = env.step(np.array([0.0, -0.2]))
+        observation, value, _, _, info = env.step(np.array([0.0, 0.2]))
         rewards.append(value)
         distances.append(np.hypot(*(observation[:2] - goal)))
         successes.append(info["success"])
@@ -163,7 +164,7 @@ def test_the_picture_shows_walls_goal_and_particle():
     assert len({tuple(left[20, 20]), tuple(left[1 * 40 + 28, 4 * 40 + 28]), tuple(left[68, 3 * 40])}) == 3
     rows, columns = np.nonzero((left != right).any(axis=-1))
     assert rows.min() >= 40 and rows.max() < 80  # only the corridor differs, around the two places of the particle
-    assert columns.min() == 1 * 40 + 28 - 4 and columns.max() == 3 * 40 + 28 + 3
+    assert abs(columns.min() - (1 * 40 + 28 - 4)) <= 1 and abs(columns.max() - (3 * 40 + 28 + 3)) <= 1
     shades = {tuple(pixel) for pixel in left[60:76, 60:76].reshape(-1, 3)}
     assert len(shades) > 3  # antialiased
 
@@ -176,7 +177,9 @@ def test_actions_beyond_the_range_are_clipped():
     assert np.array_equal(far, env.step(np.array([1.0, -1.0]))[0])
 
 
-@pytest.mark.parametrize("action", [np.array([np.nan, 0]), np.array([0, np.inf]), np.zeros(3), np.zeros((1, 2)), 0.5, "x"])
+@pytest.mark.parametrize(
+    "action", [np.array([np.nan, 0]), np.array([0, np.inf]), np.zeros(3), np.zeros((1, 2)), 0.5, "x"]
+)
 def test_a_bad_action_is_refused(action):
     env = gym.make("maze2d-umaze-v1").unwrapped
     env.reset(seed=0)
@@ -206,9 +209,13 @@ def test_bad_reset_options_are_refused(options, message):
         (CUSTOM_ID, {"layout": "###|#O|###"}, "ragged"),
         ("maze2d-large-v1", {"layout": LAYOUT}, "not both"),
         ("maze2d-large-v1", {"reward": "shaped"}, "unknown reward 'shaped'"),
-        ("maze2d-large-v1", {"render_mode": "human"}, "render_mode 'human'"),
     ],
 )
 def test_bad_options_are_refused(env_id, options, message):
-    with pytest.warns() if "render_mode" in options else warnings.catch_warnings(), pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=message):
         gym.make(env_id, **options)
+
+
+def test_an_impossible_render_mode_is_refused():
+    with pytest.raises(ValueError, match="unknown render_mode 'human'; expected None or 'rgb_array'"):
+        Maze2dEnv(maze="large", render_mode="human")

@@ -29,7 +29,8 @@ def test_families_and_multi2d():
 
 
 @pytest.mark.parametrize(
-    ("env_id", "near"), [("maze2d-lage-v1", "maze2d-large-v1"), ("maze2d-large", "maze2d-large-v1"), ("hoppr-v2", "hopper")]
+    ("env_id", "near"),
+    [("maze2d-lage-v1", "maze2d-large-v1"), ("maze2d-large", "maze2d-large-v1"), ("hoppr-v2", "hopper")],
 )
 def test_an_unknown_id_is_answered_with_the_nearest(env_id, near):
     with pytest.raises(KeyError) as error:
