@@ -180,6 +180,7 @@ class _Run:
         norm = self.fabric.clip_gradients(
             self.wrapped, self.wrapped_optimizer, max_norm=config.gradient_clip, error_if_nonfinite=False
         )
+        assert norm is not None  # only strategies that shard the weights give none
         self.wrapped_optimizer.step()
         self.wrapped_optimizer.zero_grad(set_to_none=True)
         self.average.update(ema_decay(self.step, config.ema_decay))
@@ -200,7 +201,7 @@ class _Run:
     def record(self, rate: float) -> dict[str, Any]:
         """Close the open record: means over its steps and over the processes."""
         names = list(self.window)
-        sums = self.fabric.all_reduce(torch.stack([self.window[name] for name in names]), reduce_op="mean").tolist()
+        sums = self.over_processes(torch.stack([self.window[name] for name in names]), "mean").tolist()
         totals = dict(zip(names, sums, strict=True))
         count = totals.pop("count")
         self.window = {}
@@ -209,7 +210,7 @@ class _Run:
         return {"step": self.step, "time": time.time(), "seconds": self.seconds, **rates, **self.metrics}
 
     def check_finite(self) -> None:
-        bad = int(self.fabric.all_reduce(self.bad_step.clone(), reduce_op="max").item())
+        bad = int(self.over_processes(self.bad_step.clone(), "max").item())
         if bad >= 0:
             _, kept = load_checkpoint(self.path)
             raise FloatingPointError(
@@ -217,13 +218,18 @@ class _Run:
                 f"{self.run_dir} is kept (try a lower learning rate in another folder)"
             )
 
+    def over_processes(self, tensor: Tensor, operation: str) -> Tensor:
+        reduced = self.fabric.all_reduce(tensor, reduce_op=operation)
+        assert isinstance(reduced, Tensor)  # fabric reduces collections too
+        return reduced
+
     def agree_to_stop(self, stop: list[int]) -> bool:
         if self.fabric.world_size == 1:
             return bool(stop)
         if self.step % AGREE_EVERY:
             return False
         flag = torch.tensor(float(bool(stop)), device=self.fabric.device)
-        return bool(self.fabric.all_reduce(flag, reduce_op="max").item())
+        return bool(self.over_processes(flag, "max").item())
 
     def interrupted(self, stop: list[int]) -> None:
         self.fabric.barrier()  # nobody leaves before the checkpoint is written
@@ -259,6 +265,8 @@ class _Run:
             part, _, rest = name.partition("/")
             parts[part][rest] = value
         load_into(self.module, parts["weights"], self.path)
+        if parts["ema"].keys() != self.average.state.keys():
+            raise CheckpointError(f"the averaged weights of {self.path} do not belong to {type(self.module).__name__}")
         for name, value in self.average.state.items():
             value.copy_(parts["ema"][name])
         state: dict[int, dict[str, Tensor]] = {}
