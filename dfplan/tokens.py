@@ -31,6 +31,8 @@ class TokenLayout:
     def __post_init__(self) -> None:
         if min(self.observation_dim, self.action_dim, self.stride) < 1:
             raise ValueError(f"observation_dim, action_dim and stride must be at least 1, got {self}")
+        if self.observations not in ("last", "all"):
+            raise ValueError(f"observations must be 'last' or 'all', got {self.observations!r}")
 
     @property
     def kept(self) -> int:
