@@ -18,4 +18,12 @@ def build(columns: int, levels: int, config: ModelConfig) -> nn.Module:
     return Recurrent(columns, levels, config)
 
 
-__all__ = ["InverseDynamics", "ModelConfig", "Recurrent", "RecurrentConfig", "Transformer", "TransformerConfig", "build"]
+__all__ = [
+    "InverseDynamics",
+    "ModelConfig",
+    "Recurrent",
+    "RecurrentConfig",
+    "Transformer",
+    "TransformerConfig",
+    "build",
+]

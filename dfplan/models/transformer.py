@@ -23,7 +23,8 @@ class TransformerConfig:
     """Whether token t sees only tokens 0..t (the paper) or the whole sequence."""
 
     def __post_init__(self) -> None:
-        if self.width % self.heads or (self.width // self.heads) % 2 or min(self.depth, self.heads) < 1:
+        whole = min(self.width, self.depth, self.heads) >= 1
+        if not whole or self.width % self.heads or (self.width // self.heads) % 2:
             raise ValueError(f"heads must divide the width into even parts and depth be at least 1, got {self}")
 
 
