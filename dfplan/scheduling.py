@@ -1,7 +1,7 @@
 """Scheduling matrices: which noise level each token has at each row of sampling (Chen et al. 2024, Algorithm 2).
 
-A matrix is data: ``(M + 1, T)`` int64, row 0 all K (pure noise), the last row all 0 (clean), never rising down a column.
-New sampling behaviour is a new matrix, never a new sampler. ``steps`` is how many rows one token needs from K to 0;
+A matrix is data: ``(M + 1, T)`` int64, row 0 all K (pure noise), the last row all 0 (clean), never rising down a
+column. New sampling behaviour is a new matrix, never a new sampler. ``steps`` is how many rows one token needs from K to 0;
 levels fall linearly in k over these rows.
 """
 
@@ -22,7 +22,7 @@ def autoregressive(tokens: int, levels: int, steps: int) -> Tensor:
 
 
 def pyramid(tokens: int, levels: int, steps: int, uncertainty: float = 1.0) -> Tensor:
-    """The paper's zig-zag: each token lags the one before it by ``uncertainty`` rows, so the far future stays uncertain.
+    """The paper's zig-zag: each token lags the one before by ``uncertainty`` rows, so the far future stays uncertain.
 
     uncertainty 0 is `full_sequence`, ``steps`` is `autoregressive`; fractions are allowed.
     """
@@ -39,9 +39,11 @@ def from_lag(lag: Tensor, levels: int, steps: int) -> Tensor:
     """The matrix in which token t starts to fall after ``lag[t] >= 0`` rows, for any lag (T,) of the user's."""
     if steps < 1:
         raise ValueError(f"a token needs at least one denoising step, got steps={steps}")
-    if lag.ndim != 1 or lag.numel() == 0 or not bool((lag >= 0).all()):
-        raise ValueError(f"lag must be a vector of numbers >= 0, one for each token, got {lag.tolist()}")
-    rows = steps + int(torch.ceil(lag.max()))
+    if lag.ndim != 1 or lag.numel() == 0 or not bool(((lag >= 0) & lag.isfinite()).all()):
+        raise ValueError(f"lag must be a vector of finite numbers >= 0, one for each token, got {lag.tolist()}")
+    if levels < 1:
+        raise ValueError(f"a scheduling matrix needs at least one noise level, got {levels}")
+    rows = steps + int(lag.max().ceil())
     m = torch.arange(rows + 1, dtype=torch.float64).unsqueeze(1)
     left = (steps + lag - m).clamp(0, steps)
     return torch.round(left * (levels / steps)).long()
@@ -50,7 +52,8 @@ def from_lag(lag: Tensor, levels: int, steps: int) -> Tensor:
 def check(matrix: Tensor, levels: int) -> Tensor:
     """Return the matrix if it is a valid one, else raise ValueError with one sentence that says what is wrong."""
     if matrix.ndim != 2 or matrix.shape[0] < 2 or matrix.dtype not in (torch.int32, torch.int64):
-        raise ValueError(f"a scheduling matrix is (rows >= 2, tokens) of integers, got {tuple(matrix.shape)} {matrix.dtype}")
+        found = f"{tuple(matrix.shape)} {matrix.dtype}"
+        raise ValueError(f"a scheduling matrix is (rows >= 2, tokens) of integers, got {found}")
     if not bool((matrix[0] == levels).all()):
         raise ValueError(f"a scheduling matrix starts at pure noise: its first row must be all {levels}")
     if not bool((matrix[-1] == 0).all()):
