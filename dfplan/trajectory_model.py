@@ -142,8 +142,8 @@ class TrajectoryModel(nn.Module):
         if header.get("kind") != "trajectory_model":
             raise CheckpointError(f"{path} holds {header.get('kind')!r}, not the weights of a trajectory model")
         try:
-            module = cls(TrajectoryModelConfig.from_header(header["config"]))
+            module, card = cls(TrajectoryModelConfig.from_header(header["config"])), header["card"]
         except (KeyError, TypeError, ValueError) as error:
             raise CheckpointError(f"{path} describes a model that this version cannot build: {error}") from error
         load_into(module, tensors, Path(path))
-        return module.eval(), header["card"]
+        return module.eval(), card
