@@ -61,9 +61,10 @@ class Diffusion(nn.Module):
     def weight(self, k: Tensor) -> Tensor:
         """Loss weight of each token (B, T), for the error of the predicted quantity.
 
-        In terms of the error on x0 it is 'uniform': the snr's share that the prediction implies; 'min_snr':
-        min(snr, clip) (Hang et al. 2023); 'fused_snr': the same with the signal of the past counted in, because a noisy
-        token after clean ones is not as unknown as its own level says (Chen et al. 2024, appendix, fused SNR).
+        'uniform' is 1, whatever is predicted: on x0 that means 1, snr and snr + 1 for x0, eps and v. 'min_snr' weighs
+        the error of x0 by min(snr, clip) (Hang et al. 2023); 'fused_snr' likewise with the signal of the past counted
+        in, because a noisy token after clean ones is not as unknown as its own level says (Chen et al. 2024, appendix,
+        fused SNR). Errors of eps and v are those of x0 times snr and snr + 1, and so divided by them.
         """
         if self.weighting == "uniform":
             return torch.ones_like(k, dtype=torch.float32)
