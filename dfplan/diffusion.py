@@ -84,10 +84,11 @@ class Diffusion(nn.Module):
     def bound(self, x0: Tensor, matrix: Tensor, generator: torch.Generator) -> Tensor:
         """One-sample estimate of a variational upper bound on -log p(x0), in nats for each sequence: (B,).
 
-        Sum over the rows of a scheduling matrix of KL(q(x_next | x, x0) || p(x_next | x)), plus the prior's KL, plus the
-        Gaussian likelihood of a token's last step to level 0, whose variance is that of the noise it removes,
-        (1 - a) / a (Ho et al. 2020, eq. 5; for independent levels Chen et al. 2024, theorem 3.1). Any valid matrix gives
-        a bound: the order in which tokens are resolved is the order in which the sequence is factorised.
+        Sum over the rows of a scheduling matrix of KL(q(x_next | x, x0) || p(x_next | x)), plus the prior's KL, plus
+        the Gaussian likelihood of a token's last step to level 0, whose variance is that of the noise it removes,
+        (1 - a) / a (Ho et al. 2020, eq. 5; for independent levels Chen et al. 2024, theorem 3.1). Any valid matrix
+        gives a bound: the order in which tokens are resolved is the order in which the sequence is factorised.
+        Each row's noise is drawn afresh: a row's terms depend on its own marginal alone, not on the path to it.
         """
         schedule = self.schedule
         a_last = schedule.alpha_bar[-1]

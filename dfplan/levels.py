@@ -53,8 +53,8 @@ def goal_ramp(batch: int, tokens: int, levels: int, generator: torch.Generator) 
     """The levels that planning to a goal meets: a clean start, a clean goal h tokens ahead, a ramp of levels between.
 
     h is uniform on 1..T-1; tokens beyond it are unknown (pure noise, not counted). Between the ends the level is
-    ``offset + slope * t``, clipped to 0..K: slope 0, half of the draws, is full-sequence sampling; a positive slope is a
-    row of the zig-zag matrix. In a quarter of the sequences the goal is unknown and h only bounds the sequence.
+    ``offset + slope * t``, clipped to 0..K: slope 0, half of the draws, is full-sequence sampling; a positive slope is
+    a row of the zig-zag matrix. In a quarter of the sequences the goal is unknown and h only bounds the sequence.
     """
 
     def uniform(shape: tuple[int, ...]) -> Tensor:

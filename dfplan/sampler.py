@@ -23,8 +23,8 @@ class Known:
 
     tokens (B, T, C) normalised values; mask (B, T) bool, which of them are known. ``level`` says how far the model is
     to believe them: 0 is exactly; above it they are shown at that level, with noise of that level added once. Values
-    that are ``noisy`` have it already, with variance (1 - alpha_bar) / alpha_bar: nothing is added, and the other tokens
-    are drawn from their distribution given these noisy observations. Known tokens come back as they were given.
+    that are ``noisy`` have it already, with variance (1 - alpha_bar) / alpha_bar: nothing is added, and the other
+    tokens are drawn from their distribution given these noisy observations. Known tokens come back as they were given.
     """
 
     tokens: Tensor

@@ -90,7 +90,7 @@ class NoiseSchedule(nn.Module):
         return self.signal(k) * eps - self.noise(k) * x0
 
     def interpret(self, output: Tensor, x: Tensor, k: Tensor, prediction: Prediction) -> Denoised:
-        """Clean value and noise from a network's output. A token at level 0 is already clean: it is returned as it is."""
+        """Clean value and noise from a network's output. A token at level 0 is returned as it is: it is clean."""
         s, n = self.signal(k), self.noise(k)
         clean = (k == 0).unsqueeze(-1)
         if prediction == "x0":

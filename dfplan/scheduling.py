@@ -1,8 +1,8 @@
 """Scheduling matrices: which noise level each token has at each row of sampling (Chen et al. 2024, Algorithm 2).
 
 A matrix is data: ``(M + 1, T)`` int64, row 0 all K (pure noise), the last row all 0 (clean), never rising down a
-column. New sampling behaviour is a new matrix, never a new sampler. ``steps`` is how many rows one token needs from K to 0;
-levels fall linearly in k over these rows.
+column. New sampling behaviour is a new matrix, never a new sampler. ``steps`` is how many rows one token needs from K
+to 0; levels fall linearly in k over these rows.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ class TrajectoryModelConfig:
     """Which columns of a token are observation and action, and how many steps it covers."""
     tokens: int = 64
     """Length T of the training windows, start token included: the longest plan."""
-    model: ModelConfig = TransformerConfig()
+    model: ModelConfig = field(default_factory=TransformerConfig)
     """The denoiser: a TransformerConfig or a RecurrentConfig."""
     schedule: ScheduleName = "cosine"
     """How alpha_bar falls with the level."""
@@ -114,7 +114,9 @@ class TrajectoryModel(nn.Module):
         inverse = self._inverse_loss(observations, actions, generator)
         return {"loss": diffusion + inverse, "diffusion": diffusion.detach(), "inverse": inverse.detach()}
 
-    def _inverse_loss(self, observations: Tensor, actions: Tensor, generator: torch.Generator, pairs: int = 8) -> Tensor:
+    def _inverse_loss(
+        self, observations: Tensor, actions: Tensor, generator: torch.Generator, pairs: int = 8
+    ) -> Tensor:
         """Mean squared error of the action at a few random steps of each window, for a wish a random gap ahead."""
         B, S, _ = observations.shape
         longest = min(self.config.longest_gap, S - 1)
@@ -128,7 +130,7 @@ class TrajectoryModel(nn.Module):
         return (guess - actions[row, start].flatten(0, 1)).square().mean()
 
     def save(self, path: str | Path, card: dict[str, Any]) -> None:
-        """Write weights and config as one safetensors file; ``card`` says where they come from (command, seed, score)."""
+        """Write weights and config as one safetensors file; ``card`` says where they come from (command, score)."""
         header = {"kind": "trajectory_model", "config": self.config.to_header(), "card": card}
         save_checkpoint(Path(path), self.state_dict(), header)
 
