@@ -1,0 +1,134 @@
+"""Pictures of a run: executed paths over planned ones, and a plan being denoised.
+
+Drawn like the layout's text: x runs down and y to the right. Colours are Okabe and Ito's, which stay
+distinct without full colour vision.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection, PatchCollection
+from matplotlib.patches import Circle, Rectangle
+from PIL import Image
+
+from dfplan.benchmarks.protocol import Episodes
+from dfplan.benchmarks.workers import Denoising
+from dfplan.envs.layouts import WALL_SHIFT, Layout
+from dfplan.envs.maze2d import GOAL_RADIUS
+
+_BLUE, _ORANGE, _GREEN = "#0072B2", "#E69F00", "#009E73"
+_FLOOR, _WALL, _INK = "#FBFAF7", "#465063", "#1E2530"
+_NOISE = matplotlib.colormaps["plasma"]
+EPISODES_SHOWN = 4
+
+
+def _maze(axes: Axes, layout: Layout, goal: np.ndarray) -> None:
+    rows, columns = layout.shape
+    boxes = layout.wall_boxes()
+    walls = [Rectangle((y0, x0), y1 - y0, x1 - x0) for x0, x1, y0, y1 in boxes]
+    axes.add_collection(PatchCollection(walls, facecolor=_WALL, edgecolor=_WALL, linewidth=0.6, zorder=1))
+    axes.add_patch(Circle((goal[1], goal[0]), GOAL_RADIUS, facecolor=_GREEN, alpha=0.22, linewidth=0, zorder=2))
+    axes.plot(goal[1], goal[0], marker="*", markersize=11, color=_GREEN, markeredgecolor="white", zorder=6)
+    low = WALL_SHIFT - 0.5
+    axes.set_xlim(low, low + columns)
+    axes.set_ylim(low + rows, low)
+    axes.set_aspect("equal")
+    axes.set_facecolor(_FLOOR)
+    axes.set_xticks([])
+    axes.set_yticks([])
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+
+
+def draw_paths(path: Path, layout: Layout, agents: Mapping[str, Episodes]) -> None:
+    """One row an agent, one column an episode: the executed path over the plan of its first decision."""
+    shown = min(EPISODES_SHOWN, *(len(episodes.seeds) for episodes in agents.values()))
+    rows, columns = layout.shape
+    width = 2.9
+    figure, grid = plt.subplots(
+        len(agents), shown, squeeze=False, layout="constrained",
+        figsize=(width * shown + 0.4, (width * rows / columns + 0.32) * len(agents) + 0.5),
+    )  # fmt: skip
+    for line, (name, episodes) in zip(grid, agents.items(), strict=True):
+        for i, axes in enumerate(line):
+            _maze(axes, layout, episodes.goals[i])
+            _episode(axes, episodes, i)
+        line[0].set_ylabel(name, fontsize=9, color=_INK)
+    handles = [
+        plt.Line2D([], [], color=_ORANGE, linewidth=4, alpha=0.75, label="plan of the first decision"),
+        plt.Line2D([], [], color=_BLUE, linewidth=1.6, label="executed"),
+        plt.Line2D([], [], color="white", marker="o", markeredgecolor=_INK, linestyle="", label="start"),
+        plt.Line2D([], [], color=_GREEN, marker="*", markersize=11, linestyle="", label="goal and its radius"),
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False, fontsize=9)
+    figure.savefig(path, dpi=110, facecolor="white", metadata={"Software": None})
+    plt.close(figure)
+
+
+def _episode(axes: Axes, episodes: Episodes, i: int) -> None:
+    plan, executed, first = episodes.plans[i], episodes.paths[i], episodes.first_reach[i]
+    if plan is not None:
+        axes.plot(plan[:, 1], plan[:, 0], color=_ORANGE, linewidth=4, alpha=0.75, solid_capstyle="round", zorder=3)
+    axes.plot(executed[:, 1], executed[:, 0], color=_BLUE, linewidth=1.4, solid_joinstyle="round", zorder=4)
+    axes.plot(executed[0, 1], executed[0, 0], "o", markersize=6, color="white", markeredgecolor=_INK, zorder=5)
+    outcome = "goal not reached" if first is None else f"goal after {first} steps"
+    axes.set_title(f"{outcome}, return {episodes.returns[i]:.0f}", fontsize=8, color=_INK, pad=3)
+
+
+def animate(path: Path, layout: Layout, denoising: Denoising, most_frames: int = 60) -> None:
+    """A GIF of a plan's points from noise to clean, coloured by noise level; the bar shows how far sampling is."""
+    rows = len(denoising.positions)
+    chosen = np.unique(np.linspace(0, rows - 1, min(rows, most_frames)).round().astype(int))
+    frames = [_frame(layout, denoising, int(row), rows - 1) for row in chosen]
+    palette = frames[len(frames) // 2].quantize(128, dither=Image.Dither.NONE)
+    indexed = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
+    step = max(60, min(160, 5_000 // len(frames)))
+    durations = [600, *[step] * (len(frames) - 2), 2_000][: len(frames)]
+    indexed[0].save(path, save_all=True, append_images=indexed[1:], duration=durations, loop=0, optimize=True)
+
+
+def _frame(layout: Layout, denoising: Denoising, row: int, last: int) -> Image.Image:
+    rows, columns = layout.shape
+    figure = plt.figure(figsize=(5.6, 5.6 * rows / columns + 0.62), facecolor="white")
+    height = figure.get_figheight()
+    axes = figure.add_axes((0.01, 0.6 / height, 0.98, 1 - 0.64 / height))
+    _maze(axes, layout, denoising.goal)
+    positions, levels = denoising.positions[row][:, ::-1], denoising.levels[row]
+    colors = _NOISE(0.05 + 0.85 * levels)
+    segments = np.stack([positions[:-1], positions[1:]], axis=1)
+    axes.add_collection(LineCollection(segments, colors=colors[1:], linewidths=1.6, alpha=0.55, zorder=3))
+    axes.scatter(*positions.T, s=22, c=colors, edgecolors="white", linewidths=0.5, zorder=4)
+    axes.plot(*positions[0], "o", markersize=8, color="white", markeredgecolor=_INK, markeredgewidth=1.4, zorder=7)
+    _bar(figure.add_axes((0.02, 0.34 / height, 0.52, 0.1 / height)), row, last)
+    _scale(figure.add_axes((0.66, 0.34 / height, 0.32, 0.1 / height)))
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="raw", dpi=100)
+    size = figure.canvas.get_width_height()
+    size = (round(figure.get_figwidth() * 100), round(height * 100)) if size is None else size
+    plt.close(figure)
+    return Image.frombuffer("RGBA", size, buffer.getvalue(), "raw", "RGBA", 0, 1).convert("RGB")
+
+
+def _bar(axes: Axes, row: int, last: int) -> None:
+    axes.set(xlim=(0, 1), ylim=(0, 1), xticks=[], yticks=[])
+    axes.barh(0.5, 1, height=1, color="#E6E8EC")
+    axes.barh(0.5, row / max(last, 1), height=1, color=_INK)
+    axes.axis("off")
+    axes.text(0, -0.7, f"denoising step {row} of {last}", fontsize=9, color=_INK, va="top")
+
+
+def _scale(axes: Axes) -> None:
+    axes.imshow(_NOISE(0.05 + 0.85 * np.linspace(0, 1, 128))[None], aspect="auto", extent=(0, 1, 0, 1))
+    axes.axis("off")
+    axes.text(0, -0.7, "clean", fontsize=9, color=_INK, va="top")
+    axes.text(1, -0.7, "noise", fontsize=9, color=_INK, va="top", ha="right")
