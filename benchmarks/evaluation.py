@@ -7,7 +7,7 @@ with several threads. Decisions are timed afterwards, one agent at a time, with 
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Any
@@ -83,11 +83,16 @@ class Pool:
 
 
 def measure(
-    pool: Pool, task: Task, names: Sequence[str], seeds: Sequence[int], device: str, decisions: int, threads: int
+    pool: Pool,
+    task: Task,
+    descriptions: Mapping[str, dict[str, Any]],
+    seeds: Sequence[int],
+    device: str,
+    decisions: int,
+    threads: int,
 ) -> Measured:
-    """Play the seeds with every agent, then time single decisions. Agents must be known to build."""
-    env_id = task.env_id
-    descriptions = {name: pool.run(workers.describe, name, env_id, device) for name in names}
+    """Play the seeds with every agent, then time single decisions; ``descriptions`` are the agents', by name."""
+    env_id, names = task.env_id, list(descriptions)
     episodes = _play(pool, task, names, seeds, device)
     times = {
         name: pool.run(workers.time_agent, name, env_id, device, decisions, seeds[0], threads) for name in names

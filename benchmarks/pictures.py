@@ -6,7 +6,6 @@ distinct without full colour vision.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -27,8 +26,9 @@ from dfplan.envs.layouts import WALL_SHIFT, Layout
 from dfplan.envs.maze2d import GOAL_RADIUS
 
 _BLUE, _ORANGE, _GREEN = "#0072B2", "#E69F00", "#009E73"
-_FLOOR, _WALL, _INK = "#FBFAF7", "#465063", "#1E2530"
-_NOISE = matplotlib.colormaps["plasma"]
+_FLOOR, _WALL, _INK = "#FCFBF8", "#5A657A", "#1E2530"
+_BORDER = 0.45
+"""How much of the outer walls is shown, in cells."""
 EPISODES_SHOWN = 4
 
 
@@ -39,9 +39,9 @@ def _maze(axes: Axes, layout: Layout, goal: np.ndarray) -> None:
     axes.add_collection(PatchCollection(walls, facecolor=_WALL, edgecolor=_WALL, linewidth=0.6, zorder=1))
     axes.add_patch(Circle((goal[1], goal[0]), GOAL_RADIUS, facecolor=_GREEN, alpha=0.22, linewidth=0, zorder=2))
     axes.plot(goal[1], goal[0], marker="*", markersize=11, color=_GREEN, markeredgecolor="white", zorder=6)
-    low = WALL_SHIFT - 0.5
-    axes.set_xlim(low, low + columns)
-    axes.set_ylim(low + rows, low)
+    inner = WALL_SHIFT + 0.5  # where the free cells begin
+    axes.set_xlim(inner - _BORDER, inner + columns - 2 + _BORDER)
+    axes.set_ylim(inner + rows - 2 + _BORDER, inner - _BORDER)
     axes.set_aspect("equal")
     axes.set_facecolor(_FLOOR)
     axes.set_xticks([])
@@ -50,14 +50,24 @@ def _maze(axes: Axes, layout: Layout, goal: np.ndarray) -> None:
         spine.set_visible(False)
 
 
+def _aspect(layout: Layout) -> float:
+    """Height over width of what `_maze` shows."""
+    rows, columns = layout.shape
+    return (rows - 2 + 2 * _BORDER) / (columns - 2 + 2 * _BORDER)
+
+
+def _noise_colors(levels: np.ndarray) -> np.ndarray:
+    """Colours (N, 4) of noise levels (N,) in [0, 1], from dark blue to a yellow that still shows on the floor."""
+    return matplotlib.colormaps["plasma"](0.03 + 0.8 * levels)
+
+
 def draw_paths(path: Path, layout: Layout, agents: Mapping[str, Episodes]) -> None:
     """One row an agent, one column an episode: the executed path over the plan of its first decision."""
     shown = min(EPISODES_SHOWN, *(len(episodes.seeds) for episodes in agents.values()))
-    rows, columns = layout.shape
     width = 2.9
     figure, grid = plt.subplots(
         len(agents), shown, squeeze=False, layout="constrained",
-        figsize=(width * shown + 0.4, (width * rows / columns + 0.32) * len(agents) + 0.5),
+        figsize=(width * shown + 0.4, (width * _aspect(layout) + 0.32) * len(agents) + 0.5),
     )  # fmt: skip
     for line, (name, episodes) in zip(grid, agents.items(), strict=True):
         for i, axes in enumerate(line):
@@ -90,33 +100,44 @@ def animate(path: Path, layout: Layout, denoising: Denoising, most_frames: int =
     rows = len(denoising.positions)
     chosen = np.unique(np.linspace(0, rows - 1, min(rows, most_frames)).round().astype(int))
     frames = [_frame(layout, denoising, int(row), rows - 1) for row in chosen]
-    palette = frames[len(frames) // 2].quantize(128, dither=Image.Dither.NONE)
+    palette = _palette(frames)
     indexed = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
     step = max(60, min(160, 5_000 // len(frames)))
     durations = [600, *[step] * (len(frames) - 2), 2_000][: len(frames)]
     indexed[0].save(path, save_all=True, append_images=indexed[1:], duration=durations, loop=0, optimize=True)
 
 
+def _palette(frames: list[Image.Image]) -> Image.Image:
+    """One palette for all frames, from a few of them side by side."""
+    some = frames[:: max(1, len(frames) // 6)]
+    width, height = frames[0].size
+    strip = Image.new("RGB", (width * len(some), height))
+    for i, frame in enumerate(some):
+        strip.paste(frame, (i * width, 0))
+    return strip.quantize(255, method=Image.Quantize.MAXCOVERAGE)  # keeps small patches of rare colours
+
+
 def _frame(layout: Layout, denoising: Denoising, row: int, last: int) -> Image.Image:
-    rows, columns = layout.shape
-    figure = plt.figure(figsize=(5.6, 5.6 * rows / columns + 0.62), facecolor="white")
-    height = figure.get_figheight()
-    axes = figure.add_axes((0.01, 0.6 / height, 0.98, 1 - 0.64 / height))
+    width, footer, dpi = 5.6, 0.56, 100
+    height = width * _aspect(layout) + footer
+    figure = plt.figure(figsize=(width, height), dpi=dpi, facecolor="white")
+    axes = figure.add_axes((0, footer / height, 1, 1 - footer / height))
     _maze(axes, layout, denoising.goal)
-    positions, levels = denoising.positions[row][:, ::-1], denoising.levels[row]
-    colors = _NOISE(0.05 + 0.85 * levels)
-    segments = np.stack([positions[:-1], positions[1:]], axis=1)
-    axes.add_collection(LineCollection(segments, colors=colors[1:], linewidths=1.6, alpha=0.55, zorder=3))
-    axes.scatter(*positions.T, s=22, c=colors, edgecolors="white", linewidths=0.5, zorder=4)
-    axes.plot(*positions[0], "o", markersize=8, color="white", markeredgecolor=_INK, markeredgewidth=1.4, zorder=7)
-    _bar(figure.add_axes((0.02, 0.34 / height, 0.52, 0.1 / height)), row, last)
-    _scale(figure.add_axes((0.66, 0.34 / height, 0.32, 0.1 / height)))
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="raw", dpi=100)
-    size = figure.canvas.get_width_height()
-    size = (round(figure.get_figwidth() * 100), round(height * 100)) if size is None else size
+    points, levels = denoising.positions[row][:, ::-1], denoising.levels[row]
+    colors = _noise_colors(levels)
+    # Between noisy points a line says nothing yet: it fades in as its ends become clean.
+    links = colors[1:].copy()
+    links[:, 3] = 0.9 * (1 - np.maximum(levels[1:], levels[:-1])) ** 2 + 0.04
+    segments = np.stack([points[:-1], points[1:]], axis=1)
+    axes.add_collection(LineCollection(segments, colors=links, linewidths=2, zorder=3))
+    axes.scatter(*points.T, s=26, c=colors, edgecolors="white", linewidths=0.6, zorder=4)
+    axes.plot(*points[0], "o", markersize=9, color="white", markeredgecolor=_INK, markeredgewidth=1.5, zorder=7)
+    _bar(figure.add_axes((0.02, 0.34 / height, 0.56, 0.1 / height)), row, last)
+    _scale(figure.add_axes((0.7, 0.34 / height, 0.28, 0.1 / height)))
+    figure.canvas.draw()
+    pixels = np.asarray(figure.canvas.buffer_rgba())[..., :3].copy()  # type: ignore[attr-defined]
     plt.close(figure)
-    return Image.frombuffer("RGBA", size, buffer.getvalue(), "raw", "RGBA", 0, 1).convert("RGB")
+    return Image.fromarray(pixels)
 
 
 def _bar(axes: Axes, row: int, last: int) -> None:
@@ -128,7 +149,7 @@ def _bar(axes: Axes, row: int, last: int) -> None:
 
 
 def _scale(axes: Axes) -> None:
-    axes.imshow(_NOISE(0.05 + 0.85 * np.linspace(0, 1, 128))[None], aspect="auto", extent=(0, 1, 0, 1))
+    axes.imshow(_noise_colors(np.linspace(0, 1, 128))[None], aspect="auto", extent=(0, 1, 0, 1))
     axes.axis("off")
     axes.text(0, -0.7, "clean", fontsize=9, color=_INK, va="top")
     axes.text(1, -0.7, "noise", fontsize=9, color=_INK, va="top", ha="right")

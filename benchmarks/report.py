@@ -75,7 +75,7 @@ def to_rich(result: Result) -> rich.table.Table:
     """The same for a terminal, in two lines a row so that it stays narrow."""
     shown = rich.table.Table(title=_title(result), box=rich.box.SIMPLE_HEAD, caption_justify="left")
     shown.caption = escape("\n".join(_notes(result)))
-    shown.add_column("agent\nactions from", overflow="fold")
+    shown.add_column("agent\nactions from", min_width=31, overflow="fold")
     for heading in ("return", "normalized\n95% interval", "success\nsteps to goal", "ms (p95)\nper plan", "reported"):
         shown.add_column(heading, justify="right", no_wrap=True)
     shown.add_column("unit")

@@ -14,7 +14,6 @@ import os
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import dataclasses
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -23,6 +22,7 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import tyro
 from rich.console import Console
@@ -33,6 +33,8 @@ from dfplan.benchmarks.protocol import BATCH, evaluation_seeds
 from dfplan.envs.reference import reference
 from dfplan.envs.tasks import Task, find
 
+FILES = ("result.json", "table.md", "table.csv", "paths.png", "denoising.gif")
+"""What a run writes; the last one only if an agent plans."""
 _QUICK_EPISODES, _EPISODES = 10, 100
 _QUICK_DECISIONS, _DECISIONS = 100, 300
 
@@ -87,8 +89,7 @@ def check(arguments: Arguments) -> Settings:
     if episodes is None:
         episodes = _QUICK_EPISODES if arguments.quick else _EPISODES
     output = arguments.output or Path("results") / task.env_id.rsplit("-v", 1)[0]
-    if output.exists() and not output.is_dir():
-        raise ValueError(f"the output {output} is a file; expected a folder")
+    _check_output(output)
     return Settings(
         task=task,
         agents=arguments.agents,
@@ -101,20 +102,39 @@ def check(arguments: Arguments) -> Settings:
     )
 
 
-def prepare(pool: Pool, settings: Settings, train: bool) -> None:
-    """Build every agent once, training what is missing if that was asked for; errors come before any episode."""
+def _check_output(output: Path) -> None:
+    """Say now, not after minutes of playing, that nothing can be written there."""
+    existing = next(path for path in (output, *output.absolute().parents) if path.exists())
+    if not existing.is_dir():
+        raise ValueError(f"cannot write into the output folder {output}: {existing} is a file")
+    if not os.access(existing, os.W_OK):
+        raise ValueError(f"cannot write into the output folder {output}: no permission to write in {existing}")
+
+
+def prepare(pool: Pool, settings: Settings, train: bool, console: Console) -> dict[str, dict[str, Any]]:
+    """Build every agent once and describe it, training what is missing if that was asked for.
+
+    So that whatever is wrong with an agent is said before any episode is played.
+    """
+
+    def describe(name: str) -> dict[str, Any]:
+        with console.status(f"loading {name}"):
+            return pool.run(workers.describe, name, settings.task.env_id, settings.device)
+
     if settings.device != "cpu":
         pool.run(workers.check_device, settings.device)
+    descriptions = {}
     for name in settings.agents:
         try:
-            pool.run(workers.describe, name, settings.task.env_id, settings.device)
+            descriptions[name] = describe(name)
         except registry.MissingWeightsError as missing:
             if not train:
                 raise
             command = [sys.executable, "-m", "dfplan.benchmarks.train", *missing.command]
             if subprocess.run(command, check=False).returncode != 0:
                 raise ValueError(f"training the weights {missing.weights!r} failed") from missing
-            pool.run(workers.describe, name, settings.task.env_id, settings.device)
+            descriptions[name] = describe(name)
+    return descriptions
 
 
 def to_result(settings: Settings, measured: Measured, seconds: float) -> results.Result:
@@ -165,27 +185,27 @@ def write(settings: Settings, result: results.Result, measured: Measured) -> lis
         pictures.draw_paths(folder / "paths.png", layout, {p.agent: p.episodes for p in measured.agents})
         if measured.denoising is not None:
             pictures.animate(folder / "denoising.gif", layout, measured.denoising)
-        names = sorted(path.name for path in folder.iterdir())
+        names = [name for name in FILES if (folder / name).exists()]
         settings.output.mkdir(exist_ok=True)
-        for name in names:
-            shutil.move(folder / name, settings.output / name)
+        for name in FILES:
+            if name in names:
+                os.replace(folder / name, settings.output / name)
+            else:
+                (settings.output / name).unlink(missing_ok=True)  # of an earlier run
     return names
 
 
 def main() -> int:
     arguments = tyro.cli(Arguments, description=__doc__)
-    console = Console(width=None if sys.stdout.isatty() else 120)
+    console = Console(width=None if sys.stdout.isatty() else 130)
     began = time.perf_counter()
     try:
         settings = check(arguments)
         with Pool(settings.threads) as pool:
-            with console.status("building the agents"):
-                pool.run(workers.peak_memory_mib)
-            prepare(pool, settings, arguments.train)
+            descriptions = prepare(pool, settings, arguments.train, console)
             measured = measure(
-                pool, settings.task, settings.agents, settings.seeds, settings.device, settings.decisions,
-                settings.threads,
-            )  # fmt: skip
+                pool, settings.task, descriptions, settings.seeds, settings.device, settings.decisions, settings.threads
+            )
         result = to_result(settings, measured, time.perf_counter() - began)
         from dfplan.benchmarks import report
 

@@ -85,8 +85,9 @@ def check_device(device: str) -> None:
         raise ValueError(f"the device {device!r} cannot be used here ({reason}); expected 'cpu' or 'cuda'") from error
 
 
-def _use_threads(threads: int) -> None:
-    torch = sys.modules.get("torch")  # agents without torch need not load it for this
+def use_threads(threads: int) -> None:
+    """CPU threads of torch in this process, if an agent has loaded it."""
+    torch = sys.modules.get("torch")
     if torch is not None:
         torch.set_num_threads(threads)
 
@@ -94,7 +95,7 @@ def _use_threads(threads: int) -> None:
 def play_batch(name: str, env_id: str, device: str, seeds: Sequence[int]) -> protocol.Episodes:
     """Play one batch with one thread, telling the parent how far it got."""
     agent = build(name, env_id, device)
-    _use_threads(1)
+    use_threads(1)
     waiting = 0
 
     def progress(steps: int) -> None:
@@ -113,7 +114,7 @@ def play_batch(name: str, env_id: str, device: str, seeds: Sequence[int]) -> pro
 def time_agent(name: str, env_id: str, device: str, decisions: int, seed: int, threads: int) -> protocol.DecisionTime:
     """Time single decisions with ``threads`` threads."""
     agent = build(name, env_id, device)
-    _use_threads(threads)
+    use_threads(threads)
     return protocol.time_decisions(agent, env_id, decisions, seed, threads)
 
 

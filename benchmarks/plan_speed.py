@@ -1,0 +1,86 @@
+"""Time one full plan of a planning agent, for a single start, and say how much memory it took.
+
+    python benchmarks/plan_speed.py --env maze2d-large
+"""
+
+from __future__ import annotations
+
+import os
+
+# Idle OpenMP threads that spin slow a small network down many times on a machine with few cores.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+import sys
+import time
+from dataclasses import dataclass
+
+import gymnasium
+import numpy as np
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from dfplan.benchmarks import registry, results, workers
+from dfplan.benchmarks.protocol import TUNING_SEEDS
+from dfplan.envs.tasks import find
+
+
+@dataclass(frozen=True)
+class Settings:
+    env: str = "maze2d-large"
+    """Environment, with or without its version."""
+    agents: tuple[str, ...] = tuple(name for name in registry.ROWS if name.startswith("diffusion-forcing"))
+    """Rows of the benchmark that plan."""
+    plans: int = 30
+    """Timed plans of each agent, each from another start."""
+    threads: tuple[int, ...] = tuple(range(1, min(2, os.cpu_count() or 1) + 1))
+    """Numbers of CPU threads to try."""
+    device: str = "cpu"
+    """cpu or cuda."""
+
+
+def time_plans(name: str, env_id: str, device: str, plans: int, threads: int) -> np.ndarray:
+    """Milliseconds (plans,) of single plans, after one to warm up. ValueError for an agent that does not plan."""
+    agent = workers.build(name, env_id, device)
+    if not hasattr(agent, "plan"):
+        raise ValueError(f"the agent {name!r} does not plan")
+    workers.use_threads(threads)
+    env = gymnasium.make(env_id)
+    milliseconds = []
+    for seed in TUNING_SEEDS[: plans + 1]:
+        observation, info = env.reset(seed=seed)
+        agent.reset(goal=info["goal"], seed=seed)
+        began = time.perf_counter()
+        agent.plan(observation)
+        milliseconds.append(1e3 * (time.perf_counter() - began))
+    return np.array(milliseconds[1:])
+
+
+def main() -> int:
+    settings = tyro.cli(Settings, description=__doc__)
+    machine = results.hardware()
+    table = Table(title=f"one plan, batch 1, {settings.env}, {settings.device}, {machine['cpu']}")
+    for column in ("agent", "threads", "median ms", "p95 ms", "longest ms"):
+        table.add_column(column, justify="left" if column == "agent" else "right")
+    try:
+        if not 1 <= settings.plans < len(TUNING_SEEDS):
+            raise ValueError(f"plans must lie in 1..{len(TUNING_SEEDS) - 1}, not {settings.plans}")
+        if min(settings.threads, default=0) < 1:
+            raise ValueError("threads must be one or more numbers of at least 1")
+        env_id = find(settings.env).env_id
+        workers.check_device(settings.device)
+        for name in settings.agents:
+            for threads in settings.threads:
+                times = time_plans(name, env_id, settings.device, settings.plans, threads)
+                figures = (np.median(times), np.quantile(times, 0.95), times.max())
+                table.add_row(name, str(threads), *(f"{figure:.1f}" for figure in figures))
+    except (ValueError, KeyError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    Console(width=None if sys.stdout.isatty() else 130).print(table)
+    print(f"peak memory of this process: {workers.peak_memory_mib():.0f} MiB")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

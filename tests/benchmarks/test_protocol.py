@@ -1,0 +1,124 @@
+import gymnasium
+import numpy as np
+import pytest
+from stand_in_planner import StandInPlanner
+
+from dfplan.benchmarks.protocol import (
+    BATCH,
+    EVALUATION_SEEDS,
+    TUNING_SEEDS,
+    batches,
+    evaluate,
+    evaluation_seeds,
+    join,
+    planned_path,
+    play,
+    time_decisions,
+)
+from dfplan.benchmarks.registry import RandomAgent
+from dfplan.envs.expert import WaypointExpert
+from dfplan.envs.tasks import task
+
+UMAZE = "maze2d-umaze-v1"
+
+
+class Steady:
+    """Deterministic in each row: drives straight at the goal."""
+
+    def reset(self, goal=None, seed=None):
+        self.goal = goal
+
+    def act(self, observation):
+        return np.clip(10 * (self.goal - observation[..., :2]) - observation[..., 2:], -1, 1).astype(np.float32)
+
+
+def test_evaluation_never_plays_a_tuning_seed():
+    assert not set(EVALUATION_SEEDS) & set(TUNING_SEEDS)
+    last = evaluation_seeds(10_000, block=89)
+    assert last[-1] in EVALUATION_SEEDS and last[-1] not in TUNING_SEEDS
+
+
+def test_blocks_of_seeds_do_not_overlap():
+    assert list(evaluation_seeds(3)) == [100_000, 100_001, 100_002]
+    assert not set(evaluation_seeds(10_000, 0)) & set(evaluation_seeds(10_000, 1))
+
+
+@pytest.mark.parametrize(("episodes", "block"), [(0, 0), (10_001, 0), (5, -1), (5, 90)])
+def test_impossible_seeds_are_refused(episodes, block):
+    with pytest.raises(ValueError, match="must lie in"):
+        evaluation_seeds(episodes, block)
+
+
+def test_batches_keep_order_and_lose_nothing():
+    parts = batches(range(2 * BATCH + 3))
+    assert [len(part) for part in parts] == [BATCH, BATCH, 3]
+    assert [seed for part in parts for seed in part] == list(range(2 * BATCH + 3))
+
+
+@pytest.mark.parametrize("env_id", [UMAZE, "multi2d-umaze-v1", "maze2d-umaze-dense-v1"])
+def test_a_batch_in_lockstep_equals_its_episodes_one_by_one(env_id):
+    seeds = evaluation_seeds(6)
+    together = evaluate(Steady(), env_id, seeds, batch=6)
+    alone = evaluate(Steady(), env_id, seeds, batch=1)
+    assert together.returns == alone.returns
+    assert together.first_reach == alone.first_reach and together.success == alone.success
+    assert all(np.array_equal(a, b) for a, b in zip(together.paths, alone.paths, strict=True))
+    assert all(np.array_equal(a, b) for a, b in zip(together.goals, alone.goals, strict=True))
+
+
+def test_the_order_of_seeds_does_not_change_an_episode():
+    seeds = list(evaluation_seeds(5))
+    forward, backward = (evaluate(Steady(), UMAZE, order) for order in (seeds, seeds[::-1]))
+    assert forward.returns == backward.returns[::-1]
+
+
+def test_an_episode_is_counted_as_a_plain_loop_counts_it():
+    seed = evaluation_seeds(1)[0]
+    played = play(Steady(), UMAZE, [seed])
+    env, agent = gymnasium.make(UMAZE), Steady()
+    observation, info = env.reset(seed=seed)
+    agent.reset(goal=info["goal"])
+    rewards, first = [], None
+    truncated = False
+    while not truncated:
+        observation, reward, _, truncated, info = env.step(agent.act(observation))
+        rewards.append(reward)
+        first = first or (len(rewards) if info["success"] else None)
+    assert played.returns == (sum(rewards),)
+    assert played.first_reach == (first,) and played.success == (first is not None,)
+    assert len(played.paths[0]) == task(UMAZE).max_episode_steps + 1
+
+
+def test_equal_seeds_give_equal_results_for_a_sampling_agent():
+    seeds = evaluation_seeds(4)
+    first, second = (evaluate(RandomAgent(), UMAZE, seeds, batch=2) for _ in range(2))
+    assert first.returns == second.returns
+    assert all(np.array_equal(a, b) for a, b in zip(first.paths, second.paths, strict=True))
+
+
+def test_multi2d_gives_every_row_its_own_goal():
+    played = evaluate(WaypointExpert(task("multi2d-umaze-v1").layout), "multi2d-umaze-v1", evaluation_seeds(8))
+    assert len({tuple(goal) for goal in played.goals}) > 1
+    assert all(played.success)
+
+
+def test_the_plan_of_the_first_decision_is_kept_for_each_row():
+    planner = StandInPlanner(task(UMAZE))
+    played = play(planner, UMAZE, evaluation_seeds(3))
+    for i, plan in enumerate(played.plans):
+        assert np.allclose(plan[0], played.paths[i][0])
+        assert np.linalg.norm(plan[-1] - played.goals[i]) < 0.5
+    assert planned_path(RandomAgent(), 0) is None
+
+
+def test_joining_nothing_is_refused():
+    with pytest.raises(ValueError, match="no batch"):
+        join([])
+
+
+def test_decision_times_count_plans_and_restart_after_an_episode():
+    steps = task(UMAZE).max_episode_steps
+    measured = time_decisions(StandInPlanner(task(UMAZE)), UMAZE, steps + 10, seed=1, threads=1)
+    assert measured.decisions == steps + 10 and measured.plans == 2
+    assert 0 < measured.median <= measured.p95 and measured.plan > measured.median
+    assert time_decisions(RandomAgent(), UMAZE, 5, seed=1, threads=1).plan is None
