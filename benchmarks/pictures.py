@@ -128,9 +128,9 @@ def _frame(layout: Layout, denoising: Denoising, row: int, last: int) -> Image.I
     # Between noisy points a line says nothing yet: it fades in as its ends become clean.
     links = colors[1:].copy()
     links[:, 3] = 0.9 * (1 - np.maximum(levels[1:], levels[:-1])) ** 2 + 0.04
-    segments = np.stack([points[:-1], points[1:]], axis=1)
+    segments = list(np.stack([points[:-1], points[1:]], axis=1))
     axes.add_collection(LineCollection(segments, colors=links, linewidths=2, zorder=3))
-    axes.scatter(*points.T, s=26, c=colors, edgecolors="white", linewidths=0.6, zorder=4)
+    axes.scatter(points[:, 0], points[:, 1], s=26, c=colors, edgecolors="white", linewidths=0.6, zorder=4)
     axes.plot(*points[0], "o", markersize=9, color="white", markeredgecolor=_INK, markeredgewidth=1.5, zorder=7)
     _bar(figure.add_axes((0.02, 0.34 / height, 0.56, 0.1 / height)), row, last)
     _scale(figure.add_axes((0.7, 0.34 / height, 0.28, 0.1 / height)))

@@ -135,7 +135,7 @@ def join(parts: Sequence[Episodes]) -> Episodes:
     """Batches one after another as one; their seconds add up."""
     if not parts:
         raise ValueError("there is no batch of episodes to join")
-    fields = {name: [] for name in Episodes.__dataclass_fields__ if name != "seconds"}
+    fields: dict[str, list[Any]] = {name: [] for name in Episodes.__dataclass_fields__ if name != "seconds"}
     for part in parts:
         for name, values in fields.items():
             values.extend(getattr(part, name))

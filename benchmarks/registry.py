@@ -120,11 +120,11 @@ def row(name: str) -> Row:
 
 def description(name: str, agent: Any) -> dict[str, Any]:
     """What a result keeps of an agent: how it executes, its size, its configuration and the card of its weights."""
-    configs = {key: getattr(agent, key, None) for key in ("config", "plan_config")}
+    config = getattr(agent, "config", None)
     return {
         "about": row(name).about,
         "execution": getattr(agent, "execution", row(name).execution),
         "parameters": getattr(agent, "parameters", None),
-        "config": {k: dataclasses.asdict(v) for k, v in configs.items() if dataclasses.is_dataclass(v)},
+        "config": dataclasses.asdict(config) if dataclasses.is_dataclass(config) else {},  # type: ignore[arg-type]
         "card": getattr(agent, "card", None),
     }
