@@ -1,0 +1,133 @@
+import pytest
+import torch
+from scipy.stats import chi2_contingency, chisquare
+
+from dfplan.levels import DRAWS, Levels, goal_ramp, independent, mixture, next_token, shared, unknown_padding
+
+K, T = 20, 7
+
+
+def draw(function, batch=20_000, tokens=T, levels=K, seed=0):
+    return function(batch, tokens, levels, torch.Generator().manual_seed(seed))
+
+
+def test_independent_levels_are_uniform_at_each_token_and_pairwise_independent():
+    k, counted = draw(independent)
+    for t in range(T):
+        assert chisquare(torch.bincount(k[:, t], minlength=K + 1)).pvalue > 1e-3
+    for s, t in [(0, 1), (2, 6), (5, 6)]:
+        table = torch.zeros(K + 1, K + 1).index_put_((k[:, s], k[:, t]), torch.tensor(1.0), accumulate=True)
+        assert chi2_contingency(table.numpy()).pvalue > 1e-3
+    assert torch.equal(counted, k > 0), "a clean token has nothing to be learned from"
+
+
+def test_shared_is_one_uniform_level_of_noise_for_each_sequence():
+    k, counted = draw(shared)
+    assert bool((k == k[:, :1]).all()) and bool(counted.all())
+    assert k.min() == 1
+    assert chisquare(torch.bincount(k[:, 0])[1:]).pvalue > 1e-3
+
+
+def test_next_token_is_clean_before_and_unknown_after_one_noisy_token():
+    k, counted = draw(next_token)
+    now = counted.long().argmax(1)
+    assert bool((counted.sum(1) == 1).all())
+    assert chisquare(torch.bincount(now, minlength=T)).pvalue > 1e-3
+    position = torch.arange(T)
+    assert bool((k[position < now[:, None]] == 0).all())
+    assert bool((k[position > now[:, None]] == K).all())
+    noisy = k[counted]
+    assert noisy.min() == 1
+    assert chisquare(torch.bincount(noisy)[1:]).pvalue > 1e-3
+
+
+def horizons(k, counted):
+    """h of each goal ramp: its tokens beyond h are pure noise and not counted, and those up to h clean or counted."""
+    inside = counted | (k == 0)
+    h = inside.sum(1) - 1
+    assert torch.equal(inside, torch.arange(k.shape[1]) <= h[:, None])
+    return h
+
+
+def test_goal_ramp_has_a_clean_start_a_goal_and_nothing_beyond():
+    k, counted = draw(goal_ramp)
+    h = horizons(k, counted)
+    assert chisquare(torch.bincount(h, minlength=T)[1:]).pvalue > 1e-3, "h is uniform on 1..T-1"
+    assert bool((k[:, 0] == 0).all())
+    assert bool((k[torch.arange(T) > h[:, None]] == K).all())
+    assert bool((counted <= (k > 0)).all())
+    goal = k[torch.arange(len(k)), h]
+    # Unknown goals lie on the ramp, which is itself clean there only where its offset is 0 or below.
+    assert 0.75 <= (goal == 0).float().mean() < 0.76
+    assert chisquare(torch.bincount(h[goal > 0], minlength=T)[1:]).pvalue > 1e-3, "known or not does not depend on h"
+
+
+def test_goal_ramps_rise_evenly():
+    k, counted = draw(goal_ramp, tokens=16)
+    h = horizons(k, counted)
+    position = torch.arange(16)
+    between = (position > 0) & (position < h[:, None])
+    both = between[:, 1:] & between[:, :-1]
+    rise = k[:, 1:] - k[:, :-1]
+    assert bool((rise[both] >= 0).all())
+    flat = torch.where(both, rise == 0, True).all(1)
+    long = h > 8
+    assert 0.5 < flat[long].float().mean() < 0.6, "half are flat, and a few more clipped flat"
+    unclipped = both & (k[:, 1:] < K) & (k[:, :-1] > 0)
+    steepest = torch.where(unclipped, rise, 0).amax(1)
+    evenest = torch.where(unclipped, rise, K).amin(1)
+    two = unclipped.sum(1) > 1
+    assert bool((steepest - evenest)[two].le(1).all()), "a straight line, rounded up"
+    assert steepest.max() <= 4 * K / 16 + 1
+
+
+def test_two_tokens_and_one_are_enough_for_every_draw():
+    for function in DRAWS.values():
+        for tokens in (1, 2):
+            k, counted = draw(function, batch=100, tokens=tokens)
+            assert k.shape == counted.shape == (100, tokens)
+            assert k.dtype == torch.int64 and counted.dtype == torch.bool
+            assert k.min() >= 0 and k.max() <= K
+
+
+@pytest.mark.parametrize("name", DRAWS)
+def test_same_seed_same_levels(name):
+    first, again, other = draw(DRAWS[name], 50), draw(DRAWS[name], 50), draw(DRAWS[name], 50, seed=1)
+    assert torch.equal(first.k, again.k) and torch.equal(first.counted, again.counted)
+    assert not torch.equal(first.k, other.k)
+
+
+def test_mixture_splits_the_batch_in_proportion():
+    k, counted = draw(mixture({"shared": 1.0, "next_token": 2.0, "independent": 1.0}), batch=400)
+    assert len(k) == len(counted) == 400
+    same = (k == k[:, :1]).all(1) & counted.all(1)
+    assert bool(same[:100].all()) and not bool(same[100:].all())
+    assert bool((counted[100:300].sum(1) == 1).all())
+    assert int((counted[300:].sum(1) > 1).sum()) > 95
+    for batch in (1, 2, 3, 7):
+        assert draw(mixture({"shared": 0.3, "independent": 0.7}), batch=batch).k.shape == (batch, T)
+    alone = draw(mixture({"goal_ramp": 3.0}), batch=50)
+    assert torch.equal(alone.k, draw(goal_ramp, batch=50).k)
+
+
+def test_padding_is_pure_noise_and_not_counted():
+    drawn = draw(independent, batch=30)
+    valid = torch.arange(T) < torch.randint(0, T + 1, (30, 1))
+    padded = unknown_padding(drawn, valid, K)
+    assert bool((padded.k[~valid] == K).all()) and not bool(padded.counted[~valid].any())
+    assert torch.equal(padded.k[valid], drawn.k[valid]) and torch.equal(padded.counted[valid], drawn.counted[valid])
+    assert isinstance(padded, Levels)
+
+
+@pytest.mark.parametrize(
+    ("weights", "sentence"),
+    [
+        ({"independant": 1.0}, r"unknown level draws \['independant'\]: expected some of"),
+        ({}, "expected some of"),
+        ({"shared": 0.0}, "must be positive"),
+        ({"shared": 1.0, "independent": -1.0}, "must be positive"),
+    ],
+)
+def test_mixture_errors(weights, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        mixture(weights)
