@@ -27,8 +27,8 @@ EVALUATION_SEEDS = range(100_000, 1_000_000)
 TUNING_SEEDS = range(1_000, 2_000)
 """Seeds for choosing recipes and settings; disjoint from the evaluation's."""
 BLOCK = 10_000
-BATCH = 25
-"""Episodes in lockstep."""
+BATCH = 5
+"""Episodes in lockstep: few, because guided planning of many starts at once takes memory."""
 
 
 class Agent(Protocol):
@@ -147,9 +147,14 @@ def planned_path(agent: Any, row: int) -> np.ndarray | None:
     plan = getattr(agent, "last_plan", None)
     if plan is None:
         return None
-    tokens = np.asarray(plan.observations[row, : int(plan.lengths[row]) + 1])
+    return positions(plan.observations[row, : int(plan.lengths[row]) + 1])
+
+
+def positions(tokens: Any) -> np.ndarray:
+    """Positions (points, 2), float32, of planned observations (T, kept, observation_dim), an array or a tensor."""
+    array = tokens.detach().float().cpu().numpy() if hasattr(tokens, "detach") else np.asarray(tokens)
     # Token 0 is the start alone, whatever a token bundles.
-    return np.concatenate([tokens[0, -1:, :2], tokens[1:, :, :2].reshape(-1, 2)]).astype(np.float32)
+    return np.concatenate([array[0, -1:, :2], array[1:, :, :2].reshape(-1, 2)]).astype(np.float32)
 
 
 @dataclass(frozen=True)

@@ -12,13 +12,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from dfplan.benchmarks.protocol import Agent
 from dfplan.envs.expert import WaypointExpert
 from dfplan.envs.tasks import Task, unknown
+
+if TYPE_CHECKING:
+    from dfplan.benchmarks.recipes import RecipeName
 
 
 class MissingWeightsError(ValueError):
@@ -73,15 +76,17 @@ def weights_file(name: str) -> Path | None:
     return next((path for path in (shipped, trained) if path.is_file()), None)
 
 
-def _diffusion_forcing(task: Task, device: str, recipe: str = "default", **options: Any) -> Agent:
+def _diffusion_forcing(task: Task, device: str, recipe: RecipeName = "default", **options: Any) -> Agent:
     from dfplan.agents.diffusion_forcing import DiffusionForcingAgent
     from dfplan.benchmarks.recipes import recipe as find_recipe
 
-    weights = find_recipe(task.maze, recipe).weights  # type: ignore[arg-type]
+    weights = find_recipe(task.maze, recipe).weights
     path = weights_file(weights)
     if path is None:
         raise MissingWeightsError(weights, task.maze, recipe)
-    agent = DiffusionForcingAgent.load(path, device=device)
+    agent = DiffusionForcingAgent.load(path)
+    if device != "cpu":
+        agent = DiffusionForcingAgent(agent.model.to(device), agent.config, agent.card)
     return agent.with_options(**options) if options else agent
 
 

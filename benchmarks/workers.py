@@ -132,9 +132,8 @@ def record_denoising(name: str, env_id: str, device: str, seed: int) -> Denoisin
     used = int(plan.lengths[0]) + 1
     positions, levels = [], []
     for observations, noise in plan.history:
-        tokens = np.asarray(observations[0, :used, :, :2])
-        positions.append(np.concatenate([tokens[0, -1:], tokens[1:].reshape(-1, 2)]))
-        noise = np.asarray(noise[0, :used], dtype=np.float64)
-        levels.append(np.concatenate([noise[:1], noise[1:].repeat(kept)]))
+        positions.append(protocol.positions(observations[0, :used]))
+        token_levels = np.array(noise[0, :used].tolist(), dtype=np.float64)
+        levels.append(np.concatenate([token_levels[:1], token_levels[1:].repeat(kept)]))
     scale = max(float(np.max(levels)), 1.0)
-    return Denoising(np.stack(positions).astype(np.float32), np.stack(levels) / scale, np.asarray(info["goal"]))
+    return Denoising(np.stack(positions), np.stack(levels) / scale, np.asarray(info["goal"]))

@@ -51,6 +51,7 @@ def test_a_quick_run_writes_everything(command, tmp_path):
         (("--agents", "expert", "--device", "abacus"), "the device 'abacus'"),
         (("--agents", "expert", "--output", "/dev/null"), "is a file"),
         (("--agents", "no_such_module:make"), "cannot import the agent"),
+        (("--env", "maze2d-eval-large", "--agents", "diffusion-forcing"), "'eval-large'"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )

@@ -1,0 +1,70 @@
+import numpy as np
+import pytest
+import torch
+
+from dfplan.benchmarks import registry, workers
+from dfplan.benchmarks.protocol import play
+from dfplan.benchmarks.recipes import recipe
+from dfplan.envs.tasks import task
+from dfplan.trajectory_model import TrajectoryModel
+
+UMAZE = task("maze2d-umaze-v1")
+GUIDED = {"scale": 1.0, "futures": 2}
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    """Untrained weights of the default recipe, whose header asks for Monte Carlo guidance and for the longest plan."""
+    from dfplan.agents.diffusion_forcing import DiffusionForcingAgent
+
+    torch.manual_seed(0)
+    agent = DiffusionForcingAgent(TrajectoryModel(recipe("umaze").model)).with_options(**GUIDED, horizons=1)
+    path = tmp_path_factory.mktemp("weights") / "weights.safetensors"
+    agent.save(path)
+    return path
+
+
+@pytest.fixture
+def found(weights, monkeypatch):
+    monkeypatch.setattr(registry, "weights_file", lambda name: weights)
+
+
+def test_rows_of_the_same_weights_differ_in_guidance_alone(found):
+    guided = registry.row("diffusion-forcing").build(UMAZE, "cpu")
+    plain = registry.row("diffusion-forcing-no-mcg").build(UMAZE, "cpu")
+    assert (guided.config.plan.scale, guided.config.plan.futures) == (1.0, 2)
+    assert (plain.config.plan.scale, plain.config.plan.futures) == (0.0, 0)
+    assert plain.with_options(**GUIDED).config == guided.config
+    theirs = plain.model.state_dict()
+    assert all(torch.equal(value, theirs[name]) for name, value in guided.model.state_dict().items())
+
+
+def test_a_planning_agent_plays_and_is_described(found):
+    agent = registry.row("diffusion-forcing-no-mcg").build(UMAZE, "cpu")
+    played = play(agent, UMAZE.env_id, [100_000, 100_001])
+    assert all(np.allclose(plan[0], path[0], atol=1e-4) for plan, path in zip(played.plans, played.paths, strict=True))
+    described = registry.description("diffusion-forcing-no-mcg", agent)
+    assert described["execution"] == "learned inverse dynamics" and described["parameters"] > 100_000
+    assert described["config"]["plan"]["futures"] == 0
+
+
+def test_a_recorded_denoising_runs_from_noise_to_clean(found):
+    workers.build.cache_clear()
+    denoising = workers.record_denoising("diffusion-forcing-no-mcg", UMAZE.env_id, "cpu", 100_000)
+    workers.build.cache_clear()
+    rows, points, _ = denoising.positions.shape
+    assert rows > 2 and denoising.levels.shape == (rows, points)
+    assert denoising.levels[0].max() == 1.0 and denoising.levels[-1].max() == 0.0
+    assert (np.diff(denoising.levels, axis=0) <= 0).all()
+    assert np.allclose(denoising.positions[:, 0], denoising.positions[0, 0])
+
+
+def test_missing_weights_are_said_with_the_command_that_trains_them(monkeypatch):
+    monkeypatch.setattr(registry, "weights_file", lambda name: None)
+    with pytest.raises(registry.MissingWeightsError, match=r"benchmarks/train\.py --env maze2d-umaze --recipe paper"):
+        registry.row("diffusion-forcing-paper").build(UMAZE, "cpu")
+
+
+def test_mazes_without_a_recipe_are_named():
+    with pytest.raises(ValueError, match="open"):
+        registry.row("diffusion-forcing").build(task("maze2d-open-v0"), "cpu")
