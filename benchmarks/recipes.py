@@ -3,7 +3,7 @@
 'default' is the best one found with the paper's parts: coarse state tokens, a bidirectional network, the goal as a
 known clean token, learned inverse dynamics. 'paper' follows Chen et al. 2024: causal, bundles of 10 steps of observation
 and action, zig-zag schedule, Monte Carlo guidance by the distance to the goal, diffused actions.
-How each of them plans stands in the weights' own header (`dfplan.agents.planning.PlanConfig`).
+How each of them plans and acts is written into the header of its weights.
 """
 
 from __future__ import annotations
@@ -11,7 +11,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from dfplan.agents.diffusion_forcing import AgentConfig
 from dfplan.models import TransformerConfig
+from dfplan.planner import PlanConfig
 from dfplan.tokens import TokenLayout
 from dfplan.train_config import TrainConfig
 from dfplan.trajectory_model import TrajectoryModelConfig
@@ -29,10 +31,18 @@ class Recipe:
     """Name of the trained weights, as `DiffusionForcingAgent.from_pretrained` takes it."""
     model: TrajectoryModelConfig
     train: TrainConfig
+    agent: AgentConfig
+
+
+DEFAULT = AgentConfig()
+PAPER = AgentConfig(
+    PlanConfig(goal="guided", horizons=1, steps=16, uncertainty=1.0, guide="throughout", scale=3.0, futures=4),
+    execution="diffused_actions",
+)
 
 
 def _coarse(stride: int, tokens: int) -> TrajectoryModelConfig:
-    return TrajectoryModelConfig(TokenLayout(**POINT, stride=stride), tokens=tokens)
+    return TrajectoryModelConfig(TokenLayout(**POINT, stride=stride), tokens=tokens, weighting="uniform")
 
 
 def _bundled(tokens: int) -> TrajectoryModelConfig:
@@ -47,12 +57,12 @@ def _bundled(tokens: int) -> TrajectoryModelConfig:
 
 # A plan must be able to cover the longest way that the expert drove between two cells: 560, 350 and 190 steps.
 RECIPES: dict[tuple[str, RecipeName], Recipe] = {
-    ("large", "default"): Recipe("maze2d-large", _coarse(12, 48), TrainConfig(steps=16_000)),
-    ("medium", "default"): Recipe("maze2d-medium", _coarse(10, 36), TrainConfig(steps=12_000)),
-    ("umaze", "default"): Recipe("maze2d-umaze", _coarse(8, 25), TrainConfig(steps=8_000)),
-    ("large", "paper"): Recipe("maze2d-large-paper", _bundled(58), TrainConfig(steps=12_000)),
-    ("medium", "paper"): Recipe("maze2d-medium-paper", _bundled(36), TrainConfig(steps=10_000)),
-    ("umaze", "paper"): Recipe("maze2d-umaze-paper", _bundled(20), TrainConfig(steps=8_000)),
+    ("large", "default"): Recipe("maze2d-large", _coarse(12, 40), TrainConfig(steps=18_000), DEFAULT),
+    ("medium", "default"): Recipe("maze2d-medium", _coarse(10, 32), TrainConfig(steps=14_000), DEFAULT),
+    ("umaze", "default"): Recipe("maze2d-umaze", _coarse(8, 24), TrainConfig(steps=10_000), DEFAULT),
+    ("large", "paper"): Recipe("maze2d-large-paper", _bundled(58), TrainConfig(steps=12_000), PAPER),
+    ("medium", "paper"): Recipe("maze2d-medium-paper", _bundled(36), TrainConfig(steps=10_000), PAPER),
+    ("umaze", "paper"): Recipe("maze2d-umaze-paper", _bundled(20), TrainConfig(steps=8_000), PAPER),
 }
 
 

@@ -92,6 +92,7 @@ def fit(recipe: Recipe, data: Trajectories, arguments: Arguments, run_dir: Path)
             "data": {"name": data.name, "steps": len(data), "fingerprint": data.fingerprint},
             "training_seconds": round(result.seconds, 1),
             "metrics": result.metrics,
+            "agent": recipe.agent.to_header(),
         }
         model.cpu().save(path, card)
     return path

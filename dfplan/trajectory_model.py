@@ -14,7 +14,7 @@ from dfplan.checkpoint import CheckpointError, load_checkpoint, load_into, save_
 from dfplan.datasets import Trajectories
 from dfplan.diffusion import Diffusion, Weighting
 from dfplan.levels import mixture
-from dfplan.models import InverseDynamics, ModelConfig, RecurrentConfig, TransformerConfig, build
+from dfplan.models import InverseDynamics, ModelConfig, RecurrentConfig, StepCritic, TransformerConfig, build
 from dfplan.normalizers import Normalizer
 from dfplan.schedules import NoiseSchedule, Prediction, ScheduleName
 from dfplan.tokens import TokenLayout
@@ -24,6 +24,8 @@ from dfplan.tokens import TokenLayout
 class TrajectoryModelConfig:
     layout: TokenLayout
     """Which columns of a token are observation and action, and how many steps it covers."""
+    goal_columns: tuple[int, ...] = (0, 1)
+    """Observation columns in which a goal is given, and by which the critic judges a plan's steps."""
     tokens: int = 64
     """Length T of the training windows, start token included: the longest plan."""
     model: ModelConfig = field(default_factory=TransformerConfig)
@@ -50,8 +52,14 @@ class TrajectoryModelConfig:
     def from_header(cls, header: dict[str, Any]) -> TrajectoryModelConfig:
         model = dict(header["model"])
         kinds = {"transformer": TransformerConfig, "recurrent": RecurrentConfig}
-        parts = {"layout": TokenLayout(**header["layout"]), "model": kinds[model.pop("kind")](**model)}
+        if not header["goal_columns"]:
+            raise ValueError("goal_columns must name at least one observation column")
+        parts = {"goal_columns": tuple(header["goal_columns"]), "layout": TokenLayout(**header["layout"]), "model": kinds[model.pop("kind")](**model)}
         return cls(**(header | parts))
+
+
+PAIRS = 16
+"""Steps of each window that inverse dynamics and critic learn from in one batch."""
 
 
 class Batch(NamedTuple):
@@ -64,13 +72,8 @@ class Batch(NamedTuple):
 
 
 class TrajectoryModel(nn.Module):
-    """Everything that an agent needs to know about a task, learned from recorded behaviour alone.
+    """Everything that an agent needs to know about a task, learned from recorded behaviour alone."""
 
-    ``step_limit (observation_dim,)`` is the largest change of each normalised observation column over one token seen in
-    (all but 0.1% of) the data: what a plan may ask for between two tokens.
-    """
-
-    step_limit: Tensor
     action_low: Tensor
     action_high: Tensor
 
@@ -84,25 +87,17 @@ class TrajectoryModel(nn.Module):
         schedule = NoiseSchedule(config.schedule, config.levels)
         self.diffusion = Diffusion(network, schedule, config.prediction, config.weighting)
         self.inverse = InverseDynamics(layout.observation_dim, layout.action_dim, config.longest_gap)
-        self.register_buffer("step_limit", torch.ones(layout.observation_dim))
+        self.critic = StepCritic(len(config.goal_columns))
         self.register_buffer("action_low", -torch.ones(layout.action_dim))
         self.register_buffer("action_high", torch.ones(layout.action_dim))
         self.draw = mixture(config.draws)
 
     def fit_statistics(self, data: Trajectories) -> None:
-        """Take normalisers, action limits and step limits from the data, before training."""
+        """Take normalisers and action limits from the data, before training."""
         self.observation = Normalizer.fit(data.observations)
         self.action = Normalizer.fit(data.actions)
         self.action_low = torch.from_numpy(data.actions.min(axis=0))
         self.action_high = torch.from_numpy(data.actions.max(axis=0))
-        stride = self.config.layout.stride
-        # A million pairs settle the quantile of four million steps; the few that cross an episode's end are beyond it.
-        every = max(1, len(data) // 1_000_000)
-        before = torch.from_numpy(data.observations[:-stride:every].copy())
-        after = torch.from_numpy(data.observations[stride::every].copy())
-        change = (after - before).abs() / self.observation.std
-        kept = max(1, int(0.999 * len(change)))
-        self.step_limit = change.kthvalue(kept, dim=0).values
 
     def forward(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
         """Losses of one batch, to be minimised together under 'loss'."""
@@ -110,9 +105,12 @@ class TrajectoryModel(nn.Module):
         actions = self.action.normalize(batch[1])
         x0 = self.config.layout.pack(observations, actions)
         levels = self.draw(x0.shape[0], x0.shape[1], self.config.levels, generator)
-        diffusion = self.diffusion.loss(x0, levels, generator)
-        inverse = self._inverse_loss(observations, actions, generator)
-        return {"loss": diffusion + inverse, "diffusion": diffusion.detach(), "inverse": inverse.detach()}
+        losses = {
+            "diffusion": self.diffusion.loss(x0, levels, generator),
+            "inverse": self._inverse_loss(observations, actions, generator),
+            "critic": self._critic_loss(observations, generator),
+        }
+        return {"loss": sum(losses.values()), **{name: loss.detach() for name, loss in losses.items()}}
 
     def _inverse_loss(
         self, observations: Tensor, actions: Tensor, generator: torch.Generator, pairs: int = 8
@@ -128,6 +126,14 @@ class TrajectoryModel(nn.Module):
             observations[row, start].flatten(0, 1), observations[row, start + gap].flatten(0, 1), gap.flatten()
         )
         return (guess - actions[row, start].flatten(0, 1)).square().mean()
+
+    def _critic_loss(self, observations: Tensor, generator: torch.Generator) -> Tensor:
+        """The critic's loss on a few random steps of each window."""
+        B, S, _ = observations.shape
+        stride = self.config.layout.stride
+        places = observations[..., list(self.config.goal_columns)]
+        row, start = _random_starts(B, torch.full((B, PAIRS), S - stride, device=places.device), generator)
+        return self.critic.loss(places[row, start].flatten(0, 1), places[row, start + stride].flatten(0, 1), generator)
 
     def save(self, path: str | Path, card: dict[str, Any]) -> None:
         """Write weights and config as one safetensors file; ``card`` says where they come from (command, score)."""
@@ -149,3 +155,9 @@ class TrajectoryModel(nn.Module):
             raise CheckpointError(f"{path} describes a model that this version cannot build: {error}") from error
         load_into(module, tensors, Path(path))
         return module.eval(), card
+
+
+def _random_starts(windows: int, count: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Row (B, 1) and a start uniform in 0..count-1 for each entry of count (B, P)."""
+    start = (torch.rand(count.shape, generator=generator, device=count.device) * count).long()
+    return torch.arange(windows, device=count.device).unsqueeze(1), start

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
+from dfplan.models.critic import StepCritic
 from dfplan.models.inverse import InverseDynamics
 from dfplan.models.recurrent import Recurrent, RecurrentConfig
 from dfplan.models.transformer import Transformer, TransformerConfig
@@ -23,6 +24,7 @@ __all__ = [
     "ModelConfig",
     "Recurrent",
     "RecurrentConfig",
+    "StepCritic",
     "Transformer",
     "TransformerConfig",
     "build",

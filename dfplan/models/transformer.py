@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dfplan.models.embeddings import LevelEmbedding, sinusoid
+from dfplan.models.embeddings import LevelEmbedding, Waves, sinusoid
 
 
 @dataclass(frozen=True)
@@ -21,11 +21,13 @@ class TransformerConfig:
     """Attention heads; must divide the width."""
     causal: bool = False
     """Whether token t sees only tokens 0..t (the paper) or the whole sequence."""
+    octaves: int = 5
+    """Sines and cosines of each column at 1, 2, 4, ... radians per unit that the network sees beside it."""
 
     def __post_init__(self) -> None:
         whole = min(self.width, self.depth, self.heads) >= 1
         if not whole or self.width % self.heads or (self.width // self.heads) % 2:
-            raise ValueError(f"heads must divide the width into even parts and depth be at least 1, got {self}")
+            raise ValueError(f"heads must divide the width into even parts and depth be at least 1 and octaves at least 0, got {self}")
 
 
 class Transformer(nn.Module):
@@ -38,7 +40,8 @@ class Transformer(nn.Module):
     def __init__(self, columns: int, levels: int, config: TransformerConfig):
         super().__init__()
         self.config = config
-        self.embed = nn.Linear(columns, config.width)
+        self.waves = Waves(config.octaves)
+        self.embed = nn.Linear(self.waves.width(columns), config.width)
         self.level = LevelEmbedding(levels, config.width)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
         self.norm = nn.LayerNorm(config.width)
@@ -49,7 +52,7 @@ class Transformer(nn.Module):
     def forward(self, x: Tensor, k: Tensor) -> Tensor:
         position = sinusoid(torch.arange(x.shape[1], device=x.device), self.config.width)
         level = self.level(k)
-        h = self.embed(x) + position.to(level.dtype) + level
+        h = self.embed(self.waves(x)) + position.to(level.dtype) + level
         level = F.silu(level)
         for block in self.blocks:
             h = block(h, level)
@@ -74,7 +77,7 @@ class Block(nn.Module):
     def forward(self, h: Tensor, level: Tensor) -> Tensor:
         scale1, shift1, scale2, shift2 = self.modulate(level).chunk(4, dim=-1)
         h = h + self.attend(self.norm1(h) * (1 + scale1) + shift1)
-        return h + self.down(F.gelu(self.up(self.norm2(h) * (1 + scale2) + shift2), approximate="tanh"))
+        return h + self.down(F.gelu(self.up(self.norm2(h) * (1 + scale2) + shift2)))
 
     def attend(self, h: Tensor) -> Tensor:
         B, T, width = h.shape

@@ -1,0 +1,313 @@
+"""The Diffusion Forcing agent: one set of weights as a policy and as a planner."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from dfplan.guidance import Guide
+from dfplan.planner import Plan, PlanConfig, make_plan
+from dfplan.trajectory_model import TrajectoryModel
+
+
+@dataclass(frozen=True)
+class AgentConfig:
+    plan: PlanConfig = PlanConfig()
+    """How plans are made."""
+    execution: Literal["inverse_dynamics", "diffused_actions"] = "inverse_dynamics"
+    """Track the planned observations by learned inverse dynamics, or play the actions that were diffused with them."""
+    replan_every: int = 40
+    """Environment steps between plans."""
+    lookahead: int = 10
+    """Environment steps ahead of the plan's clock at which inverse dynamics finds the observation to wish for."""
+    speed: float = 1.0
+    """Planned steps played in one environment step; above 1 the plan is followed faster than the data drove."""
+    window: int = 8
+    """Replans try only plan lengths within this many tokens of what is left of the last plan; 0 always tries all."""
+
+    def __post_init__(self) -> None:
+        if min(self.replan_every, self.lookahead) < 1 or self.speed <= 0 or self.window < 0:
+            raise ValueError(f"replan_every and lookahead must be at least 1, speed positive, window >= 0, got {self}")
+
+    def to_header(self) -> dict[str, Any]:
+        """Plain JSON values; `from_header` gives the same config back."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_header(cls, header: dict[str, Any]) -> AgentConfig:
+        return cls(**(header | {"plan": PlanConfig(**header["plan"])}))
+
+
+@dataclass
+class _Following:
+    """The plans being followed, a row for each environment."""
+
+    path: Tensor
+    """(B, S + 1, observation_dim) normalised observations, one for each planned step; a plan's end repeats."""
+    actions: Tensor | None
+    """(B, S, action_dim) diffused actions, where there are any."""
+    lengths: Tensor
+    """(B,) tokens."""
+    possible: Tensor
+    """(B,) bool: whether the critic accepted the plan."""
+    clock: Tensor
+    """(B,) environment steps since the plan was made."""
+
+
+class DiffusionForcingAgent:
+    """Acts from one model in two ways, after `reset`: as a planner towards ``goal``, or, without a goal, as a policy
+    that denoises only the next token.
+
+    One agent may drive a batch of environments: then observations are (B, observation_dim) and every row has a plan of
+    its own, remade every ``replan_every`` steps. Nothing in it is written by hand for a task; how actions come from plans is
+    said by `execution`.
+    """
+
+    def __init__(self, model: TrajectoryModel, config: AgentConfig | None = None, card: dict[str, Any] | None = None):
+        self.model = model.eval()
+        self.config = config or AgentConfig()
+        self.card = card or {}
+        if self.config.execution == "diffused_actions" and not model.config.layout.actions:
+            raise ValueError("this model's tokens hold no actions, so that it cannot execute diffused ones")
+        if self.config.lookahead > model.config.longest_gap:
+            raise ValueError(
+                f"lookahead {self.config.lookahead} is beyond the inverse dynamics' longest gap {model.config.longest_gap}"
+            )
+        self.reset()
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """The agent of a weights file, acting as its header says. Raises CheckpointError for a file that is not one."""
+        model, card = TrajectoryModel.load(path)
+        config = AgentConfig.from_header(card["agent"]) if "agent" in card else None
+        return cls(model, config, card)
+
+    @classmethod
+    def from_pretrained(cls, name: str) -> Self:
+        """The agent of weights that come with the package, such as 'maze2d-large' or 'maze2d-large-paper'.
+
+        Raises ValueError for a name that is not among them.
+        """
+        folder = resources.files("dfplan.agents") / "pretrained"
+        names = pretrained_names()
+        if name not in names:
+            raise ValueError(f"there are no pretrained weights {name!r}: expected one of {', '.join(names) or '(none)'}")
+        with resources.as_file(folder / f"{name}.safetensors") as path:
+            return cls.load(path)
+
+    def save(self, path: str | Path) -> None:
+        """Write weights, config and card as one file that `load` reads."""
+        self.model.save(path, self.card | {"agent": self.config.to_header()})
+
+    def with_options(self, **changes: Any) -> Self:
+        """An agent with the same weights and other fields of `AgentConfig` or, by the same names, of its `PlanConfig`."""
+        plan_fields = {f.name for f in dataclasses.fields(PlanConfig)}
+        plan = dataclasses.replace(self.config.plan, **{k: v for k, v in changes.items() if k in plan_fields})
+        own = {k: v for k, v in changes.items() if k not in plan_fields}
+        try:
+            config = dataclasses.replace(self.config, **({"plan": plan} | own))
+        except TypeError as error:
+            raise ValueError(f"unknown option among {sorted(changes)}: {error}") from error
+        return type(self)(self.model, config, self.card)
+
+    @property
+    def execution(self) -> str:
+        """How actions come from plans, in words for a table."""
+        return self.config.execution.replace("_", " ").replace("inverse", "learned inverse")
+
+    @property
+    def parameters(self) -> int:
+        """Number of trained parameters."""
+        return sum(p.numel() for p in self.model.parameters())
+
+    def reset(self, goal: ArrayLike | None = None, seed: int | None = None) -> None:
+        """Forget the plan; take a goal (G,) for all rows or (B, G) for each, in recorded units, or None for no goal.
+
+        ``seed`` starts the agent's own randomness anew: same seed and observations, same actions.
+        """
+        G = len(self.model.config.goal_columns)
+        if goal is not None:
+            goal = _finite(goal, "the goal")
+            if goal.ndim not in (1, 2) or goal.shape[-1] != G:
+                raise ValueError(f"the goal must be ({G},) or (batch, {G}), got {tuple(goal.shape)}")
+        self._goal = goal
+        if seed is not None or not hasattr(self, "_generator"):
+            self._generator = torch.Generator(self._device).manual_seed(0 if seed is None else seed)
+        self._following: _Following | None = None
+        self.last_plan: Plan | None = None
+
+    def act(self, observation: ArrayLike) -> NDArray[np.float32]:
+        """The action (action_dim,) for an observation (observation_dim,), or (B, action_dim) for (B, observation_dim)."""
+        given = self._observations(observation)
+        batch = given if given.ndim == 2 else given.unsqueeze(0)
+        if self._following is None or len(self._following.clock) != len(batch):
+            self._follow(batch, torch.arange(len(batch)), anew=True)
+        assert self._following is not None
+        due = (self._following.clock >= self._replan_every).nonzero().squeeze(1)
+        if len(due):
+            self._follow(batch[due], due, anew=False)
+        action = self._execute(batch)
+        self._following.clock += 1
+        return (action if given.ndim == 2 else action[0]).cpu().numpy()
+
+    def forget(self, rows: ArrayLike, goal: ArrayLike | None = None) -> None:
+        """New episodes began in these rows of the batch: plan them anew at the next `act`, to new goals (len(rows), G)."""
+        index = torch.as_tensor(rows).reshape(-1)
+        if goal is not None:
+            if self._goal is None or self._goal.ndim != 2:
+                raise ValueError("goals of single rows need a goal for each row: reset(goal) with (batch, G) first")
+            self._goal[index] = _finite(goal, "the goal")
+        if self._following is not None:
+            self._following.clock[index] = self._replan_every
+            self._following.possible[index] = False
+
+    def plan(
+        self,
+        observation: ArrayLike,
+        goal: ArrayLike | None = None,
+        horizon: int | None = None,
+        *,
+        guide: Guide | None = None,
+        record: bool = True,
+    ) -> Plan:
+        """Plan from one observation (observation_dim,) or a batch, without acting; the agent's own plan stays.
+
+        goal: as of `reset`; None is the goal of the last reset. horizon: plan length in environment steps, rounded up to
+        tokens; None lets the planner choose. guide: a further cost on observations (B, T, observation_dim) in recorded
+        units. record: keep the plan at every row of denoising in ``history``.
+        """
+        given = self._observations(observation)
+        batch = given if given.ndim == 2 else given.unsqueeze(0)
+        aim = self._goal if goal is None else _finite(goal, "the goal").to(self._device)
+        horizons = None
+        if horizon is not None:
+            tokens = -(-horizon // self.model.config.layout.stride)
+            if not 1 <= tokens < self.model.config.tokens:
+                longest = (self.model.config.tokens - 1) * self.model.config.layout.stride
+                raise ValueError(f"a horizon is between 1 and {longest} environment steps for this model, got {horizon}")
+            horizons = torch.full((len(batch), 1), tokens)
+        return self._make_plan(batch, aim, horizons, guide, record)
+
+    @property
+    def _device(self) -> torch.device:
+        return self.model.action_low.device
+
+    @property
+    def _replan_every(self) -> int:
+        """A policy plans one token, so it must decide again at the token's end."""
+        if self._goal is None:
+            return min(self.config.replan_every, self.model.config.layout.stride)
+        return self.config.replan_every
+
+    def _observations(self, observation: ArrayLike) -> Tensor:
+        given = _finite(observation, "the observation").to(self._device)
+        width = self.model.config.layout.observation_dim
+        if given.ndim not in (1, 2) or given.shape[-1] != width:
+            raise ValueError(f"an observation must be ({width},) or (batch, {width}), got {tuple(given.shape)}")
+        return given
+
+    def _make_plan(
+        self, batch: Tensor, goal: Tensor | None, horizons: Tensor | None, guide: Guide | None = None, record: bool = False
+    ) -> Plan:
+        if goal is not None:
+            goal = goal.expand(len(batch), -1)
+        # bf16 products are several times faster where the hardware has them, and plans do not suffer.
+        with torch.autocast(self._device.type, torch.bfloat16):
+            return make_plan(
+                self.model, batch, goal, self.config.plan, self._generator, horizons=horizons, guide=guide, record=record
+            )
+
+    def _follow(self, batch: Tensor, rows: Tensor, *, anew: bool) -> None:
+        """Plan for these rows and start their clocks."""
+        goal = self._goal if self._goal is None or self._goal.ndim == 1 else self._goal[rows]
+        plan = self._make_plan(batch, goal, None if anew else self._horizons_left(rows))
+        self.last_plan = plan
+        steps = (self.model.config.tokens - 1) * self.model.config.layout.stride
+        path = self.model.observation.normalize(_each_step(plan.observations, self.model.config.layout.stride, steps))
+        possible = plan.odds >= self.config.plan.margin
+        if anew:
+            actions = None if plan.actions is None else _padded(plan.actions, steps)
+            self._following = _Following(path, actions, plan.lengths, possible, torch.zeros(len(batch)))
+            return
+        following = self._following
+        assert following is not None
+        following.path[rows] = path
+        if following.actions is not None and plan.actions is not None:
+            following.actions[rows] = _padded(plan.actions, steps)
+        following.lengths[rows] = plan.lengths
+        following.possible[rows] = possible
+        following.clock[rows] = 0
+
+    def _horizons_left(self, rows: Tensor) -> Tensor | None:
+        """Plan lengths (len(rows), H) around what is left of each row's plan; None for all, if some plan was no good."""
+        following, window = self._following, self.config.window
+        assert following is not None
+        if self._goal is None or self.config.plan.horizons == 1 or not window or not following.possible[rows].all():
+            return None
+        played = following.clock[rows] * self.config.speed / self.model.config.layout.stride
+        left = (following.lengths[rows] - played).ceil().long().clamp(min=1)
+        return (left.unsqueeze(1) + torch.arange(-window, window + 1)).clamp(1, self.model.config.tokens - 1)
+
+    def _execute(self, batch: Tensor) -> Tensor:
+        following = self._following
+        assert following is not None
+        row = torch.arange(len(batch))
+        with torch.no_grad():
+            if self.config.execution == "diffused_actions":
+                assert following.actions is not None
+                now = following.clock.long().clamp(max=following.actions.shape[1] - 1)
+                action = following.actions[row, now]
+            else:
+                ahead = following.clock * self.config.speed + self.config.lookahead * self.config.speed
+                ahead = ahead.clamp(max=following.path.shape[1] - 1)
+                low = ahead.floor().long().clamp(max=following.path.shape[1] - 2)
+                share = (ahead - low).unsqueeze(1)
+                wish = (1 - share) * following.path[row, low] + share * following.path[row, low + 1]
+                gap = torch.full((len(batch),), float(self.config.lookahead))
+                action = self.model.inverse(self.model.observation.normalize(batch), wish, gap)
+                action = self.model.action.denormalize(action)
+            return action.clamp(self.model.action_low, self.model.action_high)
+
+
+def pretrained_names() -> list[str]:
+    """The names that `from_pretrained` takes."""
+    folder = resources.files("dfplan.agents") / "pretrained"
+    if not folder.is_dir():
+        return []
+    return sorted(entry.name.removesuffix(".safetensors") for entry in folder.iterdir() if entry.name.endswith(".safetensors"))
+
+
+def _each_step(observations: Tensor, stride: int, steps: int) -> Tensor:
+    """Planned observations (B, T, kept, D) as one for each environment step, (B, steps + 1, D), the end repeated.
+
+    Where a token keeps only its last observation, the steps between are on the straight line.
+    """
+    B, T, kept, D = observations.shape
+    if kept == 1:
+        ends = observations[:, :, 0]
+        share = torch.arange(stride) / stride
+        body = ends[:, :-1, None] * (1 - share[:, None]) + ends[:, 1:, None] * share[:, None]
+        path = torch.cat([body.reshape(B, (T - 1) * stride, D), ends[:, -1:]], dim=1)
+    else:
+        path = torch.cat([observations[:, :1, -1], observations[:, 1:].reshape(B, (T - 1) * kept, D)], dim=1)
+    return _padded(path, steps + 1)
+
+
+def _padded(x: Tensor, length: int) -> Tensor:
+    """(B, S, D) to (B, length, D), the last entry repeated."""
+    return torch.cat([x, x[:, -1:].expand(-1, length - x.shape[1], -1)], dim=1)
+
+
+def _finite(value: ArrayLike, what: str) -> Tensor:
+    tensor = torch.as_tensor(np.asarray(value, dtype=np.float32))
+    if not bool(torch.isfinite(tensor).all()):
+        raise ValueError(f"{what} must be finite, got {tensor.tolist()}")
+    return tensor
