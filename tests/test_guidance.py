@@ -28,7 +28,7 @@ from dfplan.guidance import (
     sample_futures,
 )
 from dfplan.models import Transformer, TransformerConfig
-from dfplan.sampler import sample
+from dfplan.sampler import denoise_row, sample
 from dfplan.scheduling import full_sequence, pyramid
 
 PROCESS = chain()
@@ -140,6 +140,37 @@ def test_a_linear_cost_tilts_the_process_exactly(name, futures, future_steps):
 
     # The network's derivative at pure noise is 1e-4 of its output: in single precision that costs some accuracy.
     assert_close(limit(moments, steps=30), (mean, PROCESS.covariance), 0.04)
+
+
+@pytest.mark.parametrize("eta", [0.0, 1.0])
+def test_one_guided_row_is_one_row_of_the_tilted_process(eta):
+    """Exact for a step of any size: the guide is scaled by the noise of the level that it is applied at."""
+    c = 0.3 * torch.randn(T, C, generator=generator(), dtype=torch.float64)
+    tilted = Process((PROCESS.mean - 1.5 * PROCESS.covariance @ c.flatten()).view(T, C), PROCESS.covariance)
+    x = torch.randn(5, T, C, generator=generator(), dtype=torch.float64)
+    k, k_next = torch.tensor([0, 4, 11, 12, 15, 19]).expand(5, T), torch.tensor([0, 0, 2, 12, 9, 8]).expand(5, T)
+    guided = denoise_row(
+        exact(PROCESS, 20).double(), x, k, k_next, generator(1), guidance=Guidance(linear(c), 1.5), eta=eta
+    )
+    expected = denoise_row(exact(tilted, 20).double(), x, k, k_next, generator(1), eta=eta)
+    torch.testing.assert_close(guided[:, 1:], expected[:, 1:], rtol=1e-4, atol=1e-5)
+
+
+def test_a_row_draws_futures_of_the_tokens_that_stay_pure_noise():
+    """A token that starts to fall in this row is decided: it is moved from the very noise that it has."""
+    asked = []
+
+    class Asked(Guidance):
+        def gradient(self, denoise, renoise, x, k, undecided, levels, generator):
+            asked.append((undecided, levels))
+            return super().gradient(denoise, renoise, x, k, undecided, levels, generator)
+
+    diffusion, matrix = exact(PROCESS, 20), pyramid(T, 20, 4, 1)
+    sample(diffusion, matrix, (3, T, C), generator(), guidance=Asked(ReachThroughout(GOAL, (0, 1)), futures=2))
+    assert len(asked) == len(matrix) - 1
+    for row, (undecided, levels) in zip(matrix[1:], asked, strict=True):
+        assert levels == 20 and torch.equal(undecided, (row == 20).expand(3, T))
+    assert bool(asked[0][0].any()) and not bool(asked[-1][0].any())
 
 
 def one_number(variance=0.8):
