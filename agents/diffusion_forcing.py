@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from dfplan.guidance import Guide
-from dfplan.planner import Plan, PlanConfig, make_plan
+from dfplan.planner import Plan, PlanConfig, goal_observation, make_plan
 from dfplan.trajectory_model import TrajectoryModel
 
 
@@ -32,6 +32,10 @@ class AgentConfig:
     """Planned steps played in one environment step; above 1 the plan is followed faster than the data drove."""
     window: int = 8
     """Replans try only plan lengths within this many tokens of what is left of the last plan; 0 always tries all."""
+
+    arrival: float = 0.3
+    """A row that is due for a new plan within this distance of its goal (recorded units) stays there: its plan is the
+    goal itself, at rest. 0 plans anew even there. Inverse dynamics only."""
 
     def __post_init__(self) -> None:
         if min(self.replan_every, self.lookahead) < 1 or self.speed <= 0 or self.window < 0:
@@ -153,6 +157,8 @@ class DiffusionForcingAgent:
         assert self._following is not None
         due = (self._following.clock >= self._replan_every).nonzero().squeeze(1)
         if len(due):
+            due = self._stay_at_goal(batch, due)
+        if len(due):
             self._follow(batch[due], due, anew=False)
         action = self._execute(batch)
         self._following.clock += 1
@@ -245,6 +251,22 @@ class DiffusionForcingAgent:
         following.lengths[rows] = plan.lengths
         following.possible[rows] = possible
         following.clock[rows] = 0
+
+    def _stay_at_goal(self, batch: Tensor, due: Tensor) -> Tensor:
+        """Give those of the due rows that have arrived a plan that stays there; the others are still due."""
+        following = self._following
+        assert following is not None
+        if self._goal is None or self.config.execution != "inverse_dynamics" or not self.config.arrival:
+            return due
+        goal = self._goal.expand(len(batch), -1)
+        distance = (batch[:, list(self.model.config.goal_columns)] - goal).norm(dim=1)
+        near = distance[due] <= self.config.arrival
+        there = due[near]
+        following.path[there] = goal_observation(self.model, goal[there]).unsqueeze(1)
+        following.lengths[there] = 1
+        following.possible[there] = True
+        following.clock[there] = 0
+        return due[~near]
 
     def _horizons_left(self, rows: Tensor) -> Tensor | None:
         """Plan lengths (len(rows), H) around what is left of each row's plan; None for all, if some plan was no good."""

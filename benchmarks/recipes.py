@@ -60,9 +60,9 @@ RECIPES: dict[tuple[str, RecipeName], Recipe] = {
     ("large", "default"): Recipe("maze2d-large", _coarse(12, 40), TrainConfig(steps=18_000), DEFAULT),
     ("medium", "default"): Recipe("maze2d-medium", _coarse(10, 32), TrainConfig(steps=14_000), DEFAULT),
     ("umaze", "default"): Recipe("maze2d-umaze", _coarse(8, 24), TrainConfig(steps=10_000), DEFAULT),
-    ("large", "paper"): Recipe("maze2d-large-paper", _bundled(58), TrainConfig(steps=12_000), PAPER),
-    ("medium", "paper"): Recipe("maze2d-medium-paper", _bundled(36), TrainConfig(steps=10_000), PAPER),
-    ("umaze", "paper"): Recipe("maze2d-umaze-paper", _bundled(20), TrainConfig(steps=8_000), PAPER),
+    ("large", "paper"): Recipe("maze2d-large-paper", _bundled(41), TrainConfig(steps=10_000), PAPER),
+    ("medium", "paper"): Recipe("maze2d-medium-paper", _bundled(31), TrainConfig(steps=8_000), PAPER),
+    ("umaze", "paper"): Recipe("maze2d-umaze-paper", _bundled(20), TrainConfig(steps=6_000), PAPER),
 }
 
 
