@@ -1,0 +1,123 @@
+"""What is known of weights files: size, seed, steps, data, training time and the command that made them.
+
+    python -m dfplan.agents.weights                                          # those that come with the package
+    python -m dfplan.agents.weights runs/maze2d-large-seed0/weights.safetensors
+
+All of it is read from the files' own headers, which training has written.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import rich.box
+import tyro
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from dfplan.agents.diffusion_forcing import DiffusionForcingAgent, pretrained_names
+
+FINGERPRINT = 12
+"""Characters of a data fingerprint that are shown; 12 hex digits tell any data sets of ours apart."""
+
+
+@dataclass(frozen=True)
+class Weights:
+    """One weights file in figures; what its card does not say is None."""
+
+    name: str
+    parameters: int
+    """Trained parameters of denoiser, inverse dynamics and critic together."""
+    seed: int | None
+    steps: int | None
+    """Optimizer steps."""
+    data: str | None
+    """Name of the training data, such as 'dfplan/maze2d-large-v1'."""
+    fingerprint: str | None
+    """sha256 of the training data, in hex."""
+    training_seconds: float | None
+    """Wall time of training, without collecting the data."""
+    command: str | None
+
+    @classmethod
+    def of(cls, agent: DiffusionForcingAgent, name: str) -> Weights:
+        """What an agent's card says; ``name`` stands where it names nothing."""
+        card: Mapping[str, Any] = agent.card
+        data = card.get("data", {})
+        return cls(
+            name=card.get("name", name),
+            parameters=agent.parameters,
+            seed=card.get("seed"),
+            steps=card.get("steps"),
+            data=data.get("name"),
+            fingerprint=data.get("fingerprint"),
+            training_seconds=card.get("training_seconds"),
+            command=card.get("command"),
+        )
+
+
+def shipped() -> list[Weights]:
+    """The weights that come with the package, by name."""
+    return [Weights.of(DiffusionForcingAgent.from_pretrained(name), name) for name in pretrained_names()]
+
+
+def read(path: Path) -> Weights:
+    """The figures of one file. Raises CheckpointError for a file that is missing or no weights file."""
+    return Weights.of(DiffusionForcingAgent.load(path), path.stem)
+
+
+def to_table(rows: Sequence[Weights]) -> Table:
+    """For a terminal, the command on a line of its own below each row."""
+    shown = Table(box=rich.box.SIMPLE_HEAD)
+    shown.add_column("weights\nmade by", overflow="fold")
+    for heading in ("parameters", "seed", "steps", "data\nfingerprint", "training"):
+        shown.add_column(heading, justify="right", no_wrap=True)
+    for row in rows:
+        first = escape(f"{row.name}\n  {row.command or '(command unknown)'}")
+        data = escape(f"{row.data or '?'}\n{(row.fingerprint or '?')[:FINGERPRINT]}")
+        shown.add_row(
+            first, f"{row.parameters:,}", _count(row.seed), _count(row.steps), data, _duration(row.training_seconds)
+        )
+    return shown
+
+
+def _count(value: int | None) -> str:
+    return "?" if value is None else f"{value:,}"
+
+
+def _duration(seconds: float | None) -> str:
+    """Minutes and seconds, as '38 min 02 s'."""
+    if seconds is None:
+        return "?"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02d} s"
+
+
+@dataclass(frozen=True)
+class Arguments:
+    files: tyro.conf.Positional[tuple[Path, ...]] = ()
+    """Weights files; without any, those that come with the package."""
+
+
+def main() -> int:
+    arguments = tyro.cli(Arguments, description=__doc__, prog="python -m dfplan.agents.weights")
+    try:
+        rows = [read(path) for path in arguments.files] if arguments.files else shipped()
+        if not rows:
+            folder = resources.files("dfplan.agents") / "pretrained"
+            raise ValueError(f"no weights come with this copy of the package: {folder} holds none")
+    except (ValueError, KeyError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    Console(width=None if sys.stdout.isatty() else 130).print(to_table(rows))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
