@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from dfplan.guidance import Guide
-from dfplan.planner import Plan, PlanConfig, goal_observation, make_plan
+from dfplan.planner import Plan, PlanConfig, goal_observation, make_plan, spread
 from dfplan.trajectory_model import TrajectoryModel
 
 
@@ -31,7 +31,7 @@ class AgentConfig:
     speed: float = 1.0
     """Planned steps played in one environment step; above 1 the plan is followed faster than the data drove."""
     window: int = 8
-    """Replans try only plan lengths within this many tokens of what is left of the last plan; 0 always tries all."""
+    """Replans try only plan lengths up to this many tokens beyond what is left of the last plan."""
 
     arrival: float = 0.3
     """A row that is due for a new plan within this distance of its goal (recorded units) stays there: its plan is the
@@ -269,14 +269,16 @@ class DiffusionForcingAgent:
         return due[~near]
 
     def _horizons_left(self, rows: Tensor) -> Tensor | None:
-        """Plan lengths (len(rows), H) around what is left of each row's plan; None for all, if some plan was no good."""
-        following, window = self._following, self.config.window
+        """Plan lengths (len(rows), H) up to a little beyond what is left of each row's plan; None for the config's own."""
+        following, config = self._following, self.config
         assert following is not None
-        if self._goal is None or self.config.plan.horizons == 1 or not window or not following.possible[rows].all():
+        if self._goal is None or config.plan.horizons == 1:
             return None
-        played = following.clock[rows] * self.config.speed / self.model.config.layout.stride
-        left = (following.lengths[rows] - played).ceil().long().clamp(min=1)
-        return (left.unsqueeze(1) + torch.arange(-window, window + 1)).clamp(1, self.model.config.tokens - 1)
+        longest = self.model.config.tokens - 1
+        played = following.clock[rows] * config.speed / self.model.config.layout.stride
+        left = (following.lengths[rows] - played).ceil().long().clamp(min=1) + config.window
+        left = torch.where(following.possible[rows], left, longest).clamp(max=longest)
+        return torch.stack([spread(1, int(high), config.plan.horizons) for high in left])
 
     def _execute(self, batch: Tensor) -> Tensor:
         following = self._following

@@ -42,6 +42,8 @@ class PlanConfig:
     """Denoising steps that draw one future."""
     margin: float = -6.0
     """A plan is possible if the critic's log-odds of each of its steps are at least this."""
+    price: float = 1.0
+    """Tokens of length that each unit of log-odds below the margin costs when candidates are compared."""
 
     def __post_init__(self) -> None:
         if min(self.horizons, self.samples, self.steps) < 1:
@@ -110,7 +112,7 @@ def make_plan(
         known=Known(tokens, mask), lengths=lengths + 1, guidance=guidance, eta=config.eta, record=record,
     )
     odds = worst_step(model, drawn.tokens, lengths)
-    best = choose(odds.view(B, N), lengths.view(B, N), config.margin)
+    best = choose(odds.view(B, N), lengths.view(B, N), config.margin, config.price)
     pick = torch.arange(B) * N + best
     return Plan(
         observations=_observations(model, drawn.tokens[pick], lengths[pick]),
@@ -136,10 +138,10 @@ def worst_step(model: TrajectoryModel, tokens: Tensor, lengths: Tensor) -> Tenso
     return odds.masked_fill(~inside, float("inf")).amin(1)
 
 
-def choose(odds: Tensor, lengths: Tensor, margin: float) -> Tensor:
-    """Of candidates (B, N), the shortest that is possible; where none is, the least impossible. Index (B,)."""
-    # Among possible plans of one length the more plausible wins: squashed odds are worth less than one token.
-    cost = torch.where(odds >= margin, lengths - torch.sigmoid(odds), 1e6 - odds)
+def choose(odds: Tensor, lengths: Tensor, margin: float, price: float) -> Tensor:
+    """Of candidates (B, N), the shortest, where odds below the margin count as so much more length. Index (B,)."""
+    # Among equals the more plausible wins: squashed odds are worth less than one token.
+    cost = lengths + price * (margin - odds).clamp(min=0) - torch.sigmoid(odds)
     return cost.argmin(dim=1)
 
 
