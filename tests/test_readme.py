@@ -1,0 +1,131 @@
+"""What the README shows is there and runs: its commands, options, files and examples; and CITATION.cff is whole."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+import pytest
+import yaml
+
+import dfplan
+from dfplan.agents.diffusion_forcing import pretrained_names
+from dfplan.benchmarks import report
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^(?:<!-- (\S+) -->\n)?```(\w+)\n(.*?)^```$", README, flags=re.MULTILINE | re.DOTALL)
+"""(mark or '', language, text) of each code block."""
+
+
+def block(mark):
+    (found,) = (text for name, _, text in BLOCKS if name == mark)
+    return found
+
+
+def commands():
+    """The python commands of all bash blocks, as lists of words without comments."""
+    lines = "\n".join(text for _, language, text in BLOCKS if language == "bash").splitlines()
+    parts = [shlex.split(part, comments=True) for line in lines for part in line.split("&&")]
+    words = [[word for word in part if not re.fullmatch(r"[A-Z0-9_]+=\S*", word)] for part in parts]
+    return [part for part in words if part[:1] == ["python"] and part[1:3] != ["-m", "venv"]]
+
+
+@cache
+def help_of(*program):
+    environment = os.environ | {"COLUMNS": "200"}
+    done = subprocess.run(
+        [sys.executable, *program, "--help"], cwd=ROOT, capture_output=True, text=True, env=environment
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_two_commands_differ_in_their_job_alone():
+    main, tests = block("ci:main"), block("ci:test")
+    assert main.count("\n") == tests.count("\n") == 1
+    start = "python -m venv .venv && . .venv/bin/activate && pip install -c constraints.txt -e "
+    assert main == f"{start}. && python benchmarks/run.py --env maze2d-large\n"
+    assert tests == f'{start}".[test]" && pytest\n'
+
+
+def test_commands_are_found_in_the_readme():
+    programs = {" ".join(command[1 : 3 if command[1] == "-m" else 2]) for command in commands()}
+    expected = {"benchmarks/run.py", "benchmarks/train.py", "-m dfplan.envs.collect", "-m dfplan.agents.weights"}
+    assert expected <= programs
+
+
+@pytest.mark.parametrize("command", commands(), ids=" ".join)
+def test_a_command_of_the_readme_exists_with_its_options(command):
+    program, rest = (command[1:3], command[3:]) if command[1] == "-m" else (command[1:2], command[2:])
+    shown = help_of(*program)
+    for word in rest:
+        if word.startswith("--"):
+            assert re.search(rf"(?<![\w-]){re.escape(word)}(?![\w-])", shown), f"{' '.join(program)} has no {word}"
+
+
+def test_files_and_folders_that_the_readme_names_exist():
+    links = re.findall(r'(?:src="|\]\()([^)"#]+)', README)
+    names = re.findall(r"`([\w./-]+(?:\.(?:py|cff|md|txt)|/))`", README)
+    assert "docs/denoising.gif" in links and "dfplan/guidance.py" in names
+    made_by_runs = ("results/", "runs/", "mine.txt")
+    local = [name for name in [*links, *names] if "://" not in name and not name.startswith(made_by_runs)]
+    assert [name for name in local if not (ROOT / name).exists()] == []
+
+
+@pytest.mark.parametrize("source", ["tests/test_training.py", "tests/envs/test_collect.py"])
+def test_a_claim_names_a_test_that_exists(source):
+    assert f"`pytest {source}`" in README and (ROOT / source).is_file()
+
+
+def test_options_that_the_readme_names_are_those_of_the_agent():
+    from dataclasses import fields
+
+    from dfplan.agents.diffusion_forcing import AgentConfig
+    from dfplan.planner import PlanConfig
+
+    known = {field.name for config in (AgentConfig, PlanConfig) for field in fields(config)}
+    (shown,) = re.findall(r"with_options\(([^)]*)\)", README)
+    assert set(re.findall(r"(\w+)=", shown)) | {"speed", "arrival"} <= known
+
+
+@pytest.mark.skipif("maze2d-large" not in pretrained_names(), reason="this checkout holds no weights of maze2d-large")
+def test_the_api_example_runs():
+    names = {}
+    exec(block("test:api"), names)
+    assert names["truncated"] and names["plan"].observations.shape[0] == 1 and names["plan"].history
+
+
+def test_the_maze_example_runs():
+    names = {}
+    exec(block("test:maze"), names)
+    observation, info = names["env"].reset(seed=0)
+    assert observation.shape == (4,) and info["goal"].tolist() == [3, 5] and names["env"].render().ndim == 3
+
+
+def test_the_agent_example_joins_the_table(tmp_path):
+    (tmp_path / "my_agent.py").write_text(block("test:agent"))
+    words = next(command for command in commands() if "my_agent:make" in command)[1:]
+    words += ["--episodes", "2", "--threads", "1", "--output", "out"]
+    done = subprocess.run([sys.executable, *words], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "my_agent:make" in (tmp_path / "out" / "table.md").read_text()
+
+
+def test_the_tables_are_those_of_the_recorded_results():
+    recorded = sorted((ROOT / "benchmarks" / "recorded").glob("*.json"))
+    assert report.replaced(README, report.readme_section(recorded)).split() == README.split()
+
+
+def test_the_citation_is_whole():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert {"cff-version", "message", "title", "authors"} <= citation.keys()  # what the format demands
+    assert citation["version"] == dfplan.__version__ and citation["license"] == "MIT"
+    paper = citation["preferred-citation"]
+    assert {"type", "title", "authors"} <= paper.keys()
+    assert paper["title"].startswith("Diffusion Forcing") and paper["year"] == 2024 and "2407.01392" in paper["url"]
+    assert [author["family-names"] for author in paper["authors"]][::5] == ["Chen", "Sitzmann"]
+    assert f"## {dfplan.__version__}\n" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
