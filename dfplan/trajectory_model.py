@@ -54,7 +54,11 @@ class TrajectoryModelConfig:
         kinds = {"transformer": TransformerConfig, "recurrent": RecurrentConfig}
         if not header["goal_columns"]:
             raise ValueError("goal_columns must name at least one observation column")
-        parts = {"goal_columns": tuple(header["goal_columns"]), "layout": TokenLayout(**header["layout"]), "model": kinds[model.pop("kind")](**model)}
+        parts = {
+            "goal_columns": tuple(header["goal_columns"]),
+            "layout": TokenLayout(**header["layout"]),
+            "model": kinds[model.pop("kind")](**model),
+        }
         return cls(**(header | parts))
 
 

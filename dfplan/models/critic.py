@@ -12,10 +12,11 @@ from dfplan.models.embeddings import Waves
 class StepCritic(nn.Module):
     """Log-odds that a step from one place to another, one token later, comes from the data and not from a blurred copy.
 
-    Places are the normalised goal columns of an observation, (..., D) each; the result is (...). Trained by telling real
-    steps from the same steps with noise on one or both ends (noise-contrastive estimation, Gutmann & Hyvarinen 2010), it
-    knows where the data never goes (walls) and how far it goes in a token. It judges single steps, so the worst step of
-    a plan says whether the plan is possible. Not to be confused with a value function: it says nothing of the goal.
+    Places are the normalised goal columns of an observation, (..., D) each; the result is (...). Trained by telling
+    real steps from the same steps with noise on one or both ends (noise-contrastive estimation, Gutmann & Hyvarinen
+    2010), it knows where the data never goes (walls) and how far it goes in a token. It judges single steps, so the
+    worst step of a plan says whether the plan is possible. Not to be confused with a value function: it says nothing
+    of the goal.
     """
 
     def __init__(self, columns: int, width: int = 256, octaves: int = 4, noise: tuple[float, float] = (0.08, 0.6)):

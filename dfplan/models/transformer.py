@@ -25,9 +25,11 @@ class TransformerConfig:
     """Sines and cosines of each column at 1, 2, 4, ... radians per unit that the network sees beside it."""
 
     def __post_init__(self) -> None:
-        whole = min(self.width, self.depth, self.heads) >= 1
+        whole = min(self.width, self.depth, self.heads) >= 1 and self.octaves >= 0
         if not whole or self.width % self.heads or (self.width // self.heads) % 2:
-            raise ValueError(f"heads must divide the width into even parts and depth be at least 1 and octaves at least 0, got {self}")
+            raise ValueError(
+                f"heads must divide the width into even parts, depth be at least 1 and octaves at least 0, got {self}"
+            )
 
 
 class Transformer(nn.Module):
