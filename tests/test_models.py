@@ -145,10 +145,11 @@ def test_sinusoid_by_hand():
         lambda: TransformerConfig(heads=0),
         lambda: TransformerConfig(depth=0),
         lambda: TransformerConfig(width=0),
+        lambda: TransformerConfig(octaves=-1),
     ],
 )
 def test_transformer_config_errors(make):
-    with pytest.raises(ValueError, match="heads must divide the width into even parts and depth be at least 1"):
+    with pytest.raises(ValueError, match="heads must divide the width into even parts, depth be at least 1"):
         make()
 
 
