@@ -24,16 +24,16 @@ class AgentConfig:
     """How plans are made."""
     execution: Literal["inverse_dynamics", "diffused_actions"] = "inverse_dynamics"
     """Track the planned observations by learned inverse dynamics, or play the actions that were diffused with them."""
-    replan_every: int = 40
+    replan_every: int = 100
     """Environment steps between plans."""
     lookahead: int = 10
     """Environment steps ahead of the plan's clock at which inverse dynamics finds the observation to wish for."""
-    speed: float = 1.0
+    speed: float = 1.4
     """Planned steps played in one environment step; above 1 the plan is followed faster than the data drove."""
-    window: int = 8
+    window: int = 6
     """Replans try only plan lengths up to this many tokens beyond what is left of the last plan."""
 
-    arrival: float = 0.3
+    arrival: float = 0.45
     """A row that is due for a new plan within this distance of its goal (recorded units) stays there: its plan is the
     goal itself, at rest. 0 plans anew even there. Inverse dynamics only."""
 

@@ -91,10 +91,10 @@ def _diffusion_forcing(task: Task, device: str, recipe: RecipeName = "default", 
 
 
 ROWS: dict[str, Row] = {
-    "diffusion-forcing": Row(_diffusion_forcing, "Diffusion Forcing, the default recipe, with Monte Carlo guidance"),
-    "diffusion-forcing-no-mcg": Row(
-        lambda task, device: _diffusion_forcing(task, device, scale=0.0, futures=0),
-        "the same weights without Monte Carlo guidance",
+    "diffusion-forcing": Row(_diffusion_forcing, "Diffusion Forcing, the default recipe, without Monte Carlo guidance"),
+    "diffusion-forcing-mcg": Row(
+        lambda task, device: _diffusion_forcing(task, device, scale=1.0, futures=2),
+        "the same weights with Monte Carlo guidance: two futures, the time to reach the goal as cost",
     ),
     "diffusion-forcing-paper": Row(
         lambda task, device: _diffusion_forcing(task, device, "paper"),

@@ -17,13 +17,18 @@ import sys
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 import tyro
 
+from dfplan.agents.diffusion_forcing import DiffusionForcingAgent
+from dfplan.benchmarks.protocol import TUNING_SEEDS, evaluate
 from dfplan.benchmarks.recipes import Recipe, RecipeName, recipe
 from dfplan.datasets import Trajectories, Windows
 from dfplan.envs.collect import collect
+from dfplan.envs.reference import normalized_score
 from dfplan.envs.tasks import find
 from dfplan.readers import load, load_minari
 from dfplan.training import train
@@ -64,7 +69,26 @@ def read_data(env: str, source: str | None) -> Trajectories:
         return load_minari(collect(env))
 
 
-def fit(recipe: Recipe, data: Trajectories, arguments: Arguments, run_dir: Path) -> Path:
+def command(arguments: Arguments) -> str:
+    """The command that trains these weights, without what does not decide about them."""
+    asked = {"env": arguments.env, "recipe": arguments.recipe, "seed": arguments.seed}
+    optional = {"steps": arguments.steps, "data": arguments.data}
+    asked |= {name: value for name, value in optional.items() if value is not None}
+    return " ".join(["python benchmarks/train.py", *(f"--{name} {value}" for name, value in asked.items())])
+
+
+def score(path: Path, env_id: str, episodes: int = 20) -> dict[str, Any]:
+    """What the weights score on the first tuning seeds, for their card."""
+    played = evaluate(DiffusionForcingAgent.load(path), env_id, TUNING_SEEDS[:episodes])
+    return {
+        "normalized": round(float(normalized_score(env_id, np.array(played.returns)).mean()), 1),
+        "returns": list(played.returns),
+        "seeds": [int(seed) for seed in played.seeds],
+        "env": env_id,
+    }
+
+
+def fit(recipe: Recipe, data: Trajectories, arguments: Arguments, run_dir: Path, env_id: str) -> Path:
     """Train a recipe on data and return the path of the weights file, run_dir/weights.safetensors."""
     torch.manual_seed(arguments.seed)
     model = TrajectoryModel(recipe.model)
@@ -86,7 +110,7 @@ def fit(recipe: Recipe, data: Trajectories, arguments: Arguments, run_dir: Path)
         model.load_state_dict(result.ema_state)
         card = {
             "name": recipe.weights,
-            "command": " ".join(["python", "benchmarks/train.py", *sys.argv[1:]]),
+            "command": command(arguments),
             "seed": arguments.seed,
             "steps": result.steps,
             "data": {"name": data.name, "steps": len(data), "fingerprint": data.fingerprint},
@@ -95,6 +119,7 @@ def fit(recipe: Recipe, data: Trajectories, arguments: Arguments, run_dir: Path)
             "agent": recipe.agent.to_header(),
         }
         model.cpu().save(path, card)
+        model.save(path, card | {"score": score(path, env_id)})
     return path
 
 
@@ -111,7 +136,7 @@ def main() -> int:
         data = read_data(task.data_id, arguments.data)
         if not arguments.quiet:
             print(f"{data.name}: {len(data):,} steps, ready after {time.perf_counter() - began:.0f} s")
-        path = fit(chosen, data, arguments, run_dir)
+        path = fit(chosen, data, arguments, run_dir, task.data_id)
     except (ValueError, KeyError, OSError, FloatingPointError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -20,7 +20,7 @@ class PlanConfig:
 
     goal: Literal["known", "guided"] = "known"
     """Whether the goal is a known clean token at a plan's end, or only the guide draws the plan towards it."""
-    horizons: int = 16
+    horizons: int = 20
     """Number of plan lengths tried, evenly spread over 1..T-1 tokens; 1 tries the longest only."""
     samples: int = 1
     """Candidates of each length."""
@@ -28,7 +28,7 @@ class PlanConfig:
     """Denoising steps of one token from pure noise to clean."""
     matrix: Literal["pyramid", "trapezoid"] = "pyramid"
     """Zig-zag from the start onwards, or from both ends towards the middle."""
-    uncertainty: float = 0.25
+    uncertainty: float = 0.2
     """Rows by which each token lags the one before it; 0 is full-sequence sampling."""
     eta: float = 0.0
     """0 for DDIM, 1 for DDPM."""
@@ -40,7 +40,7 @@ class PlanConfig:
     """Sampled futures of Monte Carlo guidance; 0 guides by the one prediction."""
     future_steps: int = 1
     """Denoising steps that draw one future."""
-    margin: float = -6.0
+    margin: float = -4.0
     """A plan is possible if the critic's log-odds of each of its steps are at least this."""
     price: float = 1.0
     """Tokens of length that each unit of log-odds below the margin costs when candidates are compared."""

@@ -18,7 +18,7 @@ def weights(tmp_path_factory):
     from dfplan.agents.diffusion_forcing import DiffusionForcingAgent
 
     torch.manual_seed(0)
-    agent = DiffusionForcingAgent(TrajectoryModel(recipe("umaze").model)).with_options(**GUIDED, horizons=1)
+    agent = DiffusionForcingAgent(TrajectoryModel(recipe("umaze").model)).with_options(horizons=1)
     path = tmp_path_factory.mktemp("weights") / "weights.safetensors"
     agent.save(path)
     return path
@@ -30,8 +30,8 @@ def found(weights, monkeypatch):
 
 
 def test_rows_of_the_same_weights_differ_in_guidance_alone(found):
-    guided = registry.row("diffusion-forcing").build(UMAZE, "cpu")
-    plain = registry.row("diffusion-forcing-no-mcg").build(UMAZE, "cpu")
+    plain = registry.row("diffusion-forcing").build(UMAZE, "cpu")
+    guided = registry.row("diffusion-forcing-mcg").build(UMAZE, "cpu")
     assert (guided.config.plan.scale, guided.config.plan.futures) == (1.0, 2)
     assert (plain.config.plan.scale, plain.config.plan.futures) == (0.0, 0)
     assert plain.with_options(**GUIDED).config == guided.config
@@ -40,17 +40,17 @@ def test_rows_of_the_same_weights_differ_in_guidance_alone(found):
 
 
 def test_a_planning_agent_plays_and_is_described(found):
-    agent = registry.row("diffusion-forcing-no-mcg").build(UMAZE, "cpu")
+    agent = registry.row("diffusion-forcing").build(UMAZE, "cpu")
     played = play(agent, UMAZE.env_id, [100_000, 100_001])
     assert all(np.allclose(plan[0], path[0], atol=1e-4) for plan, path in zip(played.plans, played.paths, strict=True))
-    described = registry.description("diffusion-forcing-no-mcg", agent)
+    described = registry.description("diffusion-forcing", agent)
     assert described["execution"] == "learned inverse dynamics" and described["parameters"] > 100_000
     assert described["config"]["plan"]["futures"] == 0
 
 
 def test_a_recorded_denoising_runs_from_noise_to_clean(found):
     workers.build.cache_clear()
-    denoising = workers.record_denoising("diffusion-forcing-no-mcg", UMAZE.env_id, "cpu", 100_000)
+    denoising = workers.record_denoising("diffusion-forcing-mcg", UMAZE.env_id, "cpu", 100_000)
     workers.build.cache_clear()
     rows, points, _ = denoising.positions.shape
     assert rows > 2 and denoising.levels.shape == (rows, points)
