@@ -75,7 +75,7 @@ def read(path: Path) -> Weights:
 def to_table(rows: Sequence[Weights]) -> Table:
     """For a terminal, the command on a line of its own below each row."""
     shown = Table(box=rich.box.SIMPLE_HEAD)
-    shown.add_column("weights\nmade by", overflow="fold")
+    shown.add_column("weights\nmade by", min_width=64, overflow="fold")
     for heading in ("parameters", "seed", "steps", "data\nfingerprint", "training"):
         shown.add_column(heading, justify="right", no_wrap=True)
     for row in rows:
