@@ -73,17 +73,16 @@ def read(path: Path) -> Weights:
 
 
 def to_table(rows: Sequence[Weights]) -> Table:
-    """For a terminal, the command on a line of its own below each row."""
+    """For a terminal, in two lines a row so that it stays narrow."""
     shown = Table(box=rich.box.SIMPLE_HEAD)
-    shown.add_column("weights\nmade by", min_width=64, overflow="fold")
-    for heading in ("parameters", "seed", "steps", "data\nfingerprint", "training"):
+    shown.add_column("weights\nmade by", overflow="fold")
+    for heading in ("parameters\ntraining", "steps\nseed", "data\nfingerprint"):
         shown.add_column(heading, justify="right", no_wrap=True)
     for row in rows:
         first = escape(f"{row.name}\n  {row.command or '(command unknown)'}")
         data = escape(f"{row.data or '?'}\n{(row.fingerprint or '?')[:FINGERPRINT]}")
-        shown.add_row(
-            first, f"{row.parameters:,}", _count(row.seed), _count(row.steps), data, _duration(row.training_seconds)
-        )
+        size = f"{row.parameters:,}\n{_duration(row.training_seconds)}"
+        shown.add_row(first, size, f"{_count(row.steps)}\n{_count(row.seed)}", data)
     return shown
 
 
