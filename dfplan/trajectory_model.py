@@ -114,7 +114,8 @@ class TrajectoryModel(nn.Module):
             "inverse": self._inverse_loss(observations, actions, generator),
             "critic": self._critic_loss(observations, generator),
         }
-        return {"loss": sum(losses.values()), **{name: loss.detach() for name, loss in losses.items()}}
+        loss = losses["diffusion"] + losses["inverse"] + losses["critic"]
+        return {"loss": loss, **{name: part.detach() for name, part in losses.items()}}
 
     def _inverse_loss(
         self, observations: Tensor, actions: Tensor, generator: torch.Generator, pairs: int = 8
