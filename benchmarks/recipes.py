@@ -34,9 +34,9 @@ class Recipe:
 DEFAULT = AgentConfig()
 UMAZE = AgentConfig(speed=1.6)  # its ways are short and straight
 PAPER = AgentConfig(
-    PlanConfig(goal="guided", horizons=1, steps=8, uncertainty=1.0, guide="throughout", scale=0.5, futures=2),
+    PlanConfig(goal="guided", horizons=1, steps=8, uncertainty=1.0, guide="throughout", scale=0.25, futures=2),
     execution="diffused_actions",
-    replan_every=20,
+    replan_every=40,
 )
 
 
