@@ -13,6 +13,8 @@ from dfplan.guidance import Guidance, Guide, ReachSoonest, ReachThroughout, Weig
 from dfplan.sampler import Known, sample
 from dfplan.trajectory_model import TrajectoryModel
 
+GUIDES = {"throughout": ReachThroughout, "soonest": ReachSoonest}
+
 
 @dataclass(frozen=True)
 class PlanConfig:
@@ -48,8 +50,16 @@ class PlanConfig:
     def __post_init__(self) -> None:
         if min(self.horizons, self.samples, self.steps) < 1:
             raise ValueError(f"horizons, samples and steps must be at least 1, got {self}")
+        choices = {"goal": ("known", "guided"), "matrix": ("pyramid", "trapezoid"), "guide": tuple(GUIDES)}
+        for name, allowed in choices.items():
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, got {getattr(self, name)!r}")
         if self.scale < 0:
             raise ValueError(f"the guide's scale must not be negative, got {self.scale}")
+        if self.futures < 0 or self.future_steps < 1:
+            raise ValueError(f"futures must be >= 0 and future_steps >= 1, got {self.futures} and {self.future_steps}")
+        if not (0 <= self.eta <= 1 and self.uncertainty >= 0 and self.price >= 0):
+            raise ValueError(f"eta must lie in 0..1, uncertainty and price must not be negative, got {self}")
 
 
 @dataclass(frozen=True)
@@ -59,7 +69,8 @@ class Plan:
     observations: Tensor
     """(B, T, kept, observation_dim) in recorded units: token 0 is the start; beyond a plan's length its end repeats."""
     actions: Tensor | None
-    """(B, (T - 1) * stride, action_dim) diffused actions in recorded units, where the tokens hold actions."""
+    """(B, (T - 1) * stride, action_dim) diffused actions in recorded units, where the tokens hold actions; beyond a
+    plan's length they are the data's mean action."""
     lengths: Tensor
     """(B,) tokens after the start: the plan's horizon."""
     odds: Tensor
@@ -68,6 +79,7 @@ class Plan:
     """For each row of sampling: observations (B, T, kept, observation_dim) of the chosen plan, levels (B, T)."""
 
 
+@torch.no_grad()
 def make_plan(
     model: TrajectoryModel,
     observation: Tensor,
@@ -79,44 +91,45 @@ def make_plan(
     guide: Guide | None = None,
     record: bool = False,
 ) -> Plan:
-    """Plan from observations (B, observation_dim) to goals (B, G), all in recorded units.
+    """Plan from observations (B, observation_dim) to goals (B, G), all in recorded units and on the model's device.
 
-    horizons (B, H) are the plan lengths to try for each start, in tokens; without it the config's own. ``guide`` is a
-    further cost, on tokens' closing observations (B, T, observation_dim) in recorded units.
+    horizons (B, H) are the plan lengths to try for each start, in tokens 1..T-1; without it the config's own. Without
+    a goal nothing but the start is known, and without horizons only the next token is drawn: the model is a policy.
+    ``guide`` is a further cost on tokens' closing observations (B, T, observation_dim) in recorded units, asked once
+    for each candidate; beyond a plan's length it sees the plan's end. Raises ValueError for horizons out of range.
     """
-    if config.goal == "known" and goal is None:
-        raise ValueError("planning with the goal as a known token needs a goal")
     if horizons is None:
-        horizons = spread(1, model.config.tokens - 1, config.horizons).expand(len(observation), -1)
-    B, H = horizons.shape
-    N = H * config.samples
+        longest = model.config.tokens - 1 if goal is not None else 1
+        horizons = spread(1, longest, config.horizons if goal is not None else 1).expand(len(observation), -1)
+    if horizons.ndim != 2 or len(horizons) != len(observation):
+        raise ValueError(f"horizons must be ({len(observation)}, lengths), got {tuple(horizons.shape)}")
+    if horizons.min() < 1 or horizons.max() >= model.config.tokens:
+        raise ValueError(f"horizons lie in 1..{model.config.tokens - 1} tokens for this model, got {horizons.tolist()}")
+    B, N = len(observation), horizons.shape[1] * config.samples
     T = int(horizons.max()) + 1
     layout = model.config.layout
-    lengths = horizons.repeat_interleave(config.samples, dim=1).flatten()
-    start = layout.state_token(model.observation.normalize(observation)).repeat_interleave(N, dim=0)
+    lengths = horizons.to(observation.device).repeat_interleave(config.samples, dim=1).flatten()
     goals = None if goal is None else goal.repeat_interleave(N, dim=0)
-    tokens = start.new_zeros(B * N, T, layout.width)
-    tokens[:, 0] = start
-    mask = torch.zeros(B * N, T, dtype=torch.bool)
-    mask[:, 0] = True
-    if config.goal == "known":
-        assert goals is not None
-        row = torch.arange(B * N)
-        tokens[row, lengths] = layout.state_token(goal_observation(model, goals))
-        mask[row, lengths] = True
+    starts, ends = observation.repeat_interleave(N, dim=0), goals if config.goal == "known" else None
     shape = getattr(scheduling, config.matrix)
     matrix = shape(T, model.config.levels, config.steps, config.uncertainty)
-    guidance = _guidance(model, goals, config, guide)
     drawn = sample(
-        model.diffusion, matrix, tuple(tokens.shape), generator,
-        known=Known(tokens, mask), lengths=lengths + 1, guidance=guidance, eta=config.eta, record=record,
+        model.diffusion,
+        matrix,
+        (B * N, T, layout.width),
+        generator,
+        known=_known(model, starts, ends, lengths, T),
+        lengths=lengths + 1,
+        guidance=_guidance(model, goals, lengths, N, config, guide),
+        eta=config.eta,
+        record=record,
     )
     odds = worst_step(model, drawn.tokens, lengths)
     best = choose(odds.view(B, N), lengths.view(B, N), config.margin, config.price)
-    pick = torch.arange(B) * N + best
+    pick = torch.arange(B, device=best.device) * N + best
     return Plan(
         observations=_observations(model, drawn.tokens[pick], lengths[pick]),
-        actions=model.action.denormalize(layout.unpack_actions(drawn.tokens[pick])) if layout.actions else None,
+        actions=_actions(model, drawn.tokens[pick], lengths[pick]) if layout.actions else None,
         lengths=lengths[pick],
         odds=odds[pick],
         history=[(_observations(model, x[pick], lengths[pick]), k[pick]) for x, k in drawn.history],
@@ -124,7 +137,7 @@ def make_plan(
 
 
 def goal_observation(model: TrajectoryModel, goal: Tensor) -> Tensor:
-    """A normalised observation (B, observation_dim) at the goal (B, G); columns other than the goal's at the data's mean."""
+    """A normalised observation (B, observation_dim) at the goal (B, G); its other columns are at the data's mean."""
     wished = model.observation.mean.repeat(len(goal), 1)
     wished[:, list(model.config.goal_columns)] = goal
     return model.observation.normalize(wished)
@@ -134,7 +147,7 @@ def worst_step(model: TrajectoryModel, tokens: Tensor, lengths: Tensor) -> Tenso
     """The critic's log-odds of the least plausible step between tokens 0..lengths: (B,)."""
     places = tokens[..., model.config.layout.last][..., list(model.config.goal_columns)]
     odds = model.critic(places[:, :-1], places[:, 1:])
-    inside = torch.arange(odds.shape[1]) < lengths.unsqueeze(1)
+    inside = torch.arange(odds.shape[1], device=odds.device) < lengths.unsqueeze(1)
     return odds.masked_fill(~inside, float("inf")).amin(1)
 
 
@@ -150,27 +163,61 @@ def spread(low: int, high: int, count: int) -> Tensor:
     return torch.linspace(high, low, count).round().long().flip(0)
 
 
+def hold_end(x: Tensor, lengths: Tensor) -> Tensor:
+    """Tokens (B, T, ...) where those beyond ``lengths`` (B,) repeat the one at it: noise without meaning lies there."""
+    rows = torch.arange(len(x), device=x.device).unsqueeze(1)
+    return x[rows, torch.minimum(torch.arange(x.shape[1], device=x.device), lengths.unsqueeze(1))]
+
+
+def _known(model: TrajectoryModel, start: Tensor, goal: Tensor | None, lengths: Tensor, tokens: int) -> Known:
+    """The start as token 0 of every candidate and, where a goal (N, G) is given, the goal as its last one."""
+    layout = model.config.layout
+    known = start.new_zeros(len(start), tokens, layout.width)
+    mask = torch.zeros(known.shape[:2], dtype=torch.bool, device=start.device)
+    known[:, 0], mask[:, 0] = layout.state_token(model.observation.normalize(start)), True
+    if goal is not None:
+        row = torch.arange(len(start), device=start.device)
+        known[row, lengths] = layout.state_token(goal_observation(model, goal))
+        mask[row, lengths] = True
+    return Known(known, mask)
+
+
 def _guidance(
-    model: TrajectoryModel, goals: Tensor | None, config: PlanConfig, extra: Guide | None
+    model: TrajectoryModel,
+    goals: Tensor | None,
+    lengths: Tensor,
+    candidates: int,
+    config: PlanConfig,
+    extra: Guide | None,
 ) -> Guidance | None:
     """The config's guide towards the goal and the user's own, on tokens as the model sees them."""
     last = model.config.layout.last
     terms: list[tuple[float, Guide]] = []
     if goals is not None and config.scale > 0:
-        guides = {"throughout": ReachThroughout, "soonest": ReachSoonest}
-        terms.append((1.0, guides[config.guide](goals, model.config.goal_columns)))
+        terms.append((1.0, GUIDES[config.guide](goals, model.config.goal_columns)))
     if extra is not None:
-        terms.append((1.0, extra))
+
+        def each_candidate(x: Tensor) -> Tensor:
+            """One candidate of every start at a time: the user's guide may hold a goal for each of the B starts."""
+            return torch.stack([extra(part) for part in x.unflatten(0, (-1, candidates)).unbind(1)], 1).flatten()
+
+        terms.append((1.0, each_candidate))
     if not terms:
         return None
-    guide = in_units(WeightedSum(terms), lambda x0: model.observation.denormalize(x0[..., last]))
+    guide = in_units(WeightedSum(terms), lambda x0: model.observation.denormalize(hold_end(x0[..., last], lengths)))
     return Guidance(guide, config.scale or 1.0, config.futures, config.future_steps)
 
 
 def _observations(model: TrajectoryModel, tokens: Tensor, lengths: Tensor) -> Tensor:
     """Observations (B, T, kept, observation_dim) in recorded units; a plan stays at its end beyond its length."""
     layout = model.config.layout
-    B, T, _ = tokens.shape
-    inside = torch.minimum(torch.arange(T), lengths.unsqueeze(1))
-    held = tokens[torch.arange(B).unsqueeze(1), inside]
-    return model.observation.denormalize(held[..., : layout.observation_width].reshape(B, T, layout.kept, -1))
+    held = hold_end(tokens[..., : layout.observation_width], lengths)
+    return model.observation.denormalize(held.unflatten(-1, (layout.kept, layout.observation_dim)))
+
+
+def _actions(model: TrajectoryModel, tokens: Tensor, lengths: Tensor) -> Tensor:
+    """Actions (B, (T - 1) * stride, action_dim) in recorded units; beyond a plan's length the mean action."""
+    actions = model.config.layout.unpack_actions(tokens)
+    step = torch.arange(actions.shape[1], device=tokens.device).unsqueeze(-1)
+    inside = step < (lengths * model.config.layout.stride).view(-1, 1, 1)
+    return model.action.denormalize(torch.where(inside, actions, 0.0))
