@@ -15,7 +15,7 @@ from torch import Tensor
 
 from dfplan.guidance import Guide
 from dfplan.planner import Plan, PlanConfig, goal_observation, make_plan, spread
-from dfplan.trajectory_model import TrajectoryModel
+from dfplan.trajectory_model import Batch, TrajectoryModel
 
 
 @dataclass(frozen=True)
@@ -79,6 +79,7 @@ class DiffusionForcingAgent:
         self.model = model.eval()
         self.config = config or AgentConfig()
         self.card = card or {}
+        self._optimizer: torch.optim.Optimizer | None = None
         if self.config.execution == "diffused_actions" and not model.config.layout.actions:
             raise ValueError("this model's tokens hold no actions, so that it cannot execute diffused ones")
         if self.config.lookahead > model.config.longest_gap:
@@ -132,6 +133,12 @@ class DiffusionForcingAgent:
         """Number of trained parameters."""
         return sum(p.numel() for p in self.model.parameters())
 
+    def to(self, device: str | torch.device) -> Self:
+        """Move the weights, which agents made by `with_options` share, and forget goal and plan; returns the agent."""
+        self.model.to(device)
+        self.reset()
+        return self
+
     def reset(self, goal: ArrayLike | None = None, seed: int | None = None) -> None:
         """Forget the plan; take a goal (G,) for all rows or (B, G) for each, in recorded units, or None for no goal.
 
@@ -139,11 +146,11 @@ class DiffusionForcingAgent:
         """
         G = len(self.model.config.goal_columns)
         if goal is not None:
-            goal = _finite(goal, "the goal")
+            goal = _finite(goal, "the goal").to(self._device)
             if goal.ndim not in (1, 2) or goal.shape[-1] != G:
                 raise ValueError(f"the goal must be ({G},) or (batch, {G}), got {tuple(goal.shape)}")
         self._goal = goal
-        if seed is not None or not hasattr(self, "_generator"):
+        if seed is not None or not hasattr(self, "_generator") or self._generator.device.type != self._device.type:
             self._generator = torch.Generator(self._device).manual_seed(0 if seed is None else seed)
         self._following: _Following | None = None
         self.last_plan: Plan | None = None
@@ -153,7 +160,7 @@ class DiffusionForcingAgent:
         given = self._observations(observation)
         batch = given if given.ndim == 2 else given.unsqueeze(0)
         if self._following is None or len(self._following.clock) != len(batch):
-            self._follow(batch, torch.arange(len(batch)), anew=True)
+            self._follow(batch, torch.arange(len(batch), device=self._device), anew=True)
         assert self._following is not None
         due = (self._following.clock >= self._replan_every).nonzero().squeeze(1)
         if len(due):
@@ -166,11 +173,11 @@ class DiffusionForcingAgent:
 
     def forget(self, rows: ArrayLike, goal: ArrayLike | None = None) -> None:
         """New episodes began in these rows of the batch: plan them anew at the next `act`, to new goals (len(rows), G)."""
-        index = torch.as_tensor(rows).reshape(-1)
+        index = torch.as_tensor(rows, device=self._device).reshape(-1)
         if goal is not None:
             if self._goal is None or self._goal.ndim != 2:
                 raise ValueError("goals of single rows need a goal for each row: reset(goal) with (batch, G) first")
-            self._goal[index] = _finite(goal, "the goal")
+            self._goal[index] = _finite(goal, "the goal").to(self._device)
         if self._following is not None:
             self._following.clock[index] = self._replan_every
             self._following.possible[index] = False
@@ -201,6 +208,22 @@ class DiffusionForcingAgent:
                 raise ValueError(f"a horizon is between 1 and {longest} environment steps for this model, got {horizon}")
             horizons = torch.full((len(batch), 1), tokens)
         return self._make_plan(batch, aim, horizons, guide, record)
+
+    def update(self, batch: Batch | tuple[ArrayLike, ArrayLike]) -> dict[str, float]:
+        """One AdamW step on windows of observations (B, S, observation_dim) and actions (B, S, action_dim): the losses.
+
+        For small experiments and data that keep coming; `dfplan.training.train` is the trainer that made shipped weights
+        (schedule, moving average, checkpoints). S is ``layout.steps(tokens)``.
+        """
+        if self._optimizer is None:
+            self._optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-4)
+        tensors = Batch(*(_finite(part, "the batch").to(self._device) for part in batch))
+        losses = self.model.train()(tensors, self._generator)
+        self._optimizer.zero_grad()
+        losses["loss"].backward()
+        self._optimizer.step()
+        self.model.eval()
+        return {name: float(loss.detach()) for name, loss in losses.items()}
 
     @property
     def _device(self) -> torch.device:
@@ -241,7 +264,7 @@ class DiffusionForcingAgent:
         possible = plan.odds >= self.config.plan.margin
         if anew:
             actions = None if plan.actions is None else _padded(plan.actions, steps)
-            self._following = _Following(path, actions, plan.lengths, possible, torch.zeros(len(batch)))
+            self._following = _Following(path, actions, plan.lengths, possible, torch.zeros(len(batch), device=self._device))
             return
         following = self._following
         assert following is not None
@@ -283,7 +306,7 @@ class DiffusionForcingAgent:
     def _execute(self, batch: Tensor) -> Tensor:
         following = self._following
         assert following is not None
-        row = torch.arange(len(batch))
+        row = torch.arange(len(batch), device=self._device)
         with torch.no_grad():
             if self.config.execution == "diffused_actions":
                 assert following.actions is not None
@@ -295,7 +318,7 @@ class DiffusionForcingAgent:
                 low = ahead.floor().long().clamp(max=following.path.shape[1] - 2)
                 share = (ahead - low).unsqueeze(1)
                 wish = (1 - share) * following.path[row, low] + share * following.path[row, low + 1]
-                gap = torch.full((len(batch),), float(self.config.lookahead))
+                gap = torch.full((len(batch),), float(self.config.lookahead), device=self._device)
                 action = self.model.inverse(self.model.observation.normalize(batch), wish, gap)
                 action = self.model.action.denormalize(action)
             return action.clamp(self.model.action_low, self.model.action_high)
@@ -317,7 +340,7 @@ def _each_step(observations: Tensor, stride: int, steps: int) -> Tensor:
     B, T, kept, D = observations.shape
     if kept == 1:
         ends = observations[:, :, 0]
-        share = torch.arange(stride) / stride
+        share = torch.arange(stride, device=observations.device) / stride
         body = ends[:, :-1, None] * (1 - share[:, None]) + ends[:, 1:, None] * share[:, None]
         path = torch.cat([body.reshape(B, (T - 1) * stride, D), ends[:, -1:]], dim=1)
     else:
@@ -331,7 +354,7 @@ def _padded(x: Tensor, length: int) -> Tensor:
 
 
 def _finite(value: ArrayLike, what: str) -> Tensor:
-    tensor = torch.as_tensor(np.asarray(value, dtype=np.float32))
+    tensor = torch.from_numpy(np.array(value, dtype=np.float32))  # a copy: `forget` writes into it
     if not bool(torch.isfinite(tensor).all()):
         raise ValueError(f"{what} must be finite, got {tensor.tolist()}")
     return tensor
