@@ -1,8 +1,8 @@
 """The named recipes: for each maze, the difference from the defaults in model and training.
 
 'default' is the best one found with the paper's parts: coarse state tokens, a bidirectional network, the goal as a
-known clean token, zig-zag schedule, learned inverse dynamics. 'paper' follows Chen et al. 2024: causal, bundles of 10 steps of observation
-and action, zig-zag schedule, Monte Carlo guidance by the distance to the goal, diffused actions.
+known clean token, zig-zag schedule, learned inverse dynamics. 'paper' follows Chen et al. 2024: causal, bundles of 10
+steps of observation and action, zig-zag schedule, Monte Carlo guidance by the distance to the goal, diffused actions.
 How each of them plans and acts is written into the header of its weights.
 """
 
