@@ -13,6 +13,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from dfplan.checkpoint import CheckpointError
 from dfplan.guidance import Guide
 from dfplan.planner import Plan, PlanConfig, goal_observation, make_plan, spread
 from dfplan.trajectory_model import Batch, TrajectoryModel
@@ -38,6 +39,8 @@ class AgentConfig:
     goal itself, at rest. 0 plans anew even there. Inverse dynamics only."""
 
     def __post_init__(self) -> None:
+        if self.execution not in ("inverse_dynamics", "diffused_actions"):
+            raise ValueError(f"execution must be 'inverse_dynamics' or 'diffused_actions', got {self.execution!r}")
         if min(self.replan_every, self.lookahead) < 1 or self.speed <= 0 or self.window < 0:
             raise ValueError(f"replan_every and lookahead must be at least 1, speed positive, window >= 0, got {self}")
 
@@ -80,6 +83,7 @@ class DiffusionForcingAgent:
         self.config = config or AgentConfig()
         self.card = card or {}
         self._optimizer: torch.optim.Optimizer | None = None
+        self._generator = torch.Generator(self._device).manual_seed(0)
         if self.config.execution == "diffused_actions" and not model.config.layout.actions:
             raise ValueError("this model's tokens hold no actions, so that it cannot execute diffused ones")
         if self.config.lookahead > model.config.longest_gap:
@@ -92,7 +96,10 @@ class DiffusionForcingAgent:
     def load(cls, path: str | Path) -> Self:
         """The agent of a weights file, acting as its header says. Raises CheckpointError for a file that is not one."""
         model, card = TrajectoryModel.load(path)
-        config = AgentConfig.from_header(card["agent"]) if "agent" in card else None
+        try:
+            config = AgentConfig.from_header(card["agent"]) if "agent" in card else None
+        except (KeyError, TypeError, ValueError) as error:
+            raise CheckpointError(f"{path} describes an agent that this version cannot build: {error}") from error
         return cls(model, config, card)
 
     @classmethod
@@ -150,7 +157,7 @@ class DiffusionForcingAgent:
             if goal.ndim not in (1, 2) or goal.shape[-1] != G:
                 raise ValueError(f"the goal must be ({G},) or (batch, {G}), got {tuple(goal.shape)}")
         self._goal = goal
-        if seed is not None or not hasattr(self, "_generator") or self._generator.device.type != self._device.type:
+        if seed is not None or self._generator.device.type != self._device.type:
             self._generator = torch.Generator(self._device).manual_seed(0 if seed is None else seed)
         self._following: _Following | None = None
         self.last_plan: Plan | None = None
@@ -313,12 +320,17 @@ class DiffusionForcingAgent:
                 now = following.clock.long().clamp(max=following.actions.shape[1] - 1)
                 action = following.actions[row, now]
             else:
-                ahead = following.clock * self.config.speed + self.config.lookahead * self.config.speed
+                played = following.clock * self.config.speed
+                ahead = played + self.config.lookahead * self.config.speed
                 ahead = ahead.clamp(max=following.path.shape[1] - 1)
+                gap = torch.full((len(batch),), float(self.config.lookahead), device=self._device)
+                if self._goal is None:
+                    # A policy's one token is not a place to rest: wish for its end, in as many steps as are left to it.
+                    ahead = torch.minimum(ahead, following.lengths * self.model.config.layout.stride)
+                    gap = ((ahead - played) / self.config.speed).clamp(min=1)
                 low = ahead.floor().long().clamp(max=following.path.shape[1] - 2)
                 share = (ahead - low).unsqueeze(1)
                 wish = (1 - share) * following.path[row, low] + share * following.path[row, low + 1]
-                gap = torch.full((len(batch),), float(self.config.lookahead), device=self._device)
                 action = self.model.inverse(self.model.observation.normalize(batch), wish, gap)
                 action = self.model.action.denormalize(action)
             return action.clamp(self.model.action_low, self.model.action_high)

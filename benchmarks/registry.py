@@ -86,7 +86,7 @@ def _diffusion_forcing(task: Task, device: str, recipe: RecipeName = "default", 
         raise MissingWeightsError(weights, task.maze, recipe)
     agent = DiffusionForcingAgent.load(path)
     if device != "cpu":
-        agent = DiffusionForcingAgent(agent.model.to(device), agent.config, agent.card)
+        agent = agent.to(device)
     return agent.with_options(**options) if options else agent
 
 

@@ -43,6 +43,10 @@ class TrajectoryModelConfig:
     longest_gap: int = 15
     """Inverse dynamics is trained on wishes 1 to this many steps ahead."""
 
+    def __post_init__(self) -> None:
+        if self.tokens < 2:
+            raise ValueError(f"a trajectory needs a start token and at least one more, got tokens={self.tokens}")
+
     def to_header(self) -> dict[str, Any]:
         """Plain JSON values; `from_header` gives the same config back."""
         kind = "transformer" if isinstance(self.model, TransformerConfig) else "recurrent"
