@@ -3,70 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from dfplan.agents.agent_config import AgentConfig
+from dfplan.agents.following import Following, each_step, padded
 from dfplan.checkpoint import CheckpointError
 from dfplan.guidance import Guide
 from dfplan.planner import Plan, PlanConfig, goal_observation, make_plan, spread
 from dfplan.trajectory_model import Batch, TrajectoryModel
-
-
-@dataclass(frozen=True)
-class AgentConfig:
-    plan: PlanConfig = PlanConfig()
-    """How plans are made."""
-    execution: Literal["inverse_dynamics", "diffused_actions"] = "inverse_dynamics"
-    """Track the planned observations by learned inverse dynamics, or play the actions that were diffused with them."""
-    replan_every: int = 100
-    """Environment steps between plans."""
-    lookahead: int = 10
-    """Environment steps ahead of the plan's clock at which inverse dynamics finds the observation to wish for."""
-    speed: float = 1.4
-    """Planned steps played in one environment step; above 1 the plan is followed faster than the data drove."""
-    window: int = 6
-    """Replans try only plan lengths up to this many tokens beyond what is left of the last plan."""
-
-    arrival: float = 0.45
-    """A row that is due for a new plan within this distance of its goal (recorded units) stays there: its plan is the
-    goal itself, at rest. 0 plans anew even there. Inverse dynamics only."""
-
-    def __post_init__(self) -> None:
-        if self.execution not in ("inverse_dynamics", "diffused_actions"):
-            raise ValueError(f"execution must be 'inverse_dynamics' or 'diffused_actions', got {self.execution!r}")
-        if min(self.replan_every, self.lookahead) < 1 or self.speed <= 0 or self.window < 0:
-            raise ValueError(f"replan_every and lookahead must be at least 1, speed positive, window >= 0, got {self}")
-
-    def to_header(self) -> dict[str, Any]:
-        """Plain JSON values; `from_header` gives the same config back."""
-        return dataclasses.asdict(self)
-
-    @classmethod
-    def from_header(cls, header: dict[str, Any]) -> AgentConfig:
-        return cls(**(header | {"plan": PlanConfig(**header["plan"])}))
-
-
-@dataclass
-class _Following:
-    """The plans being followed, a row for each environment."""
-
-    path: Tensor
-    """(B, S + 1, observation_dim) normalised observations, one for each planned step; a plan's end repeats."""
-    actions: Tensor | None
-    """(B, S, action_dim) diffused actions, where there are any."""
-    lengths: Tensor
-    """(B,) tokens."""
-    possible: Tensor
-    """(B,) bool: whether the critic accepted the plan."""
-    clock: Tensor
-    """(B,) environment steps since the plan was made."""
 
 
 class DiffusionForcingAgent:
@@ -159,7 +110,7 @@ class DiffusionForcingAgent:
         self._goal = goal
         if seed is not None or self._generator.device.type != self._device.type:
             self._generator = torch.Generator(self._device).manual_seed(0 if seed is None else seed)
-        self._following: _Following | None = None
+        self._following: Following | None = None
         self.last_plan: Plan | None = None
 
     def act(self, observation: ArrayLike) -> NDArray[np.float32]:
@@ -267,17 +218,17 @@ class DiffusionForcingAgent:
         plan = self._make_plan(batch, goal, None if anew else self._horizons_left(rows))
         self.last_plan = plan
         steps = (self.model.config.tokens - 1) * self.model.config.layout.stride
-        path = self.model.observation.normalize(_each_step(plan.observations, self.model.config.layout.stride, steps))
+        path = self.model.observation.normalize(each_step(plan.observations, self.model.config.layout.stride, steps))
         possible = plan.odds >= self.config.plan.margin
         if anew:
-            actions = None if plan.actions is None else _padded(plan.actions, steps)
-            self._following = _Following(path, actions, plan.lengths, possible, torch.zeros(len(batch), device=self._device))
+            actions = None if plan.actions is None else padded(plan.actions, steps)
+            self._following = Following(path, actions, plan.lengths, possible, torch.zeros(len(batch), device=self._device))
             return
         following = self._following
         assert following is not None
         following.path[rows] = path
         if following.actions is not None and plan.actions is not None:
-            following.actions[rows] = _padded(plan.actions, steps)
+            following.actions[rows] = padded(plan.actions, steps)
         following.lengths[rows] = plan.lengths
         following.possible[rows] = possible
         following.clock[rows] = 0
@@ -342,27 +293,6 @@ def pretrained_names() -> list[str]:
     if not folder.is_dir():
         return []
     return sorted(entry.name.removesuffix(".safetensors") for entry in folder.iterdir() if entry.name.endswith(".safetensors"))
-
-
-def _each_step(observations: Tensor, stride: int, steps: int) -> Tensor:
-    """Planned observations (B, T, kept, D) as one for each environment step, (B, steps + 1, D), the end repeated.
-
-    Where a token keeps only its last observation, the steps between are on the straight line.
-    """
-    B, T, kept, D = observations.shape
-    if kept == 1:
-        ends = observations[:, :, 0]
-        share = torch.arange(stride, device=observations.device) / stride
-        body = ends[:, :-1, None] * (1 - share[:, None]) + ends[:, 1:, None] * share[:, None]
-        path = torch.cat([body.reshape(B, (T - 1) * stride, D), ends[:, -1:]], dim=1)
-    else:
-        path = torch.cat([observations[:, :1, -1], observations[:, 1:].reshape(B, (T - 1) * kept, D)], dim=1)
-    return _padded(path, steps + 1)
-
-
-def _padded(x: Tensor, length: int) -> Tensor:
-    """(B, S, D) to (B, length, D), the last entry repeated."""
-    return torch.cat([x, x[:, -1:].expand(-1, length - x.shape[1], -1)], dim=1)
 
 
 def _finite(value: ArrayLike, what: str) -> Tensor:

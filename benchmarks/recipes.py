@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from dfplan.agents.diffusion_forcing import AgentConfig
+from dfplan.agents.agent_config import AgentConfig
 from dfplan.models import TransformerConfig
 from dfplan.planner import PlanConfig
 from dfplan.tokens import TokenLayout

@@ -92,7 +92,7 @@ def test_a_claim_names_a_test_that_exists(source):
 def test_options_that_the_readme_names_are_those_of_the_agent():
     from dataclasses import fields
 
-    from dfplan.agents.diffusion_forcing import AgentConfig
+    from dfplan.agents.agent_config import AgentConfig
     from dfplan.planner import PlanConfig
 
     known = {field.name for config in (AgentConfig, PlanConfig) for field in fields(config)}
