@@ -14,7 +14,6 @@ import pytest
 import yaml
 
 import dfplan
-from dfplan.agents.diffusion_forcing import pretrained_names
 from dfplan.benchmarks import report
 
 ROOT = Path(__file__).parents[1]
@@ -100,7 +99,6 @@ def test_options_that_the_readme_names_are_those_of_the_agent():
     assert set(re.findall(r"(\w+)=", shown)) | {"speed", "arrival"} <= known
 
 
-@pytest.mark.skipif("maze2d-large" not in pretrained_names(), reason="this checkout holds no weights of maze2d-large")
 def test_the_api_example_runs():
     names = {}
     exec(block("test:api"), names)

@@ -62,7 +62,6 @@ def test_a_file_that_is_not_weights_is_one_sentence(tmp_path, command):
         assert err.startswith("error: ") and err.count("\n") == 1 and name in err
 
 
-@pytest.mark.skipif(not shipped(), reason="this checkout holds no pretrained weights")
 def test_shipped_weights_say_where_they_come_from():
     for weights in shipped():
         assert None not in (weights.seed, weights.steps, weights.data, weights.training_seconds)

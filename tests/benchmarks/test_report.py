@@ -83,7 +83,6 @@ def test_a_readme_without_markers_is_refused():
         report.replaced("no markers", "text")
 
 
-@pytest.mark.skipif(not RECORDED, reason="no recorded results")
 def test_the_readme_shows_the_recorded_results():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert report.replaced(text, report.readme_section(RECORDED)) == text
