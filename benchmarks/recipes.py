@@ -1,34 +1,68 @@
-"""The named recipes: for each maze, the difference from the defaults in model and training.
+"""The named recipes: for each maze, what to train, how, and the agent that acts with it.
 
 'default' is the best one found with the paper's parts: coarse state tokens, a bidirectional network, the goal as a
 known clean token, zig-zag schedule, learned inverse dynamics. 'paper' follows Chen et al. 2024: causal, bundles of 10
 steps of observation and action, zig-zag schedule, Monte Carlo guidance by the distance to the goal, diffused actions.
+'short', 'full-sequence' and 'next-token' are the paper's ablation: the default's network, loss and agent with less
+training, of which only the draw of noise levels differs (and the scheduling matrix that fits it).
 How each of them plans and acts is written into the header of its weights.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
 
 from dfplan.agents.agent_config import AgentConfig
+from dfplan.agents.diffusion_forcing import DiffusionForcingAgent
+from dfplan.datasets import Trajectories
+from dfplan.envs.tasks import unknown
 from dfplan.models import TransformerConfig
 from dfplan.planner import PlanConfig
 from dfplan.tokens import TokenLayout
 from dfplan.train_config import TrainConfig
+from dfplan.training import BatchSource
 from dfplan.trajectory_model import TrajectoryModelConfig
 
-RecipeName = Literal["default", "paper"]
+
+class Learner(Protocol):
+    """What is trained: a `torch.nn.Module` with these methods."""
+
+    def fit_statistics(self, data: Trajectories) -> None:
+        """Take normalisers and limits from the data, before training."""
+
+    def batches(self, data: Trajectories) -> BatchSource:
+        """Where batches come from, as `dfplan.training.train` asks for them."""
+
+    def __call__(self, batch: Any, generator: torch.Generator) -> dict[str, Tensor]: ...
+
+    def to_header(self) -> dict[str, Any]:
+        """Plain JSON: everything in its configuration that decides about the weights."""
+
 
 @dataclass(frozen=True)
 class Recipe:
     """What to train for one maze under one name."""
 
     weights: str
-    """Name of the trained weights, as `DiffusionForcingAgent.from_pretrained` takes it."""
-    model: TrajectoryModelConfig
+    """Name of the trained weights, such as 'maze2d-large' or 'maze2d-large-iql'."""
+    agent: type[Any]
+    """The agent's class: ``agent(learner, config, card)``, with `save` and `load`."""
+    config: Any
+    """The agent's configuration."""
+    learner: Callable[..., Any]
+    """Makes the untrained `Learner`; of stacked training seeds, from ``seeds=(0, 1, 2)``."""
     train: TrainConfig
-    agent: AgentConfig
+    stacked: int = 1
+    """Training seeds that are trained together in one run and kept in one file: ``agent.load(path, member)``."""
+    curve: int = 0
+    """Times that the score on tuning seeds is measured while training, evenly spread: the card's learning curve."""
 
 
 DEFAULT = AgentConfig()
@@ -38,6 +72,9 @@ PAPER = AgentConfig(
     execution="diffused_actions",
     replan_every=40,
 )
+# Each draw is sampled as it was trained: all tokens together, or one after another.
+FULL_SEQUENCE = {"uncertainty": 0.0}
+NEXT_TOKEN = {"uncertainty": 4.0, "steps": 4}
 
 
 def _coarse(stride: int, tokens: int) -> TrajectoryModelConfig:
@@ -55,20 +92,57 @@ def _bundled(tokens: int) -> TrajectoryModelConfig:
     )
 
 
+def _forcing(weights: str, model: TrajectoryModelConfig, steps: int, config: AgentConfig) -> Recipe:
+    from dfplan.trajectory_model import TrajectoryModel
+
+    return Recipe(weights, DiffusionForcingAgent, config, partial(TrajectoryModel, model), TrainConfig(steps=steps))
+
+
+def _ablation(maze: str, name: str, steps: int, draw: str | None, plan: dict[str, Any]) -> Recipe:
+    """The default recipe of a maze with other steps, draw and matrix."""
+    model, config = MODELS[maze], AGENTS[maze]
+    if draw is not None:
+        model = replace(model, draws={draw: 1.0})
+    return _forcing(f"maze2d-{maze}-{name}", model, steps, replace(config, plan=replace(config.plan, **plan)))
+
+
 # Nearly every way that the expert drove between two cells fits into a plan: 95% took less than 460, 280 and 160 steps.
-RECIPES: dict[tuple[str, RecipeName], Recipe] = {
-    ("large", "default"): Recipe("maze2d-large", _coarse(12, 40), TrainConfig(steps=18_000), DEFAULT),
-    ("medium", "default"): Recipe("maze2d-medium", _coarse(10, 32), TrainConfig(steps=14_000), DEFAULT),
-    ("umaze", "default"): Recipe("maze2d-umaze", _coarse(8, 24), TrainConfig(steps=10_000), UMAZE),
-    ("large", "paper"): Recipe("maze2d-large-paper", _bundled(41), TrainConfig(steps=10_000), PAPER),
-    ("medium", "paper"): Recipe("maze2d-medium-paper", _bundled(31), TrainConfig(steps=8_000), PAPER),
-    ("umaze", "paper"): Recipe("maze2d-umaze-paper", _bundled(20), TrainConfig(steps=6_000), PAPER),
-}
+MODELS = {"large": _coarse(12, 40), "medium": _coarse(10, 32), "umaze": _coarse(8, 24)}
+AGENTS = {"large": DEFAULT, "medium": DEFAULT, "umaze": UMAZE}
+_STEPS = {"large": 18_000, "medium": 14_000, "umaze": 10_000}
+_ABLATION_STEPS = {"large": 5_000, "medium": 4_000, "umaze": 3_000}
+_PAPER = {"large": (41, 10_000), "medium": (31, 8_000), "umaze": (20, 6_000)}
 
 
-def recipe(maze: str, name: RecipeName = "default") -> Recipe:
-    """The recipe of a maze ('umaze', 'medium', 'large'). Raises ValueError for a maze that has none."""
-    if (maze, name) not in RECIPES:
-        known = ", ".join(sorted({m for m, _ in RECIPES}))
-        raise ValueError(f"there is no recipe {name!r} for the maze {maze!r}: expected 'default' or 'paper' for {known}")
-    return RECIPES[maze, name]
+def _of_maze(maze: str) -> dict[str, Recipe]:
+    tokens, paper_steps = _PAPER[maze]
+    short = _ABLATION_STEPS[maze]
+    return {
+        "default": _forcing(f"maze2d-{maze}", MODELS[maze], _STEPS[maze], AGENTS[maze]),
+        "paper": _forcing(f"maze2d-{maze}-paper", _bundled(tokens), paper_steps, PAPER),
+        "short": _ablation(maze, "short", short, None, {}),
+        "full-sequence": _ablation(maze, "full-sequence", short, "shared_to_goal", FULL_SEQUENCE),
+        "next-token": _ablation(maze, "next-token", short, "next_token_to_goal", NEXT_TOKEN),
+    }
+
+
+RECIPES: dict[str, dict[str, Recipe]] = {maze: _of_maze(maze) for maze in ("umaze", "medium", "large")}
+
+
+def recipe(maze: str, name: str = "default") -> Recipe:
+    """The recipe of a maze ('umaze', 'medium', 'large'). ValueError for a maze without any, KeyError for its name."""
+    if maze not in RECIPES:
+        raise ValueError(f"there is no recipe for the maze {maze!r}: expected {_listed(RECIPES)}")
+    if name not in RECIPES[maze]:
+        raise unknown("recipe", name, RECIPES[maze])
+    return RECIPES[maze][name]
+
+
+def weights_name(weights: str, seed: int) -> str:
+    """The name of the weights of a training seed: the plain one for seed 0."""
+    return weights if seed == 0 else f"{weights}-seed{seed}"
+
+
+def _listed(names: Iterable[str]) -> str:
+    *most, last = names
+    return f"{', '.join(most)} or {last}"

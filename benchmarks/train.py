@@ -17,30 +17,30 @@ import sys
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
 import torch
 import tyro
 
-from dfplan.agents.diffusion_forcing import DiffusionForcingAgent
 from dfplan.benchmarks.protocol import TUNING_SEEDS, evaluate
-from dfplan.benchmarks.recipes import Recipe, RecipeName, recipe
-from dfplan.datasets import Trajectories, Windows
+from dfplan.benchmarks.recipes import Recipe, recipe, weights_name
+from dfplan.benchmarks.results import hardware
+from dfplan.datasets import Trajectories
 from dfplan.envs.collect import collect
 from dfplan.envs.reference import normalized_score
 from dfplan.envs.tasks import find
 from dfplan.readers import load, load_minari
 from dfplan.training import train
-from dfplan.trajectory_model import TrajectoryModel
 
 
 @dataclass(frozen=True)
 class Arguments:
     env: str = "maze2d-large"
     """Environment, with or without its version."""
-    recipe: RecipeName = "default"
-    """Which recipe to train."""
+    recipe: str = "default"
+    """What to train: 'default', 'paper', or a baseline such as 'diffuser' or 'iql'."""
     seed: int = 0
     """Seed of weights, batches and noise."""
     steps: int | None = None
@@ -77,9 +77,9 @@ def command(arguments: Arguments) -> str:
     return " ".join(["python benchmarks/train.py", *(f"--{name} {value}" for name, value in asked.items())])
 
 
-def score(path: Path, env_id: str, episodes: int = 20) -> dict[str, Any]:
-    """What the weights score on the first tuning seeds, for their card."""
-    played = evaluate(DiffusionForcingAgent.load(path), env_id, TUNING_SEEDS[:episodes])
+def score(agent: Any, env_id: str, episodes: int = 20) -> dict[str, Any]:
+    """What an agent scores on the first tuning seeds, for the card of its weights."""
+    played = evaluate(agent, env_id, TUNING_SEEDS[:episodes])
     return {
         "normalized": round(float(normalized_score(env_id, np.array(played.returns)).mean()), 1),
         "returns": list(played.returns),
@@ -88,38 +88,67 @@ def score(path: Path, env_id: str, episodes: int = 20) -> dict[str, Any]:
     }
 
 
+def members(path: Path, recipe: Recipe) -> list[Any]:
+    """The agents of a weights file: one, or one for each of the training seeds that it holds."""
+    if recipe.stacked == 1:
+        return [recipe.agent.load(path)]
+    return [recipe.agent.load(path, member) for member in range(recipe.stacked)]
+
+
+def scores(path: Path, recipe: Recipe, env_id: str, episodes: int = 20) -> dict[str, Any]:
+    """`score` of each training seed in a weights file; 'normalized' is their mean."""
+    each = [score(agent, env_id, episodes) for agent in members(path, recipe)]
+    if len(each) == 1:
+        return each[0]
+    return {"normalized": round(fmean(one["normalized"] for one in each), 1), "each": each}
+
+
 def fit(recipe: Recipe, data: Trajectories, arguments: Arguments, run_dir: Path, env_id: str) -> Path:
     """Train a recipe on data and return the path of the weights file, run_dir/weights.safetensors."""
     torch.manual_seed(arguments.seed)
-    model = TrajectoryModel(recipe.model)
-    model.fit_statistics(data)
-    windows = Windows(data, recipe.model.layout.steps(recipe.model.tokens))
-    header = {"model": recipe.model.to_header(), "data": data.fingerprint}
+    seeds = tuple(range(arguments.seed, arguments.seed + recipe.stacked))
+    learner = recipe.learner() if recipe.stacked == 1 else recipe.learner(seeds=seeds)
+    learner.fit_statistics(data)
+    header = {"model": learner.to_header(), "data": data.fingerprint}
+    path, probed = run_dir / "weights.safetensors", run_dir / "probe.safetensors"
+
+    def probe() -> dict[str, float]:
+        recipe.agent(learner, recipe.config, {}).save(probed)
+        found = scores(probed, recipe, env_id, episodes=10)
+        probed.unlink()
+        return {"normalized": found["normalized"]}
+
     result = train(
-        model,
-        windows.sample,
+        learner,
+        learner.batches(data),
         recipe.train,
         run_dir,
         header=header,
+        probe=probe if recipe.curve else None,
+        probe_every=recipe.train.steps // max(recipe.curve, 1),
         accelerator=arguments.accelerator,
         devices=arguments.devices,
         quiet=arguments.quiet,
     )
-    path = run_dir / "weights.safetensors"
     if result.rank == 0:
-        model.load_state_dict(result.ema_state)
+        learner.load_state_dict(result.ema_state)
         card = {
-            "name": recipe.weights,
+            "name": weights_name(recipe.weights, arguments.seed),
             "command": command(arguments),
             "seed": arguments.seed,
+            "seeds": list(seeds),
             "steps": result.steps,
             "data": {"name": data.name, "steps": len(data), "fingerprint": data.fingerprint},
             "training_seconds": round(result.seconds, 1),
+            "hardware": hardware() | {"accelerator": arguments.accelerator, "threads": arguments.threads},
             "metrics": result.metrics,
-            "agent": recipe.agent.to_header(),
+            "curve": result.curve,
+            "agent": recipe.config.to_header(),
         }
-        model.cpu().save(path, card)
-        model.save(path, card | {"score": score(path, env_id)})
+        learner.cpu().eval()
+        recipe.agent(learner, recipe.config, card).save(path)
+        card["score"] = scores(path, recipe, env_id)
+        recipe.agent(learner, recipe.config, card).save(path)
     return path
 
 

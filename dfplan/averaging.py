@@ -1,5 +1,8 @@
 """The exponential moving average of the weights: the weights that a trained model is used with."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import nn
 
@@ -23,3 +26,18 @@ class MovingAverage:
     def update(self, decay: float) -> None:
         """average <- decay * average + (1 - decay) * parameter."""
         torch._foreach_lerp_(self._averages, [p.detach() for p in self._parameters], 1 - decay)
+
+    @contextmanager
+    def lent(self) -> Iterator[None]:
+        """Lend the averages to the module as its parameters; afterwards it has its own back, bit for bit."""
+        own = [parameter.detach().clone() for parameter in self._parameters]
+        try:
+            self._write(self._averages)
+            yield
+        finally:
+            self._write(own)
+
+    @torch.no_grad()
+    def _write(self, values: list[torch.Tensor]) -> None:
+        for parameter, value in zip(self._parameters, values, strict=True):
+            parameter.copy_(value)

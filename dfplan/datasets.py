@@ -1,14 +1,19 @@
 """Recorded behaviour in memory: flat arrays with episode starts, and sequence windows as views over them."""
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 FloatArray = NDArray[np.float32]
 IntArray = NDArray[np.int64]
+Batch = tuple[Any, ...]
+BatchSource = Callable[[np.random.Generator, int], Batch]
+"""``batch(rng, batch_size)``: arrays drawn with ``rng`` and nothing else."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -67,9 +67,59 @@ def goal_ramp(batch: int, tokens: int, levels: int, generator: torch.Generator) 
     offset = uniform((batch, 1)) * (levels + rise) - rise
     k = (offset + slope * position).ceil().clamp(0, levels).long()
     known = (position == 0) | ((position == horizon) & (uniform((batch, 1)) < 0.75))
-    k = torch.where(known, 0, k)
-    k = torch.where(position > horizon, levels, k)
-    return Levels(k, (k > 0) & (position <= horizon))
+    return between(Ends(horizon, known), k, levels)
+
+
+def shared_to_goal(batch: int, tokens: int, levels: int, generator: torch.Generator) -> Levels:
+    """One level for all unknown tokens between a clean start and, mostly, a clean goal: full-sequence diffusion with
+    inpainted ends (Janner et al. 2022, sec. 3.2). The ablation of `goal_ramp` and `independent`: the same knowledge,
+    but no token may be surer than another.
+    """
+    ends = known_ends(batch, tokens, generator)
+    k = torch.randint(1, levels + 1, (batch, 1), generator=generator, device=generator.device).expand(batch, tokens)
+    return between(ends, k, levels)
+
+
+def next_token_to_goal(batch: int, tokens: int, levels: int, generator: torch.Generator) -> Levels:
+    """`next_token` between a clean start and, mostly, a clean goal: a clean past, one noisy token, an unknown future.
+
+    Teacher-forced next-token diffusion that is told the goal, the ablation of `goal_ramp` and `independent`.
+    """
+    ends = known_ends(batch, tokens, generator)
+    position = torch.arange(tokens, device=generator.device)
+    share = torch.rand((batch, 1), generator=generator, device=generator.device)
+    now = 1 + (share * ends.horizon).long().clamp(max=ends.horizon - 1)
+    noisy = torch.randint(1, levels + 1, (batch, 1), generator=generator, device=generator.device)
+    k = torch.where(position < now, 0, torch.where(position == now, noisy, levels))
+    drawn = between(ends, k, levels)
+    return Levels(drawn.k, drawn.counted & (position == now))
+
+
+class Ends(NamedTuple):
+    """What a plan to a goal knows: horizon (B, 1), the goal's token, and known (B, T) bool, start and given goals."""
+
+    horizon: Tensor
+    known: Tensor
+
+
+def known_ends(batch: int, tokens: int, generator: torch.Generator) -> Ends:
+    """Horizons uniform on 1..T-1; the start is known, and in three quarters of the sequences so is the goal."""
+
+    def uniform() -> Tensor:
+        return torch.rand((batch, 1), generator=generator, device=generator.device)
+
+    position = torch.arange(tokens, device=generator.device)
+    horizon = 1 + (uniform() * (tokens - 1)).long().clamp(max=max(tokens - 2, 0))
+    return Ends(horizon, (position == 0) | ((position == horizon) & (uniform() < 0.75)))
+
+
+def between(ends: Ends, k: Tensor, levels: int) -> Levels:
+    """Levels k (B, T) where tokens between the ends take theirs, known tokens are clean, and those beyond the horizon
+    are unknown (pure noise, not counted)."""
+    k = torch.where(ends.known, 0, k)
+    beyond = torch.arange(k.shape[1], device=k.device) > ends.horizon
+    k = torch.where(beyond, levels, k)
+    return Levels(k, (k > 0) & ~beyond)
 
 
 DRAWS: Mapping[str, Draw] = {
@@ -77,6 +127,8 @@ DRAWS: Mapping[str, Draw] = {
     "shared": shared,
     "next_token": next_token,
     "goal_ramp": goal_ramp,
+    "shared_to_goal": shared_to_goal,
+    "next_token_to_goal": next_token_to_goal,
 }
 
 

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from dfplan.averaging import MovingAverage, ema_decay
 from dfplan.checkpoint import CheckpointError, load_checkpoint, load_into, remove_partial_files, save_checkpoint
+from dfplan.datasets import BatchSource
 from dfplan.runlog import RunLog
 from dfplan.train_config import TrainConfig, learning_rate
 
@@ -35,8 +36,8 @@ CHECKPOINT_NAME = "last.safetensors"
 # Ctrl-C reaches the processes of a multi-device run at different steps; every so many steps they agree to stop.
 AGREE_EVERY = 10
 
-Batch = tuple[Any, ...]
-BatchSource = Callable[[np.random.Generator, int], Batch]
+Probe = Callable[[], Mapping[str, float]]
+"""A measurement on the module while it holds the averaged weights."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,8 @@ class TrainResult:
     """Number of optimizer steps done, over all resumptions."""
     seconds: float
     """Seconds of training, over all resumptions, without the work that a kill threw away."""
+    curve: list[dict[str, float]]
+    """What the probe measured, each with its 'step'."""
     metrics: dict[str, float]
     """The last record of the log: mean loss and other scalars of the last steps (empty on ranks other than 0)."""
     rank: int
@@ -66,6 +69,8 @@ def train(
     run_dir: str | Path,
     *,
     header: Mapping[str, Any] | None = None,
+    probe: Probe | None = None,
+    probe_every: int = 0,
     accelerator: str = "auto",
     devices: int | str = 1,
     strategy: str = "auto",
@@ -82,6 +87,8 @@ def train(
             ``log.jsonl`` and TensorBoard events.
         header: JSON object that names what else decides about the weights (model, data fingerprint); a run whose
             header differs is not continued.
+        probe: Called after every ``probe_every`` steps and after the last one, while the module holds the averaged
+            weights: a learning curve. Its time does not count as training.
         accelerator, devices, strategy: As of ``lightning_fabric.Fabric``; several devices average their gradients.
         quiet: Show nothing.
 
@@ -95,6 +102,8 @@ def train(
     fabric = Fabric(accelerator=accelerator, devices=devices, strategy=strategy, precision=config.precision)
     fabric.launch()
     run = _Run(fabric, module, config, Path(run_dir), dict(header or {}))
+    if probe is not None:
+        run.probe, run.probe_every = probe, probe_every
     if run.step < config.steps:
         with _stop_signals() as stop, run.open_log(quiet) as log:
             run.loop(batch, log, stop)
@@ -113,6 +122,9 @@ class _Run:
         self.path = run_dir / CHECKPOINT_NAME
         self.step, self.seconds = 0, 0.0
         self.metrics: dict[str, float] = {}
+        self.curve: list[dict[str, float]] = []
+        self.probe: Probe | None = None
+        self.probe_every = 0
         named = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
         groups = ([n for n in named if n[1].ndim >= 2], [n for n in named if n[1].ndim < 2])
         self.names = [name for group in groups for name, _ in group]
@@ -150,8 +162,9 @@ class _Run:
             log.advance(self.step)
             last = self.step == config.steps
             stopping = self.agree_to_stop(stop)
+            probing = self.probe is not None and (last or (self.probe_every and self.step % self.probe_every == 0))
             logging = last or self.step % config.log_every == 0
-            saving = last or stopping or self.step % config.checkpoint_every == 0
+            saving = last or stopping or probing or self.step % config.checkpoint_every == 0
             if logging or saving:
                 self.check_finite()
                 now = time.perf_counter()
@@ -160,6 +173,11 @@ class _Run:
                 rate = (self.step - marked_step) / (now - marked)
                 marked_step, marked = self.step, now
                 log.write(self.record(rate))
+            if probing:
+                probe_began = time.perf_counter()
+                self.measure()
+                pause = time.perf_counter() - probe_began
+                began, marked = began + pause, marked + pause
             if saving:
                 self.save()
             if stopping and not last:
@@ -186,6 +204,15 @@ class _Run:
         self.average.update(ema_decay(self.step, config.ema_decay))
         self.collect({**{name: value.detach() for name, value in metrics.items()}, "gradient_norm": norm})
         self.step += 1
+
+    def measure(self) -> None:
+        """Let the probe see the averaged weights, and note what it says; only the first process does."""
+        assert self.probe is not None
+        if self.fabric.is_global_zero:
+            with self.average.lent():
+                self.curve.append({"step": self.step, **self.probe()})
+            self.wrapped.train()
+        self.fabric.barrier()
 
     def collect(self, metrics: dict[str, Tensor]) -> None:
         """Add to the sums of the open record, on the device: a number read back each step would make a GPU wait."""
@@ -252,6 +279,7 @@ class _Run:
         for index, entries in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer/{self.names[index]}/{key}": value for key, value in entries.items()}
         header = {"kind": "training", "step": self.step, "seconds": self.seconds, "metrics": self.metrics}
+        header["curve"] = self.curve
         save_checkpoint(self.path, tensors, header | self.identity)
 
     def restore(self) -> None:
@@ -276,6 +304,7 @@ class _Run:
         self.optimizer.load_state_dict({"state": state, "param_groups": self.optimizer.state_dict()["param_groups"]})
         self.window = {name: value.to(self.fabric.device) for name, value in parts["record"].items()}
         self.step, self.seconds, self.metrics = header["step"], header["seconds"], header["metrics"]
+        self.curve = header.get("curve", [])
 
     def require_same_run(self, header: Mapping[str, Any]) -> None:
         there, asked = _flat({key: header.get(key) for key in self.identity}), _flat(self.identity)
@@ -290,7 +319,7 @@ class _Run:
     def result(self) -> TrainResult:
         state = {**self.module.state_dict(), **self.average.state}
         ema_state = {name: value.detach().cpu().clone() for name, value in state.items()}
-        return TrainResult(ema_state, self.step, self.seconds, self.metrics, self.fabric.global_rank)
+        return TrainResult(ema_state, self.step, self.seconds, self.curve, self.metrics, self.fabric.global_rank)
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

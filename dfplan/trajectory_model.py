@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from dfplan.checkpoint import CheckpointError, load_checkpoint, load_into, save_checkpoint
-from dfplan.datasets import Trajectories
+from dfplan.datasets import BatchSource, Trajectories, Windows
 from dfplan.diffusion import Diffusion, Weighting
 from dfplan.levels import mixture
 from dfplan.models import InverseDynamics, ModelConfig, RecurrentConfig, StepCritic, TransformerConfig, build
@@ -106,6 +106,14 @@ class TrajectoryModel(nn.Module):
         self.action = Normalizer.fit(data.actions)
         self.action_low = torch.from_numpy(data.actions.min(axis=0))
         self.action_high = torch.from_numpy(data.actions.max(axis=0))
+
+    def batches(self, data: Trajectories) -> BatchSource:
+        """Where training takes its batches from: windows of the model's longest plan, drawn uniformly."""
+        return Windows(data, self.config.layout.steps(self.config.tokens)).sample
+
+    def to_header(self) -> dict[str, Any]:
+        """Plain JSON values: the configuration."""
+        return self.config.to_header()
 
     def forward(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
         """Losses of one batch, to be minimised together under 'loss'."""
