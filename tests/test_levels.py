@@ -2,7 +2,18 @@ import pytest
 import torch
 from scipy.stats import chi2_contingency, chisquare
 
-from dfplan.levels import DRAWS, Levels, goal_ramp, independent, mixture, next_token, shared, unknown_padding
+from dfplan.levels import (
+    DRAWS,
+    Levels,
+    goal_ramp,
+    independent,
+    mixture,
+    next_token,
+    next_token_to_goal,
+    shared,
+    shared_to_goal,
+    unknown_padding,
+)
 
 K, T = 20, 7
 
@@ -79,6 +90,35 @@ def test_goal_ramps_rise_evenly():
     two = unclipped.sum(1) > 1
     assert bool((steepest - evenest)[two].le(1).all()), "a straight line, rounded up"
     assert steepest.max() <= 4 * K / 16 + 1
+
+
+def test_shared_to_goal_is_one_level_between_clean_ends():
+    k, counted = draw(shared_to_goal)
+    inside = torch.arange(T) > 0
+    assert bool((k[:, 0] == 0).all())
+    levels = torch.where(counted, k, 0).amax(1, keepdim=True)
+    assert bool((k[counted] == levels.expand(-1, T)[counted]).all()), "one level for all that is counted"
+    assert chisquare(torch.bincount(levels[counted.any(1)].flatten())[1:]).pvalue > 1e-3
+    goal = (k == 0) & inside
+    assert bool((goal.sum(1) <= 1).all())
+    assert 0.74 < goal.any(1).float().mean() < 0.76
+    beyond = torch.where(goal.any(1, keepdim=True), torch.arange(T) > goal.long().argmax(1, keepdim=True), False)
+    assert bool((k[beyond] == K).all()) and not bool(counted[beyond].any())
+
+
+def test_next_token_to_goal_has_a_clean_past_one_noisy_token_and_an_unknown_future_but_for_the_goal():
+    k, counted = draw(next_token_to_goal)
+    assert bool((counted.sum(1) <= 1).all())
+    some = counted.any(1)
+    nothing = 0.75 * sum(1 / h for h in range(1, T)) / (T - 1)
+    assert abs(some.float().mean() - (1 - nothing)) < 0.01, "nothing to learn only where a known goal is the next token"
+    now = counted.long().argmax(1)
+    position = torch.arange(T)
+    assert bool((k[some][position < now[some, None]] == 0).all())
+    noisy = k[counted]
+    assert chisquare(torch.bincount(noisy)[1:]).pvalue > 1e-3
+    future = k[some].masked_fill(position <= now[some, None], K)
+    assert bool(((future == K) | (future == 0)).all()) and bool(((future == 0).sum(1) <= 1).all())
 
 
 def test_two_tokens_and_one_are_enough_for_every_draw():

@@ -328,6 +328,33 @@ def test_how_often_to_write_may_change(tmp_path, reference):
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
+def test_a_probe_sees_the_averaged_weights_and_leaves_training_as_it_was(tmp_path):
+    module, seen = Regression(), []
+
+    def probe():
+        seen.append({name: value.detach().clone() for name, value in module.named_parameters()})
+        return {"first": module.net[0].weight[0, 0].item()}
+
+    result = train(module, batch, CONFIG, tmp_path, quiet=True, probe=probe, probe_every=25)
+    assert [point["step"] for point in result.curve] == [25, 50, 60]
+    assert all(torch.equal(value, result.ema_state[name]) for name, value in seen[-1].items())
+    assert not torch.equal(seen[0]["net.0.weight"], seen[1]["net.0.weight"])
+    undisturbed = train(Regression(), batch, CONFIG, tmp_path / "plain", quiet=True)
+    assert all(torch.equal(value, undisturbed.ema_state[name]) for name, value in result.ema_state.items())
+
+
+def test_a_curve_survives_an_interruption(tmp_path):
+    def run(folder, stop_at=None):
+        module = Regression()
+        source = batch if stop_at is None else batch_until(stop_at, lambda: os.kill(os.getpid(), signal.SIGINT))
+        return train(module, source, CONFIG, folder, quiet=True, probe_every=10,
+                     probe=lambda: {"first": module.net[0].weight[0, 0].item()})  # fmt: skip
+
+    with pytest.raises(TrainingInterrupted):
+        run(tmp_path / "cut", stop_at=33)
+    assert run(tmp_path / "cut").curve == run(tmp_path / "whole").curve
+
+
 def test_a_module_of_another_shape_is_refused(reference):
     module = Regression()
     module.net[0] = nn.Linear(3, 8)

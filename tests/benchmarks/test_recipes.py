@@ -1,0 +1,83 @@
+"""Every recipe builds a learner that takes a step, and its agent acts the same after a round trip through a file."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from dfplan.benchmarks.recipes import RECIPES, recipe, weights_name
+from dfplan.datasets import Trajectories
+from dfplan.envs.tasks import UnknownNameError
+from dfplan.training import train
+
+NAMES = sorted(RECIPES["umaze"])
+
+
+@pytest.fixture(scope="module")
+def data():
+    """A drive of a particle that bounces around the umaze's size, with reward near one corner."""
+    rng = np.random.default_rng(0)
+    actions = rng.uniform(-1, 1, (2_000, 2)).astype(np.float32)
+    velocity = np.cumsum(actions, axis=0) % 2 - 1
+    position = np.abs(np.cumsum(0.1 * velocity, axis=0) % 4 - 2) + 1
+    observations = np.concatenate([position, velocity], axis=1).astype(np.float32)
+    rewards = (np.linalg.norm(position - 1, axis=1) < 0.5).astype(np.float32)
+    return Trajectories(observations, actions, rewards, np.array([0], dtype=np.int64), "a drive")
+
+
+def learner_of(chosen):
+    torch.manual_seed(0)
+    return chosen.learner() if chosen.stacked == 1 else chosen.learner(seeds=tuple(range(chosen.stacked)))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_step_of_training_then_an_agent_that_survives_its_file(tmp_path, data, name):
+    chosen = recipe("umaze", name)
+    learner = learner_of(chosen)
+    learner.fit_statistics(data)
+    json.dumps(learner.to_header(), allow_nan=False)
+    before = {key: value.clone() for key, value in learner.state_dict().items()}
+    short = replace(chosen.train, steps=1, batch_size=4, warmup_steps=0)
+    result = train(learner, learner.batches(data), short, tmp_path, quiet=True)
+    assert any(not torch.equal(value, before[key]) for key, value in result.ema_state.items())
+    agent = chosen.agent(learner.cpu().eval(), chosen.config, {"name": name})
+    path = tmp_path / "weights.safetensors"
+    agent.save(path)
+    again = chosen.agent.load(path) if chosen.stacked == 1 else chosen.agent.load(path, chosen.stacked - 1)
+    assert again.card["name"] == name and again.config == chosen.config and again.parameters > 0
+    goal = np.array([1.0, 1.0])
+    actions = []
+    for _ in range(2):
+        again.reset(goal=goal, seed=3)
+        actions.append(again.act(data.observations[:2]))
+    assert actions[0].shape == (2, 2) and np.array_equal(*actions) and np.abs(actions[0]).max() <= 1
+
+
+def test_every_maze_has_every_recipe_under_a_name_of_its_own():
+    assert all(sorted(RECIPES[maze]) == NAMES for maze in RECIPES)
+    weights = [one.weights for maze in RECIPES.values() for one in maze.values()]
+    assert len(set(weights)) == len(weights)
+    assert all(recipe(maze, "default").weights == f"maze2d-{maze}" for maze in RECIPES)
+
+
+def test_the_ablation_changes_the_draw_and_the_matrix_alone():
+    model = {name: learner_of(recipe("medium", name)).to_header() for name in ("short", "full-sequence", "next-token")}
+    draws = {name: header.pop("draws") for name, header in model.items()}
+    assert model["short"] == model["full-sequence"] == model["next-token"]
+    assert draws["full-sequence"] == {"shared_to_goal": 1.0} and draws["next-token"] == {"next_token_to_goal": 1.0}
+    trained = {recipe("medium", name).train for name in draws}
+    assert len(trained) == 1
+    assert recipe("medium", "full-sequence").config.plan.uncertainty == 0.0
+    plan = recipe("medium", "next-token").config.plan
+    assert plan.uncertainty == plan.steps, "one token after another"
+
+
+def test_names_of_weights_and_bad_names():
+    assert weights_name("maze2d-large-iql", 0) == "maze2d-large-iql"
+    assert weights_name("maze2d-large", 2) == "maze2d-large-seed2"
+    with pytest.raises(UnknownNameError, match="did you mean short"):
+        recipe("large", "shrt")
+    with pytest.raises(ValueError, match="no recipe for the maze 'open'"):
+        recipe("open")
