@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from importlib import resources
 from pathlib import Path
 from typing import Any, Self
 
@@ -14,6 +13,7 @@ from torch import Tensor
 
 from dfplan.agents.agent_config import AgentConfig
 from dfplan.agents.following import Following, each_step, padded
+from dfplan.agents.loading import pretrained_path
 from dfplan.checkpoint import CheckpointError
 from dfplan.guidance import Guide
 from dfplan.planner import Plan, PlanConfig, goal_observation, make_plan, spread
@@ -59,12 +59,7 @@ class DiffusionForcingAgent:
 
         Raises ValueError for a name that is not among them.
         """
-        folder = resources.files("dfplan.agents") / "pretrained"
-        names = pretrained_names()
-        if name not in names:
-            raise ValueError(f"there are no pretrained weights {name!r}: expected one of {', '.join(names) or '(none)'}")
-        with resources.as_file(folder / f"{name}.safetensors") as path:
-            return cls.load(path)
+        return cls.load(pretrained_path(name, "trajectory_model"))
 
     def save(self, path: str | Path) -> None:
         """Write weights, config and card as one file that `load` reads."""
@@ -132,6 +127,9 @@ class DiffusionForcingAgent:
     def forget(self, rows: ArrayLike, goal: ArrayLike | None = None) -> None:
         """New episodes began in these rows of the batch: plan them anew at the next `act`, to new goals (len(rows), G)."""
         index = torch.as_tensor(rows, device=self._device).reshape(-1)
+        batch = None if self._following is None else len(self._following.clock)
+        if batch is not None and len(index) and not 0 <= int(index.min()) <= int(index.max()) < batch:
+            raise ValueError(f"rows of this batch lie in 0..{batch - 1}, got {index.tolist()}")
         if goal is not None:
             if self._goal is None or self._goal.ndim != 2:
                 raise ValueError("goals of single rows need a goal for each row: reset(goal) with (batch, G) first")
@@ -285,14 +283,6 @@ class DiffusionForcingAgent:
                 action = self.model.inverse(self.model.observation.normalize(batch), wish, gap)
                 action = self.model.action.denormalize(action)
             return action.clamp(self.model.action_low, self.model.action_high)
-
-
-def pretrained_names() -> list[str]:
-    """The names that `from_pretrained` takes."""
-    folder = resources.files("dfplan.agents") / "pretrained"
-    if not folder.is_dir():
-        return []
-    return sorted(entry.name.removesuffix(".safetensors") for entry in folder.iterdir() if entry.name.endswith(".safetensors"))
 
 
 def _finite(value: ArrayLike, what: str) -> Tensor:

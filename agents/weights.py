@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from dfplan.agents.diffusion_forcing import DiffusionForcingAgent, pretrained_names
+from dfplan.agents.loading import load, pretrained_names, pretrained_path
 
 FINGERPRINT = 12
 """Characters of a data fingerprint that are shown; 12 hex digits tell any data sets of ours apart."""
@@ -33,7 +33,7 @@ class Weights:
 
     name: str
     parameters: int
-    """Trained parameters of denoiser, inverse dynamics and critic together."""
+    """Trained parameters of the agent; of one training seed where the file holds several."""
     seed: int | None
     steps: int | None
     """Optimizer steps."""
@@ -46,7 +46,7 @@ class Weights:
     command: str | None
 
     @classmethod
-    def of(cls, agent: DiffusionForcingAgent, name: str) -> Weights:
+    def of(cls, agent: Any, name: str) -> Weights:
         """What an agent's card says; ``name`` stands where it names nothing."""
         card: Mapping[str, Any] = agent.card
         data = card.get("data", {})
@@ -64,12 +64,12 @@ class Weights:
 
 def shipped() -> list[Weights]:
     """The weights that come with the package, by name."""
-    return [Weights.of(DiffusionForcingAgent.from_pretrained(name), name) for name in pretrained_names()]
+    return [Weights.of(load(pretrained_path(name)), name) for name in pretrained_names()]
 
 
 def read(path: Path) -> Weights:
     """The figures of one file. Raises CheckpointError for a file that is missing or no weights file."""
-    return Weights.of(DiffusionForcingAgent.load(path), path.stem)
+    return Weights.of(load(path), path.stem)
 
 
 def to_table(rows: Sequence[Weights]) -> Table:

@@ -7,7 +7,8 @@ must give equal bytes. Nothing is ever pickled, so opening a checkpoint never ru
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -80,17 +81,28 @@ def load_checkpoint(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]
     Raises:
         CheckpointError: The file is missing, truncated, not safetensors, not of dfplan, or of a newer format.
     """
-    path = Path(path)
+    with _opened(Path(path)) as file:
+        header = _header(Path(path), file.metadata())
+        # A clone each: the tensors must not stay tied to the mapped file.
+        tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 (no mapping)
+    return tensors, header
+
+
+def load_header(path: str | Path) -> dict[str, Any]:
+    """The header alone, without reading the tensors. Raises CheckpointError as `load_checkpoint` does."""
+    with _opened(Path(path)) as file:
+        return _header(Path(path), file.metadata())
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
     if not path.is_file():
         raise CheckpointError(f"there is no checkpoint file {path}")
     try:
         with safe_open(str(path), framework="pt", device="cpu") as file:
-            header = _header(path, file.metadata())
-            # A clone each: the tensors must not stay tied to the mapped file.
-            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 (no mapping)
+            yield file
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path} is not a whole safetensors file ({error})") from error
-    return tensors, header
 
 
 def _header(path: Path, metadata: Mapping[str, str] | None) -> dict[str, Any]:

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 import dfplan.envs  # noqa: F401
-from dfplan.agents.diffusion_forcing import AgentConfig, DiffusionForcingAgent, pretrained_names
+from dfplan.agents.diffusion_forcing import AgentConfig, DiffusionForcingAgent
+from dfplan.agents.loading import pretrained_names
 from dfplan.models import TransformerConfig
 from dfplan.planner import choose, spread
 from dfplan.tokens import TokenLayout

@@ -1,0 +1,63 @@
+"""Any trained agent from its weights file: the header says which algorithm it is.
+
+    from dfplan.agents.loading import from_pretrained
+    agent = from_pretrained("maze2d-large-iql")
+"""
+
+from __future__ import annotations
+
+import importlib
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from dfplan.checkpoint import CheckpointError, load_header
+
+AGENTS = {
+    "trajectory_model": "dfplan.agents.diffusion_forcing:DiffusionForcingAgent",
+}
+"""The agent's class for each kind of weights file."""
+
+
+def load(path: str | Path, member: int = 0) -> Any:
+    """The agent of a weights file, acting as its header says; ``member`` picks one of the training seeds in the file.
+
+    Raises CheckpointError for a file that is missing, truncated, foreign, or of no known kind, and ValueError for a
+    member that the file does not hold.
+    """
+    kind = load_header(path).get("kind")
+    if kind not in AGENTS:
+        raise CheckpointError(f"{path} holds {kind!r}, not the weights of an agent: expected {', '.join(AGENTS)}")
+    module, _, name = AGENTS[kind].partition(":")
+    agent = getattr(importlib.import_module(module), name)
+    if member:
+        if not hasattr(agent, "members"):
+            raise ValueError(f"{path} holds one training seed: there is no member {member}")
+        return agent.load(path, member)
+    return agent.load(path)
+
+
+def from_pretrained(name: str, member: int = 0) -> Any:
+    """The agent of weights that come with the package, such as 'maze2d-large'. ValueError for a name that is not there."""
+    return load(pretrained_path(name), member)
+
+
+def pretrained_names(kind: str | None = None) -> list[str]:
+    """The weights that come with the package, of one kind or of all."""
+    folder = _folder()
+    if not folder.is_dir():
+        return []
+    files = sorted(folder.glob("*.safetensors"))
+    return [path.stem for path in files if kind is None or load_header(path).get("kind") == kind]
+
+
+def pretrained_path(name: str, kind: str | None = None) -> Path:
+    """The file of a name. ValueError, with the names that there are, if it is not among them."""
+    names = pretrained_names(kind)
+    if name not in names:
+        raise ValueError(f"there are no pretrained weights {name!r}: expected one of {', '.join(names) or '(none)'}")
+    return _folder() / f"{name}.safetensors"
+
+
+def _folder() -> Path:
+    return Path(str(resources.files("dfplan.agents").joinpath("pretrained")))

@@ -1,0 +1,50 @@
+import numpy as np
+import pytest
+
+from dfplan.agents.diffusion_forcing import DiffusionForcingAgent
+from dfplan.agents.loading import AGENTS, from_pretrained, load, pretrained_names, pretrained_path
+from dfplan.checkpoint import CheckpointError, load_header, save_checkpoint
+
+
+def test_every_shipped_file_becomes_the_agent_that_its_header_names():
+    names = pretrained_names()
+    assert {"maze2d-large", "maze2d-medium", "maze2d-umaze"} <= set(names)
+    for kind, where in AGENTS.items():
+        for name in pretrained_names(kind):
+            agent = from_pretrained(name)
+            assert type(agent).__name__ == where.partition(":")[2]
+            assert agent.card["name"] == name and agent.parameters > 0
+
+
+def test_a_shipped_agent_acts():
+    agent = from_pretrained("maze2d-umaze")
+    agent.reset(goal=(1.0, 1.0), seed=0)
+    assert agent.act(np.array([3.0, 1.0, 0.0, 0.0])).shape == (2,)
+
+
+def test_names_and_files_that_are_not_there_or_not_agents(tmp_path):
+    with pytest.raises(ValueError, match="no pretrained weights 'maze2d-huge': expected one of maze2d-large"):
+        from_pretrained("maze2d-huge")
+    with pytest.raises(ValueError, match="no pretrained weights"):
+        pretrained_path("maze2d-large", kind="another")
+    with pytest.raises(CheckpointError, match="there is no checkpoint file"):
+        load(tmp_path / "absent.safetensors")
+    foreign = tmp_path / "foreign.safetensors"
+    save_checkpoint(foreign, {}, {"kind": "training"})
+    with pytest.raises(CheckpointError, match="holds 'training', not the weights of an agent"):
+        load(foreign)
+    with pytest.raises(ValueError, match="holds one training seed: there is no member 2"):
+        from_pretrained("maze2d-umaze", member=2)
+
+
+def test_the_header_is_read_without_the_tensors():
+    header = load_header(pretrained_path("maze2d-large"))
+    assert header["kind"] == "trajectory_model" and header["card"]["name"] == "maze2d-large"
+
+
+def test_forgetting_a_row_that_is_not_in_the_batch_is_one_sentence():
+    agent = DiffusionForcingAgent.from_pretrained("maze2d-umaze")
+    agent.reset(goal=(1.0, 1.0), seed=0)
+    agent.act(np.zeros((2, 4)) + 1)
+    with pytest.raises(ValueError, match=r"rows of this batch lie in 0\.\.1, got \[2\]"):
+        agent.forget([2])
