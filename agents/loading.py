@@ -15,25 +15,39 @@ from dfplan.checkpoint import CheckpointError, load_header
 
 AGENTS = {
     "trajectory_model": "dfplan.agents.diffusion_forcing:DiffusionForcingAgent",
+    "diffusion_veteran": "dfplan.agents.diffusion_veteran:DiffusionVeteranAgent",
+    "dynamics": "dfplan.agents.mppi:LearnedMPPIAgent",
+    "stable_baselines3": "dfplan.agents.stable_baselines:StableBaselinesAgent",
 }
 """The agent's class for each kind of weights file."""
+STACKED: tuple[str, ...] = ()
+"""Kinds whose files hold several training seeds."""
+
+
+STABLE_BASELINES = "stable_baselines3"
+"""The kind of a file of stable-baselines3, a zip with a card beside it."""
+
+
+def kind_of(path: str | Path) -> str | None:
+    """What a weights file holds, a key of `AGENTS` if it is an agent's. CheckpointError for a file that is none."""
+    return STABLE_BASELINES if Path(path).suffix == ".zip" else load_header(path).get("kind")
 
 
 def load(path: str | Path, member: int = 0) -> Any:
     """The agent of a weights file, acting as its header says; ``member`` picks one of the training seeds in the file.
 
     Raises CheckpointError for a file that is missing, truncated, foreign, or of no known kind, and ValueError for a
-    member that the file does not hold.
+    member that the file does not hold. A zip of stable-baselines3 holds pickles: load none that you do not trust.
     """
-    kind = load_header(path).get("kind")
+    kind = kind_of(path)
     if kind not in AGENTS:
         raise CheckpointError(f"{path} holds {kind!r}, not the weights of an agent: expected {', '.join(AGENTS)}")
     module, _, name = AGENTS[kind].partition(":")
     agent = getattr(importlib.import_module(module), name)
-    if member:
-        if not hasattr(agent, "members"):
-            raise ValueError(f"{path} holds one training seed: there is no member {member}")
+    if kind in STACKED:
         return agent.load(path, member)
+    if member:
+        raise ValueError(f"{path} holds one training seed: there is no member {member}")
     return agent.load(path)
 
 
@@ -44,11 +58,7 @@ def from_pretrained(name: str, member: int = 0) -> Any:
 
 def pretrained_names(kind: str | None = None) -> list[str]:
     """The weights that come with the package, of one kind or of all."""
-    folder = _folder()
-    if not folder.is_dir():
-        return []
-    files = sorted(folder.glob("*.safetensors"))
-    return [path.stem for path in files if kind is None or load_header(path).get("kind") == kind]
+    return [path.stem for path in _pretrained() if kind is None or kind_of(path) == kind]
 
 
 def pretrained_path(name: str, kind: str | None = None) -> Path:
@@ -56,8 +66,9 @@ def pretrained_path(name: str, kind: str | None = None) -> Path:
     names = pretrained_names(kind)
     if name not in names:
         raise ValueError(f"there are no pretrained weights {name!r}: expected one of {', '.join(names) or '(none)'}")
-    return _folder() / f"{name}.safetensors"
+    return next(path for path in _pretrained() if path.stem == name)
 
 
-def _folder() -> Path:
-    return Path(str(resources.files("dfplan.agents").joinpath("pretrained")))
+def _pretrained() -> list[Path]:
+    folder = Path(str(resources.files("dfplan.agents").joinpath("pretrained")))
+    return sorted(path for path in folder.glob("*") if path.suffix in (".safetensors", ".zip"))

@@ -38,9 +38,9 @@ class Weights:
     steps: int | None
     """Optimizer steps."""
     data: str | None
-    """Name of the training data, such as 'dfplan/maze2d-large-v1'."""
+    """Name of the training data, such as 'dfplan/maze2d-large-v1', or of the environment that it learned in online."""
     fingerprint: str | None
-    """sha256 of the training data, in hex."""
+    """sha256 of the training data, in hex; an agent that learned online has none."""
     training_seconds: float | None
     """Wall time of training, without collecting the data."""
     command: str | None
@@ -55,7 +55,7 @@ class Weights:
             parameters=agent.parameters,
             seed=card.get("seed"),
             steps=card.get("steps"),
-            data=data.get("name"),
+            data=data.get("name") or card.get("recipe", {}).get("env_id"),
             fingerprint=data.get("fingerprint"),
             training_seconds=card.get("training_seconds"),
             command=card.get("command"),
@@ -80,7 +80,7 @@ def to_table(rows: Sequence[Weights]) -> Table:
         shown.add_column(heading, justify="right", no_wrap=True)
     for row in rows:
         first = escape(f"{row.name}\n  {row.command or '(command unknown)'}")
-        data = escape(f"{row.data or '?'}\n{(row.fingerprint or '?')[:FINGERPRINT]}")
+        data = escape(f"{row.data or '?'}\n{(row.fingerprint or '')[:FINGERPRINT]}")
         size = f"{row.parameters:,}\n{_duration(row.training_seconds)}"
         shown.add_row(first, size, f"{_count(row.steps)}\n{_count(row.seed)}", data)
     return shown

@@ -1,138 +1,122 @@
-"""Play, time and record several agents in worker processes, with a progress bar for each.
+"""Play what is wanted and not there yet, batch by batch, on an executor; then time decisions, one agent at a time.
 
-Batches of episodes are spread over processes with one thread each, which for small networks is faster than one process
-with several threads. Decisions are timed afterwards, one agent at a time, with nothing else running.
+Batches are spread over processes with one thread each, which for small networks is faster than one process with several
+threads. Each finished batch is on disk before the next is waited for.
 """
 
 from __future__ import annotations
 
-import multiprocessing
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from dataclasses import dataclass
+import dataclasses
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from dfplan.benchmarks import store, workers
+from dfplan.benchmarks.cells import Timing, write_timing
+from dfplan.benchmarks.processes import Done, Executor
+from dfplan.benchmarks.progress import Bars
+from dfplan.benchmarks.protocol import batches
+from dfplan.benchmarks.wanted import Wanted, WantedTiming
 
-from dfplan.benchmarks import workers
-from dfplan.benchmarks.protocol import BATCH, DecisionTime, Episodes, batches, join
-from dfplan.envs.tasks import Task
-
-
-@dataclass(frozen=True)
-class Played:
-    """All that was measured of one agent."""
-
-    agent: str
-    description: dict[str, Any]
-    """As `dfplan.benchmarks.registry.description` gives it."""
-    episodes: Episodes
-    decision: DecisionTime
+_LOOK = 0.1
+"""Seconds between looks at what the workers have done."""
 
 
-@dataclass(frozen=True)
-class Measured:
-    """All that a run measured."""
+@dataclasses.dataclass(frozen=True)
+class Batch:
+    """One batch of a cell: the name of a job."""
 
-    agents: list[Played]
-    denoising: workers.Denoising | None
-    """Of the first agent that plans."""
-    peak_mib: float
-    """Sum of the workers' peak memory."""
+    wanted: Wanted
+    index: int
 
-
-class Pool:
-    """Worker processes that remember their agents, and what memory they needed."""
-
-    def __init__(self, processes: int) -> None:
-        context = multiprocessing.get_context("spawn")  # a fork of a process with threads may hang
-        self._steps = context.SimpleQueue()
-        self._pool = ProcessPoolExecutor(
-            processes, mp_context=context, initializer=workers.start, initargs=(self._steps.put,)
-        )
-        self._peaks: dict[int, float] = {}
-
-    def __enter__(self) -> Pool:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._pool.shutdown(wait=True, cancel_futures=True)
+    def __str__(self) -> str:
+        return f"batch {self.index} of {self.wanted}"
 
     @property
-    def peak_mib(self) -> float:
-        return sum(self._peaks.values())
+    def seeds(self) -> Sequence[int]:
+        return batches(self.wanted.seeds)[self.index]
 
-    def submit(self, function: Callable[..., Any], *arguments: Any) -> Future[workers.Answer]:
-        return self._pool.submit(workers.call, function, *arguments)
-
-    def value(self, future: Future[workers.Answer]) -> Any:
-        answer = future.result()
-        self._peaks[answer.process] = max(answer.peak_mib, self._peaks.get(answer.process, 0.0))
-        return answer.value
-
-    def run(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        """One call, waited for."""
-        return self.value(self.submit(function, *arguments))
-
-    def steps(self) -> list[tuple[str, int]]:
-        """The environment steps made since the last look, by agent."""
-        seen = []
-        while not self._steps.empty():
-            seen.append(self._steps.get())
-        return seen
+    @property
+    def steps(self) -> int:
+        return len(self.seeds) * self.wanted.task.max_episode_steps
 
 
-def measure(
-    pool: Pool,
-    task: Task,
-    descriptions: Mapping[str, dict[str, Any]],
-    seeds: Sequence[int],
-    device: str,
-    decisions: int,
-    threads: int,
-) -> Measured:
-    """Play the seeds with every agent, then time single decisions; ``descriptions`` are the agents', by name."""
-    env_id, names = task.env_id, list(descriptions)
-    episodes = _play(pool, task, names, seeds, device)
-    times = {
-        name: pool.run(workers.time_agent, name, env_id, device, decisions, seeds[0], threads) for name in names
-    }
-    return Measured(
-        agents=[Played(name, descriptions[name], episodes[name], times[name]) for name in names],
-        denoising=_denoising(pool, env_id, device, episodes),
-        peak_mib=pool.peak_mib,
-    )
+def ended(executor: Executor, count: int, told: Callable[[Hashable, int], None] | None = None) -> Iterator[Done]:
+    """The next ``count`` jobs that end, as they end; ``told`` hears of environment steps."""
+    while count:
+        for done in executor.finished(_LOOK):
+            count -= 1
+            yield done
+        for job, steps in executor.steps():
+            if told is not None:
+                told(job, steps)
 
 
-def _play(pool: Pool, task: Task, names: Sequence[str], seeds: Sequence[int], device: str) -> dict[str, Episodes]:
-    """Every agent's episodes, in the order of the seeds."""
-    columns = (
-        TextColumn("{task.description:<26}"), BarColumn(), MofNCompleteColumn(), TextColumn("steps"),
-        TimeElapsedColumn(), TimeRemainingColumn(),
-    )  # fmt: skip
-    jobs: dict[Future[workers.Answer], tuple[str, int]] = {}
-    parts: dict[str, dict[int, Episodes]] = {name: {} for name in names}
-    with Progress(*columns) as progress:
-        bars = {name: progress.add_task(name, total=len(seeds) * task.max_episode_steps) for name in names}
-        for name in names:
-            for index, batch in enumerate(batches(seeds, BATCH)):
-                jobs[pool.submit(workers.play_batch, name, task.env_id, device, batch)] = name, index
-        waiting = set(jobs)
-        while waiting:
-            done, waiting = wait(waiting, timeout=0.1, return_when=FIRST_COMPLETED)
-            for future in done:
-                name, index = jobs[future]
-                parts[name][index] = pool.value(future)
-            for name, steps in pool.steps():
-                progress.advance(bars[name], steps)
-    return {name: join([parts[name][index] for index in sorted(parts[name])]) for name in names}
+def call(executor: Executor, job: str, function: Callable[..., Any], *arguments: Any) -> Any:
+    """One call, waited for."""
+    executor.submit(job, function, *arguments)
+    (done,) = ended(executor, 1)
+    return done.result()
 
 
-def _denoising(pool: Pool, env_id: str, device: str, episodes: dict[str, Episodes]) -> workers.Denoising | None:
-    """The denoising of the longest plan of the first agent that plans."""
-    for name, played in episodes.items():
-        lengths = [0 if plan is None else len(plan) for plan in played.plans]
-        if max(lengths) > 0:
-            longest = played.seeds[lengths.index(max(lengths))]
-            return pool.run(workers.record_denoising, name, env_id, device, longest)
-    return None
+def describe(executor: Executor, cells: Sequence[Wanted]) -> dict[Wanted, dict[str, Any]]:
+    """Build every agent once, so that whatever is wrong with one is said before any episode is played."""
+    for wanted in cells:
+        executor.submit(wanted, workers.describe, wanted.player)
+    return {done.job: done.result() for done in ended(executor, len(cells))}  # type: ignore[misc]
+
+
+def play(executor: Executor, cells: Sequence[Wanted], folder: Path, origin: Mapping[str, Any]) -> None:
+    """Play the cells into the tree in ``folder``, going on from the batches that are kept there.
+
+    origin: command, commit, versions and hardware, for the files. Raises what an agent's failure raises.
+    """
+    descriptions = describe(executor, cells)
+    left = {wanted: _left(folder, wanted) for wanted in cells}
+    totals: dict[tuple[str, str], int] = {}
+    for wanted, todo in left.items():
+        totals[wanted.group] = totals.get(wanted.group, 0) + sum(batch.steps for batch in todo)
+        for batch in todo:
+            executor.submit(batch, workers.play_batch, wanted.player, batch.seeds)
+        if not todo:
+            store.finish(folder, wanted, descriptions[wanted], origin)
+    with Bars(totals) as bars:
+
+        def told(job: Any, steps: int) -> None:
+            bars.advance(job, job.wanted.group, steps)
+
+        for done in ended(executor, sum(map(len, left.values())), told):
+            played: Any = done.job
+            wanted = played.wanted
+            store.keep(folder, wanted, played.index, done.result())
+            bars.finish(played, wanted.group, played.steps)
+            left[wanted].remove(played)
+            if not left[wanted]:
+                store.finish(folder, wanted, descriptions[wanted], origin)
+
+
+def _left(folder: Path, wanted: Wanted) -> list[Batch]:
+    """The batches that are still to be played."""
+    there = store.kept(folder, wanted)
+    return [Batch(wanted, index) for index in range(len(batches(wanted.seeds))) if index not in there]
+
+
+def time_decisions(
+    executor: Executor, timings: Sequence[WantedTiming], folder: Path, hardware: dict[str, Any], commit: str | None
+) -> None:
+    """Measure the timings one after another, nothing else running, and write them."""
+    for wanted in timings:
+        measured = call(executor, f"timing of {wanted.name}", workers.time_agent, wanted.player, wanted.decisions)
+        timing = Timing(
+            env_id=wanted.task.env_id,
+            agent=wanted.name,
+            training_seed=wanted.player.training_seed,
+            **dataclasses.asdict(measured),
+            device=wanted.player.device,
+            key=wanted.key.to_dict(),
+            hardware=hardware,
+            commit=commit,
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+        )
+        write_timing(folder, timing)

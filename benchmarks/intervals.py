@@ -1,42 +1,167 @@
-"""Means with their uncertainty. (Not called `statistics`: beside a script, that would hide Python's own module.)"""
+"""Means of a benchmark's episodes with their uncertainty, and two agents compared on the same starts.
+
+An agent's scores are *strata*: one array of episodes for each training seed. Three questions are kept apart:
+
+- `mean`, `interquartile_mean`: what would other episodes of *these* weights score? Stratified bootstrap, strata =
+  training seeds (Agarwal et al. 2021, Deep Reinforcement Learning at the Edge of the Statistical Precipice, Section 4).
+- `over_seeds_and_starts`: what would *other* weights of the same recipe score, on other starts?
+- `compare`: is one agent better than another on the same starts? Differences of pairs.
+
+(Not called `statistics`: beside a script, that would hide Python's own module.)
+"""
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy import stats
 
+RESAMPLES = 10_000
+LEVEL = 0.95
+SEEDS_FOR_SPREAD = 3
+"""From this many training seeds on, they are resampled too; fewer say too little of other seeds."""
+_BATCH = 500
+
+Statistic = Callable[..., np.ndarray]
+
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean and its 95% confidence interval; ``low`` and ``high`` are None for a single value."""
+    """A value and its 95% interval; ``low`` and ``high`` are None where the sample cannot tell."""
 
-    mean: float
-    low: float | None
-    high: float | None
-    interquartile_mean: float
-    """Mean of the middle half (Agarwal et al. 2021, Section 4.3): not moved by a few extreme episodes."""
-    count: int
+    value: float
+    low: float | None = None
+    high: float | None = None
 
 
-def estimate(values: ArrayLike, resamples: int = 10_000) -> Estimate:
-    """The mean of independent values (N,) with a bias-corrected bootstrap interval; same values, same interval.
+@dataclass(frozen=True)
+class Comparison:
+    """Mean of the per-start differences, first minus second, its 95% interval, and Wilcoxon's signed-rank p."""
 
-    Not to be confused with the standard deviation over training seeds that papers print: the spread here is that of
-    episodes of one set of weights. Raises ValueError if there is no value, or one is not finite.
+    difference: Estimate
+    p: float
+    """Two-sided, of 'the differences lie symmetrically about 0'; 1 where all of them are 0."""
+    starts: int
+
+
+def mean(strata: Sequence[ArrayLike], resamples: int = RESAMPLES) -> Estimate:
+    """Mean of all episodes, with the stratified bootstrap's interval.
+
+    ``strata``: one array (E_s,) of independent episodes for each training seed. Episodes are drawn with replacement
+    within each seed and seeds are kept: the interval says how far other episodes of the same weights would move the
+    mean, and nothing about other weights. It takes all episodes as independent; where seeds play the same starts and
+    these decide much, it is narrower than `over_seeds_and_starts`. Same values, same interval. Raises ValueError if
+    there is no value, or one is not finite.
     """
-    array = np.asarray(values, dtype=np.float64)
-    if array.ndim != 1 or array.size == 0:
-        raise ValueError(f"a mean needs at least one value in one dimension, got shape {array.shape}")
-    if not np.isfinite(array).all():
-        raise ValueError("a mean needs finite values, got NaN or infinity")
-    mean, middle = float(array.mean()), float(stats.trim_mean(array, 0.25))
-    if array.size == 1:
-        return Estimate(mean, None, None, middle, 1)
-    if np.ptp(array) == 0:  # the bootstrap's correction divides by the spread
-        return Estimate(mean, mean, mean, middle, int(array.size))
+    return _stratified(_checked(strata), np.mean, resamples)
+
+
+def interquartile_mean(strata: Sequence[ArrayLike], resamples: int = RESAMPLES) -> Estimate:
+    """Mean of the middle half of all episodes together (Agarwal et al. 2021, Section 4.3), and its interval as in `mean`.
+
+    A few extreme episodes do not move it; it hides a failure in less than a quarter of the episodes. Not to be confused
+    with a mean of the seeds' own interquartile means.
+    """
+    return _stratified(_checked(strata), _middle, resamples)
+
+
+def seed_means(strata: Sequence[ArrayLike]) -> tuple[float, ...]:
+    """The mean of each training seed; their spread is what papers print after a plus-minus sign."""
+    return tuple(float(stratum.mean()) for stratum in _checked(strata))
+
+
+def over_seeds_and_starts(scores: ArrayLike, resamples: int = RESAMPLES) -> Estimate:
+    """Mean of scores (S, E), S training seeds on the same E starts, with an interval that takes both as random.
+
+    Seeds and starts are drawn with replacement, each on its own, and their crossing is averaged (the pigeonhole
+    bootstrap of Owen 2007): how would other weights of the same recipe score, on other starts? From few seeds the
+    answer is rough and too narrow, so read `seed_means` beside it; for fewer than three there is no interval. Raises
+    ValueError unless the scores are a finite matrix.
+    """
+    array = np.asarray(scores, dtype=np.float64)
+    if array.ndim != 2:
+        raise ValueError(f"expected scores (training seeds, starts), got shape {array.shape}")
+    _checked(list(array))
+    value, (seeds, starts) = float(array.mean()), array.shape
+    if seeds < SEEDS_FOR_SPREAD or starts == 1:
+        return Estimate(value)
     rng = np.random.default_rng(0)
-    interval = stats.bootstrap((array,), np.mean, n_resamples=resamples, batch=1_000, rng=rng).confidence_interval
-    return Estimate(mean, float(interval.low), float(interval.high), middle, int(array.size))
+    seed_weights = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=resamples) / seeds
+    start_weights = rng.multinomial(starts, np.full(starts, 1 / starts), size=resamples) / starts
+    return Estimate(value, *_percentiles(((seed_weights @ array) * start_weights).sum(axis=1)))
+
+
+def compare(
+    first: ArrayLike,
+    second: ArrayLike,
+    first_starts: Sequence[int],
+    second_starts: Sequence[int],
+    resamples: int = RESAMPLES,
+) -> Comparison:
+    """Two agents' scores (S, E) and (S', E) on the same E starts, given by their reset seeds.
+
+    Each start's score is averaged over an agent's training seeds; the E differences are then one sample: its mean, the
+    bootstrap's interval, and Wilcoxon's p. Narrower than two separate intervals, because a far start is far for both.
+    Raises ValueError if the starts differ, or the shapes do not fit them.
+    """
+    if list(first_starts) != list(second_starts):
+        raise ValueError("only agents that played the same reset seeds in the same order can be compared")
+    per_start = []
+    for scores in (first, second):
+        array = np.atleast_2d(np.asarray(scores, dtype=np.float64))
+        if array.ndim != 2 or array.shape[1] != len(first_starts):
+            raise ValueError(f"expected scores (training seeds, {len(first_starts)} starts), got shape {array.shape}")
+        per_start.append(array.mean(axis=0))
+    differences = per_start[0] - per_start[1]
+    p = float(stats.wilcoxon(differences).pvalue) if differences.any() else 1.0
+    return Comparison(mean([differences], resamples), p, len(differences))
+
+
+def _checked(strata: Sequence[ArrayLike]) -> list[np.ndarray]:
+    arrays = [np.asarray(stratum, dtype=np.float64) for stratum in strata]
+    if not arrays or any(array.ndim != 1 or array.size == 0 for array in arrays):
+        raise ValueError(f"a mean needs one or more values of each seed, got shapes {[a.shape for a in arrays]}")
+    if not all(np.isfinite(array).all() for array in arrays):
+        raise ValueError("a mean needs finite values, got NaN or infinity")
+    return arrays
+
+
+def _middle(values: np.ndarray, axis: int = -1) -> np.ndarray:
+    return stats.trim_mean(values, 0.25, axis=axis)
+
+
+def _stratified(strata: list[np.ndarray], statistic: Statistic, resamples: int) -> Estimate:
+    """The bias-corrected and accelerated (BCa) interval where it exists, else percentiles of the same resamples.
+
+    BCa is undefined where leaving an episode out never changes the statistic, such as the interquartile mean of an
+    agent that fails in most episodes.
+    """
+
+    def pooled(*samples: np.ndarray, axis: int = -1) -> np.ndarray:
+        return statistic(np.concatenate(samples, axis=axis), axis=axis)
+
+    value = float(pooled(*strata))
+    if any(stratum.size == 1 for stratum in strata):
+        return Estimate(value)
+    if all(np.ptp(stratum) == 0 for stratum in strata):
+        return Estimate(value, value, value)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", stats.DegenerateDataWarning)
+        warnings.simplefilter("ignore", RuntimeWarning)  # 0 / 0 in the acceleration
+        found = stats.bootstrap(
+            strata, pooled, n_resamples=resamples, batch=_BATCH, confidence_level=LEVEL, method="BCa",
+            rng=np.random.default_rng(0),
+        )  # fmt: skip
+    low, high = float(found.confidence_interval.low), float(found.confidence_interval.high)
+    if not np.isfinite([low, high]).all():
+        low, high = _percentiles(found.bootstrap_distribution)
+    return Estimate(value, low, high)
+
+
+def _percentiles(resampled: np.ndarray) -> tuple[float, float]:
+    low, high = np.quantile(resampled, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return float(low), float(high)

@@ -20,9 +20,9 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from dfplan.benchmarks import registry, results, workers
+from dfplan.benchmarks import provenance, registry, workers
 from dfplan.benchmarks.protocol import TUNING_SEEDS
-from dfplan.envs.tasks import find
+from dfplan.envs.tasks import find, task
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,8 @@ class Settings:
 
 def time_plans(name: str, env_id: str, device: str, plans: int, threads: int) -> np.ndarray:
     """Milliseconds (plans,) of single plans, after one to warm up. ValueError for an agent that does not plan."""
-    agent = workers.build(name, env_id, device)
+    (seed, *_) = registry.row(name).training_seeds(task(env_id))
+    agent = workers.build(workers.Player(name, env_id, seed, device))
     if not hasattr(agent, "plan"):
         raise ValueError(f"the agent {name!r} does not plan")
     workers.use_threads(threads)
@@ -58,7 +59,7 @@ def time_plans(name: str, env_id: str, device: str, plans: int, threads: int) ->
 
 def main() -> int:
     settings = tyro.cli(Settings, description=__doc__)
-    machine = results.hardware()
+    machine = provenance.hardware()
     table = Table(title=f"one plan, batch 1, {settings.env}, {settings.device}, {machine['cpu']}")
     for column in ("agent", "threads", "median ms", "p95 ms", "longest ms"):
         table.add_column(column, justify="left" if column == "agent" else "right")

@@ -7,7 +7,8 @@ score is `dfplan.envs.reference.normalized_score` of that.
 
 Episodes are played in lockstep, a batch at a time, because planning for many starts at once is cheaper. A batch is
 always the same seeds in the same order, and a sampling agent is seeded by the batch's first one: the result depends on
-the protocol's numbers only, not on processes. How long a decision takes is measured apart, one episode at a time.
+the protocol's numbers only, not on processes. How long a decision takes is measured apart (`timing`). The whole
+protocol in words: docs/protocol.md.
 """
 
 from __future__ import annotations
@@ -15,20 +16,27 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import gymnasium
 import numpy as np
 
 import dfplan.envs  # noqa: F401 (registers the environments)
 
+if TYPE_CHECKING:
+    from dfplan.benchmarks.cells import Cell
+
 EVALUATION_SEEDS = range(100_000, 1_000_000)
 """Seeds of reported episodes, in blocks of `BLOCK`."""
 TUNING_SEEDS = range(1_000, 2_000)
 """Seeds for choosing recipes and settings; disjoint from the evaluation's."""
+if EVALUATION_SEEDS.start < TUNING_SEEDS.stop and TUNING_SEEDS.start < EVALUATION_SEEDS.stop:
+    raise ValueError("evaluation seeds and tuning seeds overlap: what was tuned on an episode must not be scored on it")
 BLOCK = 10_000
 BATCH = 5
 """Episodes in lockstep: few, because guided planning of many starts at once takes memory."""
+EPISODES, TRAINING_SEEDS = 100, (0, 1, 2)
+"""What a recorded group of cells, one agent on one environment, consists of."""
 
 
 class Agent(Protocol):
@@ -50,6 +58,8 @@ class Episodes:
     """Whether the goal's radius was ever entered."""
     first_reach: tuple[int | None, ...]
     """Steps until it was first entered (0: the start lay inside), None if never."""
+    reward_curve: np.ndarray
+    """Mean reward over the episodes at each step (steps,): one for the whole batch."""
     paths: tuple[np.ndarray, ...]
     """Positions (steps + 1, 2) from the reset on."""
     plans: tuple[np.ndarray | None, ...]
@@ -76,6 +86,26 @@ def batches(seeds: Sequence[int], size: int = BATCH) -> list[Sequence[int]]:
     return [seeds[start : start + size] for start in range(0, len(seeds), size)]
 
 
+def lacks(cells: Sequence[Cell]) -> list[str]:
+    """What the cells of one agent on one environment lack to be a recorded group, in words; empty if nothing.
+
+    Recorded are `EPISODES` episodes on the first evaluation seeds, of each of the `TRAINING_SEEDS`, or once for an agent
+    that is not trained.
+    """
+    missing = []
+    trained = {cell.training_seed for cell in cells} - {None}
+    if trained or not cells:
+        found = len(trained & set(TRAINING_SEEDS))
+        if found < len(TRAINING_SEEDS):
+            missing.append(f"{found} of {len(TRAINING_SEEDS)} training seeds")
+    fewest = min((len(cell.seeds) for cell in cells), default=0)
+    if fewest < EPISODES:
+        missing.append(f"{fewest} of {EPISODES} episodes")
+    if any(list(cell.seeds) != list(EVALUATION_SEEDS[: len(cell.seeds)]) for cell in cells):
+        missing.append("other episodes than the first evaluation seeds")
+    return missing
+
+
 def evaluate(
     agent: Agent,
     env_id: str,
@@ -89,41 +119,52 @@ def evaluate(
 
 
 def play(agent: Agent, env_id: str, seeds: Sequence[int], progress: Callable[[int], None] | None = None) -> Episodes:
-    """Play one batch in lockstep until every episode has ended."""
+    """Play one batch in lockstep for the environment's whole episode.
+
+    Raises ValueError for actions of the wrong shape or not finite, for an episode of another length than the
+    environment's own, and for seeds of which some are the evaluation's and some are not.
+    """
+    if len({seed in EVALUATION_SEEDS for seed in seeds}) != 1:
+        raise ValueError("a batch is one or more evaluation seeds, or one or more others: the two are never mixed")
     began = time.perf_counter()
     envs = [gymnasium.make(env_id, disable_env_checker=True) for _ in seeds]
     starts = [env.reset(seed=int(seed)) for env, seed in zip(envs, seeds, strict=True)]
     observations = np.stack([observation for observation, _ in starts])
     goals = np.stack([info["goal"] for _, info in starts])
-    returns = np.zeros(len(envs))
     reached: list[int | None] = [0 if info["success"] else None for _, info in starts]
     paths = [[observation[:2].copy()] for observation in observations]
+    returns = np.zeros(len(envs))
+    rewards: list[np.ndarray] = []
     plans: list[np.ndarray | None] = [None] * len(envs)
-    running = list(range(len(envs)))
+    expected = (len(envs), *envs[0].action_space.shape)  # type: ignore[misc]
     agent.reset(goal=goals, seed=int(seeds[0]))
-    step = 0
-    while running:
+    ended = [False] * len(envs)
+    while not any(ended):
         actions = agent.act(observations)
-        step += 1
-        if step == 1:
+        _check(actions, expected)
+        if not rewards:
             plans = [planned_path(agent, row) for row in range(len(envs))]
-        for i in tuple(running):
-            observations[i], reward, terminated, truncated, info = envs[i].step(actions[i])
-            returns[i] += float(reward)
+        rewards.append(np.zeros(len(envs)))
+        for i, env in enumerate(envs):
+            observations[i], rewards[-1][i], terminated, truncated, info = env.step(actions[i])
             paths[i].append(observations[i, :2].copy())
+            ended[i] = terminated or truncated
             if reached[i] is None and info["success"]:
-                reached[i] = step
-            if terminated or truncated:
-                running.remove(i)
+                reached[i] = len(rewards)
+        returns += rewards[-1]
         if progress is not None:
             progress(len(envs))
+    length = envs[0].spec.max_episode_steps  # type: ignore[union-attr]
     for env in envs:
         env.close()
+    if not all(ended) or len(rewards) != length:
+        raise ValueError(f"an episode of {env_id} ended after {len(rewards)} steps; the protocol plays whole ones, {length}")
     return Episodes(
         seeds=tuple(int(seed) for seed in seeds),
         returns=tuple(returns.tolist()),
         success=tuple(first is not None for first in reached),
         first_reach=tuple(reached),
+        reward_curve=np.array(rewards).mean(axis=1),
         paths=tuple(np.array(path, dtype=np.float32) for path in paths),
         plans=tuple(plans),
         goals=tuple(goals),
@@ -131,15 +172,28 @@ def play(agent: Agent, env_id: str, seeds: Sequence[int], progress: Callable[[in
     )
 
 
+def _check(actions: Any, expected: tuple[int, ...]) -> None:
+    if np.shape(actions) != expected:
+        raise ValueError(f"actions for a batch of {expected[0]} must have the shape {expected}, got {np.shape(actions)}")
+    if not np.isfinite(actions).all():
+        raise ValueError("actions must be finite, got NaN or infinity")
+
+
 def join(parts: Sequence[Episodes]) -> Episodes:
-    """Batches one after another as one; their seconds add up."""
+    """Batches one after another as one: seconds add up, reward curves are averaged over episodes."""
     if not parts:
         raise ValueError("there is no batch of episodes to join")
-    fields: dict[str, list[Any]] = {name: [] for name in Episodes.__dataclass_fields__ if name != "seconds"}
+    names = ("seeds", "returns", "success", "first_reach", "paths", "plans", "goals")
+    fields: dict[str, list[Any]] = {name: [] for name in names}
     for part in parts:
         for name, values in fields.items():
             values.extend(getattr(part, name))
-    return Episodes(**{name: tuple(v) for name, v in fields.items()}, seconds=sum(part.seconds for part in parts))
+    curves, counts = np.stack([part.reward_curve for part in parts]), [len(part.seeds) for part in parts]
+    return Episodes(
+        **{name: tuple(values) for name, values in fields.items()},
+        reward_curve=np.average(curves, axis=0, weights=counts),
+        seconds=sum(part.seconds for part in parts),
+    )
 
 
 def planned_path(agent: Any, row: int) -> np.ndarray | None:
@@ -155,50 +209,3 @@ def positions(tokens: Any) -> np.ndarray:
     array = tokens.detach().float().cpu().numpy() if hasattr(tokens, "detach") else np.asarray(tokens)
     # Token 0 is the start alone, whatever a token bundles.
     return np.concatenate([array[0, -1:, :2], array[1:, :, :2].reshape(-1, 2)]).astype(np.float32)
-
-
-@dataclass(frozen=True)
-class DecisionTime:
-    """Milliseconds of `act` for a single observation, replanning included."""
-
-    median: float
-    p95: float
-    mean: float
-    plan: float | None
-    """Median of the decisions that made a plan, None for an agent that does not plan."""
-    decisions: int
-    plans: int
-    threads: int
-
-
-def time_decisions(agent: Agent, env_id: str, decisions: int, seed: int, threads: int) -> DecisionTime:
-    """Time an agent alone in one environment, after one decision to warm up. ``threads`` is stated, not set."""
-    env = gymnasium.make(env_id, disable_env_checker=True)
-    observation, info = env.reset(seed=seed)
-    agent.reset(goal=info["goal"], seed=seed)
-    agent.act(observation)
-    agent.reset(goal=info["goal"], seed=seed)
-    seconds, planned, previous = [], [], None
-    for _ in range(decisions):
-        began = time.perf_counter()
-        action = agent.act(observation)
-        seconds.append(time.perf_counter() - began)
-        plan = getattr(agent, "last_plan", None)
-        if plan is not None and plan is not previous:
-            planned.append(seconds[-1])
-            previous = plan
-        observation, _, terminated, truncated, info = env.step(action)
-        if terminated or truncated:
-            observation, info = env.reset(seed=seed)
-            agent.reset(goal=info["goal"], seed=seed)
-    env.close()
-    times = 1e3 * np.array(seconds)
-    return DecisionTime(
-        median=float(np.median(times)),
-        p95=float(np.quantile(times, 0.95)),
-        mean=float(times.mean()),
-        plan=1e3 * float(np.median(planned)) if planned else None,
-        decisions=decisions,
-        plans=len(planned),
-        threads=threads,
-    )

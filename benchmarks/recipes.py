@@ -10,60 +10,21 @@ How each of them plans and acts is written into the header of its weights.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterable
+from dataclasses import replace
 from functools import partial
-from pathlib import Path
-from typing import Any, Protocol
-
-import torch
-from torch import Tensor
+from typing import Any
 
 from dfplan.agents.agent_config import AgentConfig
 from dfplan.agents.diffusion_forcing import DiffusionForcingAgent
-from dfplan.datasets import Trajectories
+from dfplan.benchmarks import baseline_recipes, online
+from dfplan.benchmarks.recipe import Recipe
 from dfplan.envs.tasks import unknown
 from dfplan.models import TransformerConfig
 from dfplan.planner import PlanConfig
 from dfplan.tokens import TokenLayout
 from dfplan.train_config import TrainConfig
-from dfplan.training import BatchSource
-from dfplan.trajectory_model import TrajectoryModelConfig
-
-
-class Learner(Protocol):
-    """What is trained: a `torch.nn.Module` with these methods."""
-
-    def fit_statistics(self, data: Trajectories) -> None:
-        """Take normalisers and limits from the data, before training."""
-
-    def batches(self, data: Trajectories) -> BatchSource:
-        """Where batches come from, as `dfplan.training.train` asks for them."""
-
-    def __call__(self, batch: Any, generator: torch.Generator) -> dict[str, Tensor]: ...
-
-    def to_header(self) -> dict[str, Any]:
-        """Plain JSON: everything in its configuration that decides about the weights."""
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """What to train for one maze under one name."""
-
-    weights: str
-    """Name of the trained weights, such as 'maze2d-large' or 'maze2d-large-iql'."""
-    agent: type[Any]
-    """The agent's class: ``agent(learner, config, card)``, with `save` and `load`."""
-    config: Any
-    """The agent's configuration."""
-    learner: Callable[..., Any]
-    """Makes the untrained `Learner`; of stacked training seeds, from ``seeds=(0, 1, 2)``."""
-    train: TrainConfig
-    stacked: int = 1
-    """Training seeds that are trained together in one run and kept in one file: ``agent.load(path, member)``."""
-    curve: int = 0
-    """Times that the score on tuning seeds is measured while training, evenly spread: the card's learning curve."""
-
+from dfplan.trajectory_model import TrajectoryModel, TrajectoryModelConfig
 
 DEFAULT = AgentConfig()
 UMAZE = AgentConfig(speed=1.6)  # its ways are short and straight
@@ -93,8 +54,6 @@ def _bundled(tokens: int) -> TrajectoryModelConfig:
 
 
 def _forcing(weights: str, model: TrajectoryModelConfig, steps: int, config: AgentConfig) -> Recipe:
-    from dfplan.trajectory_model import TrajectoryModel
-
     return Recipe(weights, DiffusionForcingAgent, config, partial(TrajectoryModel, model), TrainConfig(steps=steps))
 
 
@@ -126,7 +85,9 @@ def _of_maze(maze: str) -> dict[str, Recipe]:
     }
 
 
-RECIPES: dict[str, dict[str, Recipe]] = {maze: _of_maze(maze) for maze in ("umaze", "medium", "large")}
+RECIPES: dict[str, dict[str, Recipe]] = {
+    maze: _of_maze(maze) | baseline_recipes.of_maze(maze) for maze in ("umaze", "medium", "large")
+}
 
 
 def recipe(maze: str, name: str = "default") -> Recipe:
@@ -134,13 +95,8 @@ def recipe(maze: str, name: str = "default") -> Recipe:
     if maze not in RECIPES:
         raise ValueError(f"there is no recipe for the maze {maze!r}: expected {_listed(RECIPES)}")
     if name not in RECIPES[maze]:
-        raise unknown("recipe", name, RECIPES[maze])
+        raise unknown("recipe", name, {*RECIPES[maze], *(other for _, other in online.RECIPES)})
     return RECIPES[maze][name]
-
-
-def weights_name(weights: str, seed: int) -> str:
-    """The name of the weights of a training seed: the plain one for seed 0."""
-    return weights if seed == 0 else f"{weights}-seed{seed}"
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -1,135 +1,258 @@
-"""The rows of the table: one registry from a row's name to the agent that plays it.
+"""The rows of the table, as data: from a row's name to the agent that plays it.
 
-A new baseline joins by one entry in `ROWS`. A user's own agent needs none: ``package.module:factory`` names a callable
-that takes the `dfplan.envs.tasks.Task` and returns an agent. torch is imported by the rows that need it only.
+A trained baseline joins by one entry in `ROWS`: its class, and the recipe whose weights it loads. A user's own agent
+needs none: ``package.module:Class`` names a class or a factory, ``sb3:PATH`` a file of stable-baselines3. Agents are
+imported when they are built, so that torch is loaded by the processes that need it only.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import importlib
-from collections.abc import Callable
-from dataclasses import dataclass
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Literal
 
-import numpy as np
-
-from dfplan.benchmarks.protocol import Agent
-from dfplan.envs.expert import WaypointExpert
+from dfplan.benchmarks import fingerprint
+from dfplan.benchmarks.importing import imported, made, search_here
+from dfplan.benchmarks.protocol import TRAINING_SEEDS
 from dfplan.envs.tasks import Task, unknown
 
-if TYPE_CHECKING:
-    from dfplan.benchmarks.recipes import RecipeName
+SUFFIXES = (".safetensors", ".zip")
+"""Of weights files; the second is stable-baselines3's."""
+PLAYED = ("dfplan.benchmarks.protocol", "dfplan.envs.maze2d")
+"""Modules that decide about every row: the protocol and the environment."""
+MODEL_BASED = "dfplan.benchmarks.model_based"
 
 
 class MissingWeightsError(ValueError):
     """A row's weights are not there; the message names the command that trains them."""
 
-    def __init__(self, weights: str, maze: str, recipe: str) -> None:
-        super().__init__(weights, maze, recipe)  # all of them, so that it passes between processes
-        self.weights, self.maze, self.recipe = weights, maze, recipe
+    def __init__(self, weights: str, maze: str, recipe: str, seed: int = 0) -> None:
+        super().__init__(weights, maze, recipe, seed)  # all of them, so that it passes between processes
+        self.weights, self.maze, self.recipe, self.seed = weights, maze, recipe, seed
 
     @property
     def command(self) -> list[str]:
         """Arguments of ``python benchmarks/train.py`` that train the weights."""
-        return ["--env", f"maze2d-{self.maze}", *(["--recipe", self.recipe] if self.recipe != "default" else [])]
+        recipe = ["--recipe", self.recipe] if self.recipe != "default" else []
+        return ["--env", f"maze2d-{self.maze}", *recipe, *(["--seed", str(self.seed)] if self.seed else [])]
 
     def __str__(self) -> str:
         train = " ".join(["python benchmarks/train.py", *self.command])
         return f"there are no weights {self.weights!r}: train them with `{train}`, or pass --train"
 
 
-class RandomAgent:
-    """Uniform actions in [-1, 1]: what a score of about 0 means."""
-
-    def __init__(self, action_dim: int = 2) -> None:
-        self._action_dim = action_dim
-        self.reset()
-
-    def reset(self, goal: np.ndarray | None = None, seed: int | None = None) -> None:
-        self._rng = np.random.default_rng(seed)
-
-    def act(self, observation: np.ndarray) -> np.ndarray:
-        """Actions (act_dim,) for one observation (obs_dim,), (B, act_dim) for a batch."""
-        shape = (*np.shape(observation)[:-1], self._action_dim)
-        return self._rng.uniform(-1.0, 1.0, size=shape).astype(np.float32)
-
-
 @dataclass(frozen=True)
 class Row:
     """How one row of the table is made."""
 
-    build: Callable[[Task, str], Agent]
-    """From a task and a torch device to an agent."""
+    agent: str
+    """'module:attribute' of a trained agent's class, which has `load`, or of what makes an agent that is not trained."""
     about: str
     """One sentence under the table."""
+    recipe: str | None = None
+    """Name in `dfplan.benchmarks.recipes` of what it was trained by, None for an agent that is not trained."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Changes to what the weights' header says: arguments of the agent's `with_options`."""
+    stacked: int = 1
+    """Training seeds that one weights file holds, for ``load(path, member)``."""
+    tasks: Literal["any", "single goal"] = "any"
+    """'single goal': it is not told the goal, which is in what it has learned."""
     execution: str = ""
     """What turns its plans or states into actions, where the agent does not say so itself."""
+    modules: tuple[str, ...] = ()
+    """Modules that decide about its actions, beyond its agent's own and what that imports."""
+    prepare: str | None = None
+    """'module:function' that gives a loaded agent what of a task it needs beyond its weights: ``(agent, task) -> agent``."""
+    path: Path | None = None
+    """A weights file that was named, instead of the training seeds of a recipe."""
+
+    def weights_name(self, task: Task) -> str:
+        """'maze2d-large', 'maze2d-large-iql': one name for each maze and recipe."""
+        return f"maze2d-{task.maze}" + ("" if self.recipe == "default" else f"-{self.recipe}")
+
+    def weights_file(self, task: Task, seed: int | None) -> Path | None:
+        """Where the weights of a training seed are, None where there are none."""
+        if self.recipe is None or seed is None:
+            return self.path
+        if self.stacked > 1:
+            return weights_file(self.weights_name(task)) if seed < self.stacked else None
+        return weights_file(self.weights_name(task), seed)
+
+    def training_seeds(self, task: Task, wanted: Sequence[int] | None = None) -> tuple[int | None, ...]:
+        """The wanted training seeds, or all of `TRAINING_SEEDS` that have weights; (None,) if it is not trained.
+
+        Raises MissingWeightsError if there are no weights, or none of a wanted seed, and ValueError for a maze that has
+        no recipes.
+        """
+        if self.recipe is None:
+            return (None,)
+        here = [seed for seed in TRAINING_SEEDS if self.weights_file(task, seed) is not None]
+        for seed in wanted if wanted is not None else [] if here else TRAINING_SEEDS[:1]:
+            if self.weights_file(task, seed) is None:
+                raise self.missing(task, seed)
+        return tuple(here if wanted is None else wanted)
+
+    def missing(self, task: Task, seed: int) -> ValueError:
+        mazes = ("umaze", "medium", "large")
+        if task.maze not in mazes:
+            return ValueError(f"there is no recipe for the maze {task.maze!r}: expected one of {', '.join(mazes)}")
+        if self.stacked > 1:
+            seed = 0
+        return MissingWeightsError(weights_name(self.weights_name(task), seed), task.maze, str(self.recipe), seed)
+
+    def refusal(self, task: Task) -> str | None:
+        """Why it cannot play a task, None if it can."""
+        if self.tasks == "single goal" and task.random_goal:
+            return f"it is not told the goal, and {task.env_id} has a new one in each episode"
+        return None
+
+    def build(self, task: Task, device: str = "cpu", seed: int | None = None) -> Any:
+        """The agent of a training seed. ValueError, with one sentence, where it cannot be built."""
+        if self.recipe is None and self.path is None:
+            agent = made(self.agent, task)
+        else:
+            path = self.weights_file(task, seed)
+            if path is None:
+                raise self.missing(task, seed or 0)
+            load = imported(self.agent).load
+            agent = load(path, seed) if self.stacked > 1 else load(path)
+            if self.prepare is not None:
+                agent = imported(self.prepare)(agent, task)
+        if device != "cpu" and hasattr(agent, "to"):
+            agent = agent.to(device)
+        return agent.with_options(**self.options) if self.options else agent
+
+    def key(self, task: Task, seed: int | None, protocol: Mapping[str, Any], *modules: str) -> fingerprint.Key:
+        """What its results on a task depend on; ``modules`` decide about them beyond those of every row."""
+        path = self.weights_file(task, seed)
+        chosen = {"agent": self.agent, "options": dict(self.options), "member": seed if self.stacked > 1 else None}
+        return fingerprint.Key(
+            code=fingerprint.code((self.agent.partition(":")[0], *self.modules, *PLAYED, *modules)),
+            config=fingerprint.config(chosen),
+            weights=None if path is None else fingerprint.weights(path),
+            protocol=fingerprint.config(protocol),
+        )
+
+    def description(self, agent: Any) -> dict[str, Any]:
+        """What a cell keeps of an agent: how it executes, its size, its configuration and the card of its weights."""
+        config = getattr(agent, "config", None)
+        return {
+            "about": self.about,
+            "execution": getattr(agent, "execution", self.execution),
+            "parameters": getattr(agent, "parameters", None),
+            "config": dataclasses.asdict(config) if dataclasses.is_dataclass(config) else {},  # type: ignore[arg-type]
+            "card": getattr(agent, "card", None) or None,
+        }
 
 
-def weights_file(name: str) -> Path | None:
-    """Shipped weights of that name, else those of a finished training run in ./runs; None where there are neither."""
-    shipped = Path(str(files("dfplan.agents").joinpath("pretrained", f"{name}.safetensors")))
-    trained = Path("runs") / f"{name}-seed0" / "weights.safetensors"
-    return next((path for path in (shipped, trained) if path.is_file()), None)
+def weights_name(name: str, seed: int = 0) -> str:
+    return name if seed == 0 else f"{name}-seed{seed}"
 
 
-def _diffusion_forcing(task: Task, device: str, recipe: RecipeName = "default", **options: Any) -> Agent:
-    from dfplan.agents.diffusion_forcing import DiffusionForcingAgent
-    from dfplan.benchmarks.recipes import recipe as find_recipe
-
-    weights = find_recipe(task.maze, recipe).weights
-    path = weights_file(weights)
-    if path is None:
-        raise MissingWeightsError(weights, task.maze, recipe)
-    agent = DiffusionForcingAgent.load(path)
-    if device != "cpu":
-        agent = agent.to(device)
-    return agent.with_options(**options) if options else agent
+def weights_file(name: str, seed: int = 0) -> Path | None:
+    """Shipped weights of a training seed, else those of a finished training run in ./runs; None if there are neither."""
+    shipped = Path(str(files("dfplan.agents").joinpath("pretrained"))) / weights_name(name, seed)
+    trained = Path("runs") / f"{name}-seed{seed}" / "weights"
+    paths = (base.with_name(base.name + suffix) for base in (shipped, trained) for suffix in SUFFIXES)
+    return next((path for path in paths if path.is_file()), None)
 
 
+_forcing = partial(Row, "dfplan.agents.diffusion_forcing:DiffusionForcingAgent")
+_diffuser = partial(Row, "dfplan.agents.diffuser:DiffuserAgent", recipe="diffuser")
+_offline = partial(Row, stacked=3, tasks="single goal")
+_online = partial(Row, "dfplan.agents.stable_baselines:StableBaselinesAgent", tasks="single goal")
 ROWS: dict[str, Row] = {
-    "diffusion-forcing": Row(_diffusion_forcing, "Diffusion Forcing, the default recipe, without Monte Carlo guidance"),
-    "diffusion-forcing-mcg": Row(
-        lambda task, device: _diffusion_forcing(task, device, scale=1.0, futures=2),
+    "diffusion-forcing": _forcing("Diffusion Forcing, the default recipe, without Monte Carlo guidance", "default"),
+    "diffusion-forcing-mcg": _forcing(
         "the same weights with Monte Carlo guidance: two futures, the time to reach the goal as cost",
+        "default",
+        {"scale": 1.0, "futures": 2},
     ),
-    "diffusion-forcing-paper": Row(
-        lambda task, device: _diffusion_forcing(task, device, "paper"),
-        "the recipe of the paper: causal, bundles of 10 steps, zig-zag schedule, Monte Carlo guidance",
+    "diffusion-forcing-paper": _forcing(
+        "the recipe of the paper: causal, bundles of 10 steps, zig-zag schedule, Monte Carlo guidance", "paper"
     ),
+    "full-sequence": _forcing("the default's network and agent, one noise level for all tokens", "full-sequence"),
+    "next-token": _forcing("the default's network and agent, a clean past and one noisy token", "next-token"),
+    "diffuser-pd": _diffuser(about="Diffuser, its planned states tracked by a PD controller"),
+    "diffuser-actions": _diffuser(
+        about="the same weights, playing the actions diffused with the states",
+        options={"execution": "diffused_actions"},
+    ),
+    "decision-diffuser": Row(
+        "dfplan.agents.decision_diffuser:DecisionDiffuserAgent",
+        "Decision Diffuser: states by classifier-free guidance, actions by inverse dynamics",
+        "decision-diffuser",
+    ),
+    "diffusion-veteran": Row(
+        "dfplan.agents.diffusion_veteran:DiffusionVeteranAgent",
+        "Diffusion Veteran: sparse states, the best of many by a learned value, diffusion inverse dynamics",
+        "dv",
+    ),
+    "bc": _offline("dfplan.agents.behavior_cloning:BehaviorCloningAgent", "behaviour cloning of all data", "bc"),
+    "iql": _offline("dfplan.agents.iql:IQLAgent", "Implicit Q-Learning", "iql"),
+    "cql": _offline("dfplan.agents.cql:CQLAgent", "Conservative Q-Learning", "cql"),
+    "td3-bc": _offline("dfplan.agents.td3_bc:TD3BCAgent", "TD3+BC", "td3-bc"),
+    "awac": _offline("dfplan.agents.awac:AWACAgent", "Advantage-Weighted Actor-Critic", "awac"),
+    "mppi": Row(
+        f"{MODEL_BASED}:mppi", "MPPI on the true dynamics; cost: the straight distance to the goal"
+    ),
+    "mppi-field": Row(
+        f"{MODEL_BASED}:mppi_field", "MPPI on the true dynamics; cost: the way through the maze's map"
+    ),
+    "mppi-learned": Row(
+        "dfplan.agents.mppi:LearnedMPPIAgent",
+        "MPPI on learned dynamics; cost: the way through the maze's map",
+        "dynamics",
+        modules=(MODEL_BASED,),
+        prepare=f"{MODEL_BASED}:with_field",
+    ),
+    "sac": _online("SAC, online: it learned in the maze itself, from its reward", "sac"),
+    "td3": _online("TD3, online: it learned in the maze itself, from its reward", "td3"),
+    "ppo": _online("PPO, online: it learned in the maze itself, from its reward", "ppo"),
+    "her": _online("SAC with hindsight replay, online: it learned to reach any goal of the maze", "her", tasks="any"),
     "expert": Row(
-        lambda task, device: WaypointExpert(task.layout),
+        "dfplan.benchmarks.baselines:expert",
         "the controller that made the data; it is given the maze's map",
         execution="waypoints and a PD controller",
     ),
-    "random": Row(lambda task, device: RandomAgent(), "uniform random actions", execution="random actions"),
+    "random": Row("dfplan.benchmarks.baselines:RandomAgent", "uniform random actions", execution="random actions"),
 }
+DEFAULT_ROWS = ("diffusion-forcing", "diffusion-forcing-mcg", "diffusion-forcing-paper", "expert", "random")
+"""What a run plays that names no agents."""
 
 
 def row(name: str) -> Row:
-    """The row of a name, or of ``module:factory``. KeyError for an unknown name, ValueError for a bad factory."""
+    """The row of a name, of ``module:Class``, or of ``sb3:PATH``.
+
+    Raises KeyError for an unknown name, ValueError for what cannot be imported, FileNotFoundError for a missing file.
+    """
     if name in ROWS:
         return ROWS[name]
-    module, colon, attribute = name.partition(":")
+    kind, colon, rest = name.partition(":")
     if not colon:
         raise unknown("agent", name, ROWS)
-    try:
-        factory = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(f"cannot import the agent {name!r} ({error}); expected 'package.module:factory'") from error
-    return Row(lambda task, device: factory(task), f"built by {name}")
+    if kind == "sb3":
+        if not Path(rest).is_file():
+            raise FileNotFoundError(f"there is no file {rest!r} to load the agent {name!r} from")
+        agent = "dfplan.agents.stable_baselines:StableBaselinesAgent"
+        return Row(agent, f"stable-baselines3's {Path(rest).name}", path=Path(rest).resolve())
+    search_here()
+    if not kind or not rest or fingerprint.locate(kind) is None:
+        raise ValueError(
+            f"cannot import the agent {name!r} (there is no module {kind!r}); expected 'package.module:Class'"
+        )
+    return Row(name, f"made by {name}")
 
 
-def description(name: str, agent: Any) -> dict[str, Any]:
-    """What a result keeps of an agent: how it executes, its size, its configuration and the card of its weights."""
-    config = getattr(agent, "config", None)
-    return {
-        "about": row(name).about,
-        "execution": getattr(agent, "execution", row(name).execution),
-        "parameters": getattr(agent, "parameters", None),
-        "config": dataclasses.asdict(config) if dataclasses.is_dataclass(config) else {},  # type: ignore[arg-type]
-        "card": getattr(agent, "card", None),
-    }
+def shown(name: str) -> str:
+    """The name of a row in tables and folders: as given, but for files, 'sb3:model-1a2b3c4d' for 'sb3:runs/a/model.zip'."""
+    kind, _, rest = name.partition(":")
+    if kind != "sb3" or name in ROWS:
+        return name
+    path = Path(rest).resolve()
+    return f"sb3:{path.stem}-{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"

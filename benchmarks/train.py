@@ -24,13 +24,16 @@ import numpy as np
 import torch
 import tyro
 
+from dfplan.benchmarks import online
 from dfplan.benchmarks.protocol import TUNING_SEEDS, evaluate
-from dfplan.benchmarks.recipes import Recipe, recipe, weights_name
-from dfplan.benchmarks.results import hardware
+from dfplan.benchmarks.provenance import hardware
+from dfplan.benchmarks.recipe import Recipe
+from dfplan.benchmarks.recipes import recipe
+from dfplan.benchmarks.registry import weights_name
 from dfplan.datasets import Trajectories
 from dfplan.envs.collect import collect
 from dfplan.envs.reference import normalized_score
-from dfplan.envs.tasks import find
+from dfplan.envs.tasks import Task, find
 from dfplan.readers import load, load_minari
 from dfplan.training import train
 
@@ -88,22 +91,21 @@ def score(agent: Any, env_id: str, episodes: int = 20) -> dict[str, Any]:
     }
 
 
-def members(path: Path, recipe: Recipe) -> list[Any]:
+def members(path: Path, recipe: Recipe, task: Task) -> list[Any]:
     """The agents of a weights file: one, or one for each of the training seeds that it holds."""
-    if recipe.stacked == 1:
-        return [recipe.agent.load(path)]
-    return [recipe.agent.load(path, member) for member in range(recipe.stacked)]
+    arguments: list[tuple[int, ...]] = [()] if recipe.stacked == 1 else [(k,) for k in range(recipe.stacked)]
+    return [recipe.prepare(recipe.agent.load(path, *which), task) for which in arguments]
 
 
-def scores(path: Path, recipe: Recipe, env_id: str, episodes: int = 20) -> dict[str, Any]:
+def scores(path: Path, recipe: Recipe, task: Task, episodes: int = 20) -> dict[str, Any]:
     """`score` of each training seed in a weights file; 'normalized' is their mean."""
-    each = [score(agent, env_id, episodes) for agent in members(path, recipe)]
+    each = [score(agent, task.data_id, episodes) for agent in members(path, recipe, task)]
     if len(each) == 1:
         return each[0]
-    return {"normalized": round(fmean(one["normalized"] for one in each), 1), "each": each}
+    return {"normalized": round(fmean(one["normalized"] for one in each), 1), "env": task.data_id, "each": each}
 
 
-def fit(recipe: Recipe, data: Trajectories, arguments: Arguments, run_dir: Path, env_id: str) -> Path:
+def fit(recipe: Recipe, data: Trajectories, arguments: Arguments, run_dir: Path, task: Task) -> Path:
     """Train a recipe on data and return the path of the weights file, run_dir/weights.safetensors."""
     torch.manual_seed(arguments.seed)
     seeds = tuple(range(arguments.seed, arguments.seed + recipe.stacked))
@@ -114,7 +116,7 @@ def fit(recipe: Recipe, data: Trajectories, arguments: Arguments, run_dir: Path,
 
     def probe() -> dict[str, float]:
         recipe.agent(learner, recipe.config, {}).save(probed)
-        found = scores(probed, recipe, env_id, episodes=10)
+        found = scores(probed, recipe, task, episodes=10)
         probed.unlink()
         return {"normalized": found["normalized"]}
 
@@ -147,9 +149,43 @@ def fit(recipe: Recipe, data: Trajectories, arguments: Arguments, run_dir: Path,
         }
         learner.cpu().eval()
         recipe.agent(learner, recipe.config, card).save(path)
-        card["score"] = scores(path, recipe, env_id)
+        card["score"] = scores(path, recipe, task)
         recipe.agent(learner, recipe.config, card).save(path)
     return path
+
+
+def train_offline(arguments: Arguments, task: Task) -> Path:
+    """Train a recipe on recorded data, collecting them first if they are missing."""
+    chosen = recipe(task.maze, arguments.recipe)
+    steps = arguments.steps or chosen.train.steps
+    chosen = replace(chosen, train=replace(chosen.train, seed=arguments.seed, steps=steps))
+    began = time.perf_counter()
+    data = read_data(task.data_id, arguments.data)
+    if not arguments.quiet:
+        print(f"{data.name}: {len(data):,} steps, ready after {time.perf_counter() - began:.0f} s")
+    return fit(chosen, data, arguments, run_folder(arguments, chosen.weights), task)
+
+
+def train_online(arguments: Arguments, task: Task) -> Path:
+    """Train a recipe of stable-baselines3 in the environment itself."""
+    chosen = online.online_recipe(task.maze, arguments.recipe)
+    if arguments.data is not None:
+        raise ValueError(f"the recipe {arguments.recipe!r} learns in the environment and takes no --data")
+    # Networks this small are fastest on a CPU.
+    device = "cpu" if arguments.accelerator == "auto" else arguments.accelerator
+    return online.fit_online(
+        chosen,
+        run_folder(arguments, chosen.weights),
+        seed=arguments.seed,
+        steps=arguments.steps,
+        command=command(arguments),
+        device=device,
+        quiet=arguments.quiet,
+    )
+
+
+def run_folder(arguments: Arguments, weights: str) -> Path:
+    return arguments.run_dir or Path("runs") / f"{weights}-seed{arguments.seed}"
 
 
 def main() -> int:
@@ -157,15 +193,8 @@ def main() -> int:
     torch.set_num_threads(arguments.threads)
     try:
         task = find(arguments.env)
-        chosen = recipe(task.maze, arguments.recipe)
-        steps = arguments.steps or chosen.train.steps
-        chosen = replace(chosen, train=replace(chosen.train, seed=arguments.seed, steps=steps))
-        run_dir = arguments.run_dir or Path("runs") / f"{chosen.weights}-seed{arguments.seed}"
-        began = time.perf_counter()
-        data = read_data(task.data_id, arguments.data)
-        if not arguments.quiet:
-            print(f"{data.name}: {len(data):,} steps, ready after {time.perf_counter() - began:.0f} s")
-        path = fit(chosen, data, arguments, run_dir, task.data_id)
+        learns_online = arguments.recipe in {name for _, name in online.RECIPES}
+        path = train_online(arguments, task) if learns_online else train_offline(arguments, task)
     except (ValueError, KeyError, OSError, FloatingPointError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -1,36 +1,41 @@
 """What the benchmark's worker processes do: build agents, play batches, time decisions, record a plan's denoising.
 
-Every function takes names and plain data, so that a process can be given its work; an agent stays built in its process.
+Every function takes names and plain data, so that a process on any machine can be given its work; an agent stays built in
+its process.
 """
 
 from __future__ import annotations
 
-import os
 import resource
-import signal
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 from typing import Any
 
 import gymnasium
 import numpy as np
 
-from dfplan.benchmarks import protocol, registry
+from dfplan.benchmarks import protocol, registry, timing
+from dfplan.benchmarks.fingerprint import Key
+from dfplan.benchmarks.importing import blame
 from dfplan.envs.tasks import task
 
 _REPORT_EVERY = 25
-_put: Callable[[tuple[str, int]], None] | None = None
+_report: Callable[[int], None] | None = None
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What a call returned, and the peak resident memory (MiB) so far of the process that made it."""
+class Player:
+    """Which agent is to play where: all that a process needs to build it."""
 
-    value: Any
-    process: int
-    peak_mib: float
+    agent: str
+    """As `dfplan.benchmarks.registry.row` takes it."""
+    env_id: str
+    training_seed: int | None
+    device: str
+    key: Key | None = None
+    """What its results depend on; a process whose code or weights are others refuses to play."""
 
 
 @dataclass(frozen=True)
@@ -45,17 +50,10 @@ class Denoising:
     """(2,)."""
 
 
-def start(put: Callable[[tuple[str, int]], None]) -> None:
-    """Set a new process up: ``put`` takes (agent, environment steps made); Ctrl-C ends the process silently."""
-    global _put
-    _put = put
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
-def call(function: Callable[..., Any], *arguments: Any) -> Answer:
-    """Call and say how much memory this process has needed so far."""
-    value = function(*arguments)
-    return Answer(value, os.getpid(), peak_memory_mib())
+def report_to(report: Callable[[int], None]) -> None:
+    """Have this process tell ``report`` the environment steps that it makes."""
+    global _report
+    _report = report
 
 
 def peak_memory_mib() -> float:
@@ -64,14 +62,25 @@ def peak_memory_mib() -> float:
     return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
 
 
-@cache
-def build(name: str, env_id: str, device: str) -> Any:
-    """The agent of a row. Raises ValueError or KeyError with one sentence where it cannot be built."""
-    return registry.row(name).build(task(env_id), device)
+@lru_cache(maxsize=4)
+def build(player: Player) -> Any:
+    """The agent. Raises ValueError, KeyError or OSError with one sentence where it cannot be built."""
+    row, where = registry.row(player.agent), task(player.env_id)
+    if player.key is not None:
+        own = row.key(where, player.training_seed, {})
+        for kind in ("code", "weights"):
+            if getattr(own, kind) != getattr(player.key, kind):
+                raise ValueError(
+                    f"a worker process found other {kind} of {player.agent!r} than this run began with: changed while it was "
+                    "going on, or different on another machine; start it again"
+                )
+    if player.device != "cpu":
+        check_device(player.device)
+    return row.build(where, player.device, player.training_seed)
 
 
-def describe(name: str, env_id: str, device: str) -> dict[str, Any]:
-    return registry.description(name, build(name, env_id, device))
+def describe(player: Player) -> dict[str, Any]:
+    return registry.row(player.agent).description(build(player))
 
 
 def check_device(device: str) -> None:
@@ -92,42 +101,46 @@ def use_threads(threads: int) -> None:
         torch.set_num_threads(threads)
 
 
-def play_batch(name: str, env_id: str, device: str, seeds: Sequence[int]) -> protocol.Episodes:
-    """Play one batch with one thread, telling the parent how far it got."""
-    agent = build(name, env_id, device)
+def play_batch(player: Player, seeds: Sequence[int]) -> protocol.Episodes:
+    """Play one batch with one thread, telling how far it got. ValueError, with one sentence, if the agent fails."""
+    agent = build(player)
     use_threads(1)
     waiting = 0
 
     def progress(steps: int) -> None:
         nonlocal waiting
         waiting += steps
-        if _put is not None and waiting >= _REPORT_EVERY * len(seeds):
-            _put((name, waiting))
+        if _report is not None and waiting >= _REPORT_EVERY * len(seeds):
+            _report(waiting)
             waiting = 0
 
-    episodes = protocol.play(agent, env_id, seeds, progress)
-    if _put is not None:
-        _put((name, waiting))
-    return episodes
+    try:
+        return protocol.play(agent, player.env_id, seeds, progress)
+    except OSError:  # nobody listens to the reports any more
+        raise
+    except Exception as error:
+        raise ValueError(f"the agent {player.agent!r} failed on {player.env_id}: {blame(error)}") from error
 
 
-def time_agent(name: str, env_id: str, device: str, decisions: int, seed: int, threads: int) -> protocol.DecisionTime:
-    """Time single decisions with ``threads`` threads."""
-    agent = build(name, env_id, device)
-    use_threads(threads)
-    return protocol.time_decisions(agent, env_id, decisions, seed, threads)
+def time_agent(player: Player, decisions: int) -> timing.DecisionTime:
+    """Time single decisions with as many threads as for every agent."""
+    agent = build(player)
+    use_threads(timing.THREADS)
+    return timing.time_decisions(agent, player.env_id, decisions, timing.SEED, timing.THREADS)
 
 
-def record_denoising(name: str, env_id: str, device: str, seed: int) -> Denoising | None:
+def record_denoising(player: Player, seed: int) -> Denoising | None:
     """Plan once from a reset and keep every row of sampling; None for an agent that does not plan."""
-    agent = build(name, env_id, device)
+    agent = build(player)
     if not hasattr(agent, "plan"):
         return None
-    env = gymnasium.make(env_id, disable_env_checker=True)
+    env = gymnasium.make(player.env_id, disable_env_checker=True)
     observation, info = env.reset(seed=seed)
     env.close()
     agent.reset(goal=info["goal"], seed=seed)
     plan = agent.plan(observation, record=True)
+    if not getattr(plan, "history", None):
+        return None
     kept = plan.observations.shape[2]
     used = int(plan.lengths[0]) + 1
     positions, levels = [], []

@@ -37,6 +37,15 @@ def shared(batch: int, tokens: int, levels: int, generator: torch.Generator) -> 
     return Levels(k.contiguous(), torch.ones_like(k, dtype=torch.bool))
 
 
+def shared_from_start(batch: int, tokens: int, levels: int, generator: torch.Generator) -> Levels:
+    """One level for all tokens but the first, which is clean: full-sequence diffusion that knows where it starts and
+    nothing of where it ends, as planners that choose among samples need it.
+    """
+    k, counted = shared(batch, tokens, levels, generator)
+    k[:, 0], counted[:, 0] = 0, False
+    return Levels(k, counted)
+
+
 def next_token(batch: int, tokens: int, levels: int, generator: torch.Generator) -> Levels:
     """Clean past, one noisy token, and a future that is unknown: teacher-forced next-token diffusion, the baseline.
 
@@ -125,6 +134,7 @@ def between(ends: Ends, k: Tensor, levels: int) -> Levels:
 DRAWS: Mapping[str, Draw] = {
     "independent": independent,
     "shared": shared,
+    "shared_from_start": shared_from_start,
     "next_token": next_token,
     "goal_ramp": goal_ramp,
     "shared_to_goal": shared_to_goal,
@@ -160,3 +170,9 @@ def mixture(weights: Mapping[str, float]) -> Draw:
 def unknown_padding(drawn: Levels, valid: Tensor, levels: int) -> Levels:
     """Tokens where ``valid (B, T)`` is False become pure noise and are not counted: padding carries no information."""
     return Levels(torch.where(valid, drawn.k, levels), drawn.counted & valid)
+
+
+def inpainted(drawn: Levels, known: Tensor) -> Levels:
+    """Tokens where ``known`` (T,) or (B, T) is True become clean and are not counted: a plan is drawn around them
+    (Janner et al. 2022, sec. 3.2). The others keep their levels; with `shared`, this is how Diffuser is trained."""
+    return Levels(torch.where(known, 0, drawn.k), drawn.counted & ~known)

@@ -80,7 +80,8 @@ def train(
 
     Args:
         module: ``module(batch, generator) -> dict[str, Tensor]``: scalars, with the one to minimise under 'loss'. All
-            its randomness must come from ``generator`` (on the device of the batch). Trained in place.
+            its randomness must come from ``generator`` (on the device of the batch). Trained in place. If it has
+            ``learning_rate_factor(name) -> float``, the learning rate of the parameter of that name is multiplied by it.
         batch: ``batch(rng, batch_size)`` returns a tuple of arrays or tensors, drawn with ``rng`` and nothing else.
         config: How to train.
         run_dir: Folder for ``last.safetensors`` (weights under ``weights/``, their average under ``ema/``, optimizer),
@@ -105,7 +106,7 @@ def train(
     if probe is not None:
         run.probe, run.probe_every = probe, probe_every
     if run.step < config.steps:
-        with _stop_signals() as stop, run.open_log(quiet) as log:
+        with stop_signals() as stop, run.open_log(quiet) as log:
             run.loop(batch, log, stop)
     return run.result()
 
@@ -125,14 +126,10 @@ class _Run:
         self.curve: list[dict[str, float]] = []
         self.probe: Probe | None = None
         self.probe_every = 0
-        named = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
-        groups = ([n for n in named if n[1].ndim >= 2], [n for n in named if n[1].ndim < 2])
-        self.names = [name for group in groups for name, _ in group]
+        groups = _groups(module, config.weight_decay)
+        self.names = [name for group in groups for name in group.pop("names")]
         self.optimizer = torch.optim.AdamW(
-            [
-                {"params": [p for _, p in group], "weight_decay": decay}
-                for group, decay in zip(groups, (config.weight_decay, 0.0), strict=True)
-            ],
+            groups,
             lr=config.learning_rate,
             fused=fabric.device.type in ("cpu", "cuda"),
         )
@@ -190,7 +187,7 @@ class _Run:
         generator = torch.Generator(device).manual_seed(int(rng.integers(2**63)))
         inputs = tuple(torch.as_tensor(x).to(device, non_blocking=True) for x in batch(rng, config.batch_size))
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(self.step, config)
+            group["lr"] = learning_rate(self.step, config) * group["factor"]
         metrics: dict[str, Tensor] = self.wrapped(inputs, generator)
         if "loss" not in metrics:
             raise ValueError(f"{type(self.module).__name__} must return a dictionary with the key 'loss'")
@@ -322,6 +319,24 @@ class _Run:
         return TrainResult(ema_state, self.step, self.seconds, self.curve, self.metrics, self.fabric.global_rank)
 
 
+def _groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Parameter groups: those with two or more axes decay; of each kind, one for each learning rate factor."""
+    factor = getattr(module, "learning_rate_factor", lambda name: 1.0)
+    groups: dict[tuple[bool, float], list[tuple[str, nn.Parameter]]] = {}
+    for name, parameter in module.named_parameters():
+        if parameter.requires_grad:
+            groups.setdefault((parameter.ndim < 2, factor(name)), []).append((name, parameter))
+    return [
+        {
+            "names": [name for name, _ in group],
+            "params": [parameter for _, parameter in group],
+            "weight_decay": 0.0 if flat else weight_decay,
+            "factor": rate,
+        }
+        for (flat, rate), group in sorted(groups.items(), key=lambda item: item[0])
+    ]
+
+
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     leaves: dict[str, Any] = {}
     for name, value in tree.items():
@@ -330,7 +345,7 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 @contextmanager
-def _stop_signals() -> Iterator[list[int]]:
+def stop_signals() -> Iterator[list[int]]:
     """Collect SIGINT and SIGTERM instead of dying in the middle of a step; a second Ctrl-C is obeyed at once."""
     received: list[int] = []
     if threading.current_thread() is not threading.main_thread():

@@ -17,7 +17,7 @@ FLOORS = (
     {"diffusion", "guidance"},
     {"sampler", "search"},
     {"datasets", "readers", "checkpoint", "averaging", "runlog", "train_config", "training"},
-    {"trajectory_model"},
+    {"trajectory_model", "dynamics_model"},
     {"planner"},
 )
 """From the ground up: a module of `dfplan/` imports its own floor and those below."""
@@ -119,7 +119,7 @@ def test_the_wheel_holds_one_package_and_all_of_it(tmp_path):
     held = {name for name in zipfile.ZipFile(wheel).namelist() if not name.endswith("/")}
     metadata = f"{'-'.join(wheel.name.split('-')[:2])}.dist-info"
     assert {name.split("/")[0] for name in held} == {"dfplan", metadata}
-    kinds = {".py", ".json", ".typed", ".safetensors"}
+    kinds = {".py", ".json", ".typed", ".safetensors", ".zip"}
     expected = {
         str(Path("dfplan", *(() if room == "dfplan" else (room,)), path.relative_to(source / room)))
         for room in ROOMS

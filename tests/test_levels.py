@@ -7,6 +7,7 @@ from dfplan.levels import (
     Levels,
     goal_ramp,
     independent,
+    inpainted,
     mixture,
     next_token,
     next_token_to_goal,
@@ -37,6 +38,13 @@ def test_shared_is_one_uniform_level_of_noise_for_each_sequence():
     assert bool((k == k[:, :1]).all()) and bool(counted.all())
     assert k.min() == 1
     assert chisquare(torch.bincount(k[:, 0])[1:]).pvalue > 1e-3
+
+
+def test_shared_from_start_is_shared_beyond_a_clean_start():
+    k, counted = draw(DRAWS["shared_from_start"])
+    assert bool((k[:, 0] == 0).all()) and not bool(counted[:, 0].any()) and bool(counted[:, 1:].all())
+    assert bool((k[:, 1:] == k[:, 1:2]).all()) and k[:, 1].min() == 1
+    assert chisquare(torch.bincount(k[:, 1])[1:]).pvalue > 1e-3
 
 
 def test_next_token_is_clean_before_and_unknown_after_one_noisy_token():
@@ -171,3 +179,12 @@ def test_padding_is_pure_noise_and_not_counted():
 def test_mixture_errors(weights, sentence):
     with pytest.raises(ValueError, match=sentence):
         mixture(weights)
+
+
+def test_inpainted_tokens_are_clean_and_not_counted_and_the_others_as_drawn():
+    drawn = draw(shared, batch=50)
+    known = torch.zeros(T, dtype=torch.bool)
+    known[0], known[-1] = True, True
+    k, counted = inpainted(drawn, known)
+    assert bool((k[:, known] == 0).all()) and not bool(counted[:, known].any())
+    assert torch.equal(k[:, ~known], drawn.k[:, ~known]) and bool(counted[:, ~known].all())

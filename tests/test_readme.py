@@ -14,7 +14,6 @@ import pytest
 import yaml
 
 import dfplan
-from dfplan.benchmarks import report
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -118,12 +117,7 @@ def test_the_agent_example_joins_the_table(tmp_path):
     words += ["--episodes", "2", "--threads", "1", "--output", "out"]
     done = subprocess.run([sys.executable, *words], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert "my_agent:make" in (tmp_path / "out" / "table.md").read_text()
-
-
-def test_the_tables_are_those_of_the_recorded_results():
-    recorded = sorted((ROOT / "benchmarks" / "recorded").glob("*.json"))
-    assert report.replaced(README, report.readme_section(recorded)).split() == README.split()
+    assert "my_agent:make" in (tmp_path / "out" / "maze2d-large" / "table.md").read_text()
 
 
 def test_the_citation_is_whole():

@@ -219,6 +219,22 @@ def test_frozen_and_tied_parameters(tmp_path):
     assert torch.equal(result.ema_state["again.weight"], result.ema_state["net.2.weight"])
 
 
+def test_a_learning_rate_factor_scales_the_steps_of_its_parameters(tmp_path):
+    """Adam's first step is the learning rate along the sign of the gradient, for each parameter."""
+
+    class Slow(Regression):
+        def learning_rate_factor(self, name):
+            return {"net.0.weight": 0.5, "net.2.bias": 0.0}.get(name, 1.0)
+
+    module, before = Slow(), Slow().state_dict()
+    config = replace(CONFIG, steps=1, learning_rate=1e-2, warmup_steps=0, weight_decay=0.0, gradient_clip=1e9)
+    train(module, batch, config, tmp_path, accelerator="cpu", quiet=True)
+    moved = {name: float((value.detach() - before[name]).abs().max()) for name, value in module.named_parameters()}
+    assert moved["net.0.weight"] == pytest.approx(0.5e-2, rel=1e-3)
+    assert moved["net.2.bias"] == 0.0
+    assert all(moved[name] == pytest.approx(1e-2, rel=1e-3) for name in moved.keys() - {"net.0.weight", "net.2.bias"})
+
+
 def test_log_and_tensorboard_agree(tmp_path, reference):
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     with pytest.raises(PowerFailureError):

@@ -8,6 +8,7 @@ from dfplan.models.critic import StepCritic
 from dfplan.models.inverse import InverseDynamics
 from dfplan.models.recurrent import Recurrent, RecurrentConfig
 from dfplan.models.transformer import Transformer, TransformerConfig
+from dfplan.models.unet import TemporalUNet, TemporalValue, UNetConfig
 
 ModelConfig = TransformerConfig | RecurrentConfig
 
@@ -25,7 +26,10 @@ __all__ = [
     "Recurrent",
     "RecurrentConfig",
     "StepCritic",
+    "TemporalUNet",
+    "TemporalValue",
     "Transformer",
     "TransformerConfig",
+    "UNetConfig",
     "build",
 ]

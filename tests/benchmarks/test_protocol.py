@@ -1,8 +1,13 @@
+import re
+from pathlib import Path
+
 import gymnasium
 import numpy as np
 import pytest
 from stand_in_planner import StandInPlanner
+from test_cells import small_cell
 
+from dfplan.benchmarks.baselines import RandomAgent
 from dfplan.benchmarks.protocol import (
     BATCH,
     EVALUATION_SEEDS,
@@ -11,13 +16,14 @@ from dfplan.benchmarks.protocol import (
     evaluate,
     evaluation_seeds,
     join,
+    lacks,
     planned_path,
     play,
-    time_decisions,
 )
-from dfplan.benchmarks.registry import RandomAgent
+from dfplan.benchmarks.timing import time_decisions
 from dfplan.envs.expert import WaypointExpert
-from dfplan.envs.tasks import task
+from dfplan.envs.reference import reference
+from dfplan.envs.tasks import TASKS, task
 
 UMAZE = "maze2d-umaze-v1"
 
@@ -36,6 +42,73 @@ def test_evaluation_never_plays_a_tuning_seed():
     assert not set(EVALUATION_SEEDS) & set(TUNING_SEEDS)
     last = evaluation_seeds(10_000, block=89)
     assert last[-1] in EVALUATION_SEEDS and last[-1] not in TUNING_SEEDS
+
+
+def test_no_file_that_trains_or_tunes_names_an_evaluation_seed():
+    """Only what plays the table, times it and describes it may: the others have the tuning seeds."""
+    root = Path(__file__).parents[2]
+    files = [path for room in ("benchmarks", "agents", "dfplan", "envs") for path in (root / room).rglob("*.py")]
+    naming = {path.name for path in files if re.search(r"evaluation_seeds|EVALUATION_SEEDS", path.read_text())}
+    assert naming <= {"protocol.py", "run.py", "timing.py"}
+
+
+def test_a_batch_never_mixes_evaluation_and_other_seeds():
+    for mixed in ([100_000, 1_000], [99_999, 100_000], []):
+        with pytest.raises(ValueError, match="never mixed"):
+            play(Steady(), UMAZE, mixed)
+
+
+@pytest.mark.parametrize("env_id", [name for name in TASKS if "open" not in name and "eval" not in name])
+def test_an_episode_is_as_long_as_its_reference_score_demands(env_id):
+    if not env_id.startswith("maze2d-eval"):
+        assert task(env_id).max_episode_steps == reference(env_id).max_episode_steps
+
+
+def test_an_episode_of_another_length_is_refused(monkeypatch):
+    spec = gymnasium.spec(UMAZE)
+    made = gymnasium.make
+
+    def short(env_id, **options):
+        env = made(env_id, max_episode_steps=7, **options)
+        env.spec.max_episode_steps = spec.max_episode_steps
+        return env
+
+    monkeypatch.setattr(gymnasium, "make", short)
+    with pytest.raises(ValueError, match="ended after 7 steps; the protocol plays whole ones, 300"):
+        play(Steady(), UMAZE, evaluation_seeds(2))
+
+
+@pytest.mark.parametrize(
+    ("actions", "sentence"),
+    [(np.zeros(2), "must have the shape"), (np.full((2, 2), np.nan), "must be finite"), (None, "must have the shape")],
+)
+def test_actions_of_no_use_are_refused(actions, sentence):
+    class Useless(Steady):
+        def act(self, observation):
+            return actions
+
+    with pytest.raises(ValueError, match=sentence):
+        play(Useless(), UMAZE, evaluation_seeds(2))
+
+
+def test_the_reward_curve_is_the_mean_over_episodes_at_each_step():
+    seeds = evaluation_seeds(7)
+    played = evaluate(Steady(), UMAZE, seeds, batch=3)
+    curves = [play(Steady(), UMAZE, [seed]).reward_curve for seed in seeds]
+    assert played.reward_curve.shape == (task(UMAZE).max_episode_steps,)
+    assert np.allclose(played.reward_curve, np.mean(curves, axis=0), atol=1e-12)
+    assert played.reward_curve.sum() == pytest.approx(np.mean(played.returns)) and played.reward_curve.max() <= 1
+
+
+def test_what_a_group_of_cells_lacks_is_said():
+    def group(*seeds, episodes=100, block=0):
+        return [small_cell(training_seed=seed, seeds=list(evaluation_seeds(episodes, block))) for seed in seeds]
+
+    assert lacks(group(0, 1, 2)) == [] and lacks(group(None)) == []
+    assert lacks(group(0, 2)) == ["2 of 3 training seeds"]
+    assert lacks(group(0, 1, 2, episodes=10)) == ["10 of 100 episodes"]
+    assert lacks(group(None, block=1)) == ["other episodes than the first evaluation seeds"]
+    assert lacks([]) == ["0 of 3 training seeds", "0 of 100 episodes"]
 
 
 def test_blocks_of_seeds_do_not_overlap():

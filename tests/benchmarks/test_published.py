@@ -1,5 +1,6 @@
 import math
 
+from dfplan.benchmarks.counterparts import PAGES, agrees, printed_for
 from dfplan.benchmarks.published import published, reported
 from dfplan.envs.tasks import TASKS
 
@@ -24,3 +25,22 @@ def test_the_papers_own_numbers_are_not_called_normalized():
 
 def test_nobody_has_printed_scores_of_our_own_variants():
     assert reported("maze2d-eval-large-v1") == []
+
+
+def test_methods_that_rows_are_compared_with_are_printed():
+    methods = {row.method for row in published() if row.suite == "maze2d"}
+    wanted = {method for rows in PAGES.values() for names in rows.values() for method in names}
+    assert wanted <= methods
+    names = [agent for rows in PAGES.values() for agent in rows]
+    assert len(names) == len(set(names))
+
+
+def test_printed_scores_of_a_row_are_those_of_its_own_algorithm_and_environment():
+    (found,) = printed_for("awac", "maze2d-large-v1")
+    assert (found.method, found.task) == ("AWAC (CORL)", "maze2d-large-v1")
+    assert printed_for("awac", "multi2d-large-v1") == printed_for("expert", "maze2d-large-v1") == []
+
+
+def test_agreement_is_the_larger_of_points_and_share():
+    assert agrees(15.0, 0.0) and not agrees(15.1, 0.0)
+    assert agrees(230.0, 200.0) and not agrees(230.1, 200.0) and agrees(170.0, 200.0)

@@ -1,10 +1,12 @@
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
 from stand_in_planner import StandInPlanner
 
-from dfplan.benchmarks import registry
+from dfplan.benchmarks import fingerprint, registry
+from dfplan.benchmarks.baselines import RandomAgent
 from dfplan.benchmarks.protocol import play
 from dfplan.envs.tasks import task
 
@@ -13,12 +15,12 @@ LARGE = task("maze2d-large-v1")
 
 @pytest.mark.parametrize("name", ["expert", "random"])
 def test_baselines_play(name):
-    played = play(registry.row(name).build(task("maze2d-umaze-v1"), "cpu"), "maze2d-umaze-v1", [100_000, 100_001])
+    played = play(registry.row(name).build(task("maze2d-umaze-v1")), "maze2d-umaze-v1", [100_000, 100_001])
     assert all(np.ptp(path, axis=0).max() > 0.5 for path in played.paths)
 
 
 def test_the_random_agent_serves_single_observations_and_batches_from_its_seed():
-    agent = registry.RandomAgent()
+    agent = RandomAgent()
     agent.reset(seed=5)
     single, batch = agent.act(np.zeros(4)), agent.act(np.zeros((3, 4)))
     agent.reset(seed=5)
@@ -26,35 +28,132 @@ def test_the_random_agent_serves_single_observations_and_batches_from_its_seed()
     assert np.array_equal(agent.act(np.zeros(4)), single) and not np.array_equal(batch[0], batch[1])
 
 
+@pytest.mark.parametrize("name", registry.ROWS)
+def test_every_row_names_code_that_is_there(name):
+    row = registry.ROWS[name]
+    for module in (row.agent.partition(":")[0], *row.modules):
+        assert fingerprint.locate(module) is not None
+    assert row.about and ":" in row.agent
+
+
+def test_the_default_rows_are_registered():
+    assert set(registry.DEFAULT_ROWS) <= set(registry.ROWS)
+
+
 def test_unknown_names_come_with_the_nearest():
     with pytest.raises(KeyError, match="did you mean expert"):
         registry.row("exprt")
 
 
-def test_a_users_own_agent_by_module_and_factory():
-    assert isinstance(registry.row("stand_in_planner:make").build(LARGE, "cpu"), StandInPlanner)
-    for bad in ("no_such_module:make", "stand_in_planner:nothing", ":make"):
-        with pytest.raises(ValueError, match="cannot import the agent"):
-            registry.row(bad)
+AGENTS = """
+class Plain:
+    def __init__(self, gain=1.0): self.task = None
+    def reset(self, goal=None, seed=None): ...
+    def act(self, observation): ...
+class OfTask(Plain):
+    def __init__(self, task): self.task = task
+def make(*ignored, **options): return Plain()
+class Greedy(Plain):
+    def __init__(self, task, gain): ...
+class NoAgent: ...
+def broken():
+    return {}["gain"]
+number = 3
+"""
+
+
+@pytest.fixture
+def somebodys(tmp_path, monkeypatch):
+    (tmp_path / "somebodys_agents.py").write_text(AGENTS)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    fingerprint.locate.cache_clear()
+    yield
+    fingerprint.locate.cache_clear()
+
+
+def test_a_users_own_agent_by_module_and_class_or_factory(somebodys):
+    assert isinstance(registry.row("stand_in_planner:make").build(LARGE), StandInPlanner)
+    assert isinstance(registry.row("stand_in_planner:StandInPlanner").build(LARGE), StandInPlanner)
+    assert registry.row("somebodys_agents:OfTask").build(LARGE).task is LARGE
+    for name in ("Plain", "make"):
+        assert registry.row(f"somebodys_agents:{name}").build(LARGE).task is None
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("no_such_module:make", "cannot import the agent 'no_such_module:make'"),
+        (":make", "cannot import the agent"),
+        ("somebodys_agents:nothing", "has no attribute 'nothing'"),
+        ("somebodys_agents:Greedy", "asks for task, gain; expected one argument, the task, or none"),
+        ("somebodys_agents:NoAgent", "made a NoAgent, which is no agent: it has no reset and no act"),
+        ("somebodys_agents:broken", r"could not be made: KeyError: 'gain' \(somebodys_agents.py, line 13\)"),
+        ("somebodys_agents:number", "is a int; expected a class or a function"),
+    ],
+)
+def test_what_is_wrong_with_a_users_agent_is_said(somebodys, name, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        registry.row(name).build(LARGE)
+
+
+def test_a_model_of_stable_baselines3_is_named_by_its_file(tmp_path):
+    path = tmp_path / "best model.zip"
+    path.touch()
+    row = registry.row(f"sb3:{path}")
+    assert row.weights_file(LARGE, None) == path and row.training_seeds(LARGE) == (None,)
+    shown = registry.shown(f"sb3:{path}")
+    assert shown.startswith("sb3:best model-") and shown != registry.shown(f"sb3:{tmp_path}/a/best model.zip")
+    with pytest.raises(FileNotFoundError, match="there is no file"):
+        registry.row("sb3:nowhere.zip")
 
 
 def test_missing_weights_name_the_training_command_in_any_process():
-    error = pickle.loads(pickle.dumps(registry.MissingWeightsError("maze2d-large-paper", "large", "paper")))
-    assert "python benchmarks/train.py --env maze2d-large --recipe paper" in str(error)
-    assert error.command == ["--env", "maze2d-large", "--recipe", "paper"]
+    error = pickle.loads(pickle.dumps(registry.MissingWeightsError("maze2d-large-paper-seed1", "large", "paper", 1)))
+    assert "python benchmarks/train.py --env maze2d-large --recipe paper --seed 1" in str(error)
+    assert error.command == ["--env", "maze2d-large", "--recipe", "paper", "--seed", "1"]
 
 
-def test_weights_of_a_training_run_are_found(tmp_path, monkeypatch):
+@pytest.fixture
+def runs(tmp_path, monkeypatch):
+    """A function that makes finished runs in an empty working folder."""
     monkeypatch.chdir(tmp_path)
-    assert registry.weights_file("no-such-weights") is None
-    path = tmp_path / "runs" / "no-such-weights-seed0" / "weights.safetensors"
-    path.parent.mkdir(parents=True)
-    path.touch()
-    assert registry.weights_file("no-such-weights").resolve() == path
+
+    def make(*names):
+        for name in names:
+            Path("runs", name).parent.mkdir(parents=True)
+            Path("runs", name).touch()
+
+    return make
+
+
+def test_weights_of_training_runs_are_found_seed_by_seed(runs):
+    row = registry.Row("no:agent", "about", "new")
+    with pytest.raises(registry.MissingWeightsError, match="no weights 'maze2d-large-new'"):
+        row.training_seeds(LARGE)
+    runs("maze2d-large-new-seed0/weights.safetensors", "maze2d-large-new-seed2/weights.zip")
+    assert row.training_seeds(LARGE) == (0, 2) and row.training_seeds(LARGE, (2,)) == (2,)
+    assert row.weights_file(LARGE, 2) == Path("runs/maze2d-large-new-seed2/weights.zip")
+    with pytest.raises(registry.MissingWeightsError, match="no weights 'maze2d-large-new-seed1'"):
+        row.training_seeds(LARGE, (0, 1))
+
+
+def test_one_file_may_hold_several_training_seeds(runs):
+    row = registry.Row("no:agent", "about", "new", stacked=3)
+    with pytest.raises(registry.MissingWeightsError, match=r"--recipe new`"):
+        row.training_seeds(LARGE, (2,))
+    runs("maze2d-large-new-seed0/weights.safetensors")
+    assert row.training_seeds(LARGE) == (0, 1, 2)
+    assert row.weights_file(LARGE, 2) == row.weights_file(LARGE, 0)
+
+
+def test_a_learner_of_one_goals_reward_does_not_play_random_goals():
+    row = registry.Row("no:agent", "about", "new", tasks="single goal")
+    assert row.refusal(LARGE) is None and "new one in each episode" in row.refusal(task("multi2d-large-v1"))
 
 
 def test_descriptions_say_how_an_agent_acts():
-    expert = registry.description("expert", registry.row("expert").build(LARGE, "cpu"))
-    planner = registry.description("stand_in_planner:make", StandInPlanner(LARGE))
+    row = registry.row("expert")
+    expert = row.description(row.build(LARGE))
+    planner = registry.row("stand_in_planner:make").description(StandInPlanner(LARGE))
     assert expert["execution"] == "waypoints and a PD controller" and expert["card"] is None
     assert planner["execution"] == "waypoints" and planner["parameters"] == 7 and planner["card"]["seed"] == 0

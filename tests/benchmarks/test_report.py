@@ -1,88 +1,189 @@
 import csv
 import io
-import subprocess
+import shutil
 import sys
 from pathlib import Path
 
 import pytest
 from rich.console import Console
-from test_results import RECORDED, small_result
+from test_cells import small_cell, small_timing
 
-from dfplan.benchmarks import report
-from dfplan.benchmarks.intervals import estimate
+from dfplan.benchmarks import pages, report
+from dfplan.benchmarks.cells import cells_in, timings_in, write_cell, write_timing
+from dfplan.benchmarks.intervals import mean
+from dfplan.benchmarks.protocol import EVALUATION_SEEDS
+from dfplan.benchmarks.tables import Table, decimal, duration, machine
+from dfplan.envs.tasks import TASKS
 
 ROOT = Path(__file__).parents[2]
+RECORDED = ROOT / "benchmarks" / "recorded"
+CELLS = [
+    *(small_cell(agent="diffusion-forcing", training_seed=seed, card={"training_seconds": 600.0}) for seed in range(3)),
+    small_cell(agent="expert", training_seed=None, first_reach=[None, None], returns=[161.86, 161.86], parameters=None),
+]
+TIMINGS = [small_timing(agent="diffusion-forcing")]
 
 
-def markdown_rows(text):
-    lines = [line for line in text.splitlines() if line.startswith("| ") and not line.startswith("| ---")]
-    header, *rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
-    return {row[0]: dict(zip(header, row, strict=True)) for row in rows}
+def markdown_tables(text):
+    """One dictionary a table: from a row's first cell to its cells by header."""
+    found = []
+    for block in text.split("\n\n"):
+        lines = [line for line in block.splitlines() if line.startswith("| ")]
+        if lines:
+            header, _, *rows = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines]
+            found.append({row[0]: dict(zip(header, row, strict=True)) for row in rows})
+    return found
 
 
-def test_measured_rows_come_from_the_result_alone():
-    rows = markdown_rows(report.to_markdown(small_result()))
-    score = estimate([100 * (0 - 6.7) / (273.99 - 6.7), 100.0])
-    planner, other = rows["planner"], rows["other"]
-    assert planner["return"] == "137.0" and planner["normalized score"] == f"{score.mean:.1f}"
-    assert planner["95% interval"] == f"{score.low:.1f} to {score.high:.1f}"
-    assert planner["success"] == "50%" and planner["steps to goal"] == "12"
-    assert (planner["ms per decision"], planner["p95"], planner["ms per plan"]) == ("0.50", "20", "80")
-    assert planner["actions from"] == "diffused actions"
-    assert other["steps to goal"] == "" and other["ms per plan"] == ""
+def test_measured_rows_come_from_the_cells_alone():
+    scores, seeds, cost, _ = markdown_tables(report.to_markdown(CELLS, TIMINGS))
+    planner, expert = scores.values()
+    expected = mean([[100 * (value - 23.85) / (161.86 - 23.85) for value in (0.0, 10.0)]] * 3)
+    assert planner["score<br>[95%]"] == f"{expected.value:.1f}<br>[{expected.low:.1f}, {expected.high:.1f}]"
+    assert list(scores) == ["diffusion-forcing<br>diffused actions", "expert<br>diffused actions"]
+    assert planner["seeds x<br>episodes"] == "3 x 2 †" and expert["seeds x<br>episodes"] == "2 †"
+    assert planner["raw<br>return"] == "5.0" and planner["success<br>steps"] == "50%<br>12"
+    assert planner["minus first row<br>[95%]"] == "" and expert["success<br>steps"] == "50%"
+    assert expert["minus first row<br>[95%]"].startswith("+113.7<br>[")
+    assert seeds["diffusion-forcing"]["score of each<br>training seed"] == ", ".join([decimal(expected.value)] * 3)
+    timed = cost["diffusion-forcing"]
+    assert [timed[f"ms per decision<br>{of}"] for of in ("median", "95th percentile")] == ["0.50", "20"]
+    assert (timed["ms per<br>plan"], timed["training<br>time"]) == ("80", "10 min")
+    assert set(list(cost["expert"].values())[1:]) == {""} and "trained on" not in timed  # nobody has one
 
 
-def test_printed_numbers_stand_in_their_own_column_with_unit_and_source():
-    text = report.to_markdown(small_result())
-    rows = markdown_rows(text)
-    printed = rows["Diffusion Forcing [1]"]
-    assert printed["reported"] == "159 ± 2.7" and printed["unit"] == "as printed"
-    assert printed["return"] == printed["normalized score"] == ""
-    assert rows["planner"]["reported"] == rows["planner"]["unit"] == ""
-    assert "[1] Chen et al. 2024, Diffusion Forcing" in text
+def test_printed_numbers_stand_apart_with_unit_and_source():
+    text = report.to_markdown(CELLS, TIMINGS)
+    scores, _, _, printed = markdown_tables(text)
+    assert "printed by others, not measured here" in text
+    assert scores["diffusion-forcing<br>diffused actions"]["reported<br>unit"] == "110.1 ± 3.9<br>as printed"
+    assert scores["expert<br>diffused actions"]["reported<br>unit"] == ""
+    assert printed["Diffusion Forcing [1]"] == {
+        "method [source]": "Diffusion Forcing [1]", "unit": "as printed", "reported": "116.7 ± 2",
+    }  # fmt: skip
+    assert "- [1] Chen et al. 2024, Diffusion Forcing" in text
 
 
-def test_the_terminal_shows_the_same_rows_in_a_narrow_space():
-    console = Console(width=100, record=True, file=io.StringIO())
-    console.print(report.to_rich(small_result()))
+def test_notes_say_how_it_was_measured():
+    text = report.to_markdown(CELLS, TIMINGS)
+    for part in ("- expert: it plans.", "seeds 100000 to 100001", "cpu (one), 2 threads", "bootstrap", "†:"):
+        assert part in text
+    assert "Decisions were not timed" in report.to_markdown(CELLS, [])
+
+
+@pytest.mark.parametrize("width", [100, 130])
+def test_the_terminal_shows_the_same_rows_and_cuts_no_number(width):
+    console = Console(width=width, record=True, file=io.StringIO())
+    console.print(report.to_rich(CELLS, TIMINGS))
     text = console.export_text()
-    for expected in ("planner", "diffused actions", "137.0", "0.50 (20)", "159 ± 2.7", "as printed", "[1] Chen"):
+    for expected in ("diffusion-forcing", "3 x 2 †", "161.9", "100.0", "116.7 ± 2", "10 min", "[1] Chen", "[-17.3, -10.0]"):
         assert expected in text
 
 
 def test_csv_has_full_precision_and_both_kinds_of_rows():
-    rows = list(csv.DictReader(io.StringIO(report.to_csv(small_result()))))
-    by_agent = {row["agent"]: row for row in rows}
-    assert float(by_agent["planner"]["return"]) == 273.99 / 2 and by_agent["planner"]["reported"] == ""
-    assert by_agent["Diffusion Forcing"]["reported"] == "159.0" and by_agent["Diffusion Forcing"]["return"] == ""
+    rows = {row["agent"]: row for row in csv.DictReader(io.StringIO(report.to_csv(CELLS, TIMINGS)))}
+    planner = rows["diffusion-forcing"]
+    assert float(planner["normalized"]) == pytest.approx(-13.658430548510978, rel=1e-14)
+    assert planner["reported"] == "" and planner["training_seeds"] == "3" and planner["decision_p95_ms"] == "20.0"
+    assert 0 < float(rows["expert"]["wilcoxon_p"]) <= 1 and float(rows["expert"]["difference"]) > 100
+    assert rows["Diffusion Forcing"]["reported"] == "116.7" and rows["Diffusion Forcing"]["return"] == ""
 
 
-def readme_command(folder, *arguments):
-    return subprocess.run(
-        [sys.executable, "-m", "dfplan.benchmarks.report", *arguments], cwd=folder, capture_output=True, text=True
-    )
+def test_training_seeds_that_were_trained_together_say_so():
+    card = {"training_seconds": 600.0, "seeds": [0, 1, 2], "hardware": {"cpu": "one", "threads": 1}}
+    stacked = [small_cell(training_seed=seed, card=card) for seed in range(3)]
+    row = markdown_tables(report.to_markdown(stacked, []))[2]["planner"]
+    assert (row["training<br>time"], row["trained on"]) == ("10 min<br>for 3 seeds", "one, 1 thread")
 
 
-def test_the_readme_is_rewritten_between_its_markers_and_checked(tmp_path):
-    recorded = tmp_path / "benchmarks" / "recorded"
-    recorded.mkdir(parents=True)
-    readme = tmp_path / "README.md"
-    readme.write_text(f"before\n{report.BEGIN}\nold\n{report.END}\nafter\n")
-    assert readme_command(tmp_path).returncode == 2  # nothing recorded
-    (recorded / "maze2d-large.json").write_text(small_result().to_json())
-    assert readme_command(tmp_path, "--check").returncode == 1
-    assert "old" in readme.read_text()
-    assert readme_command(tmp_path).returncode == 0
-    text = readme.read_text()
-    assert text.startswith("before\n") and text.endswith("\nafter\n") and "| planner |" in text and "old" not in text
-    assert readme_command(tmp_path, "--check").returncode == 0
+def test_a_table_drops_columns_that_nobody_fills_and_escapes_bars():
+    table = Table("t", ("name", "empty", "x"), (("a|b", "", "1\n2"), ("c", "", "")))
+    assert table.without_empty_columns().to_markdown().splitlines()[2:] == [
+        "| name | x |", "| --- | ---: |", r"| a\|b | 1<br>2 |", "| c |  |",
+    ]  # fmt: skip
 
 
-def test_a_readme_without_markers_is_refused():
+def test_numbers_are_written_for_reading():
+    assert [decimal(value) for value in (-0.04, 0.04, -0.06, 221.72)] == ["0.0", "0.0", "-0.1", "221.7"]
+    assert [duration(value) for value in (5, 600, 9000)] == ["5 s", "10 min", "2.5 h"]
+    machines = {"": None, "H200": "H200", "one": {"cpu": "one"}, "two, one": {"cpu": "one", "gpu": "two"},
+                "one, 1 thread": {"cpu": "one", "accelerator": "auto", "threads": 1},
+                "cuda, one, 2 threads": {"cpu": "one", "accelerator": "cuda", "threads": 2}}  # fmt: skip
+    assert [machine(value) for value in machines.values()] == list(machines)
+
+
+@pytest.fixture
+def tree(tmp_path):
+    """A repository with recorded cells of two environments and one algorithm's page."""
+    for cell in [*CELLS, small_cell(agent="expert", env_id="multi2d-umaze-v1", training_seed=None)]:
+        write_cell(tmp_path / report.RECORDED, cell)
+    write_timing(tmp_path / report.RECORDED, TIMINGS[0])
+    (tmp_path / "docs").mkdir()
+    for path in (tmp_path / "README.md", tmp_path / "docs" / "diffusion-forcing.md", tmp_path / "docs" / "iql.md"):
+        path.write_text(f"before\n{pages.BEGIN}\nold\n{pages.END}\nafter\n")
+    (tmp_path / "docs" / "other.md").write_text("no markers\n")
+    return tmp_path
+
+
+@pytest.fixture
+def command(tree, monkeypatch, capsys):
+    """The report's command in that repository: exit status, and what it says of errors."""
+
+    def run(*arguments):
+        monkeypatch.chdir(tree)
+        monkeypatch.setattr(sys, "argv", ["report", *arguments])
+        return report.main(), capsys.readouterr().err
+
+    return run
+
+
+def test_everything_is_rewritten_and_checked(tree, command):
+    status, said = command("--check")
+    assert status == 1 and "README.md, docs/results.md, docs/diffusion-forcing.md, docs/iql.md" in said
+    assert "docs/scores.png" in said and "\nold\n" in (tree / "README.md").read_text()
+    assert command() == (0, "")
+    assert command("--check") == (0, "")
+
+    readme = (tree / "README.md").read_text()
+    assert readme.startswith("before\n") and readme.endswith("\nafter\n") and "\nold\n" not in readme
+    assert "docs/scores.png" in readme and (tree / "docs" / "scores.png").is_file()
+    (overview,) = markdown_tables(readme)
+    assert list(overview) == ["diffusion-forcing", "expert", "*best printed*"]
+    assert overview["expert"]["maze2d-umaze"] == "**100.0** †<br>[100.0, 100.0]"
+    assert overview["diffusion-forcing"]["maze2d-umaze"].endswith("<br>(110.1 ± 3.9 as printed)")
+    assert overview["diffusion-forcing"]["multi2d-umaze"] == ""
+    assert overview["*best printed*"]["maze2d-umaze"].startswith("(146.3)<br>Diffusion Veteran")
+
+    results = (tree / "docs" / "results.md").read_text()
+    assert results.index("## maze2d-umaze-v1") < results.index("## multi2d-umaze-v1")
+    assert results.count("- expert: it plans.") == 1 and "`python benchmarks/run.py`" in results
+    (page,) = markdown_tables((tree / "docs" / "diffusion-forcing.md").read_text())
+    assert page["maze2d-umaze"]["within"] == "no, below" and page["maze2d-umaze"]["measured<br>minus reported"] == "-123.8"
+    assert "Nothing is recorded yet" in (tree / "docs" / "iql.md").read_text()
+
+    shutil.rmtree(tree / report.RECORDED / "maze2d-umaze" / "expert")
+    assert command("--check")[0] == 1
+
+
+def test_nothing_recorded_and_documents_that_cannot_be_filled_are_said(tree, command):
+    (tree / "docs" / "unknown.md").write_text(f"{pages.BEGIN}\n{pages.END}\n")
+    status, said = command()
+    assert status == 2 and "unknown.md" in said and "PAGES" in said
+    assert "\nold\n" in (tree / "README.md").read_text()
+    shutil.rmtree(tree / report.RECORDED)
+    status, said = command()
+    assert status == 2 and "no recorded result" in said
     with pytest.raises(ValueError, match="markers"):
-        report.replaced("no markers", "text")
+        pages.replaced("no markers", "text")
 
 
-def test_the_readme_shows_the_recorded_results():
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert report.replaced(text, report.readme_section(RECORDED)) == text
+def test_documents_and_plots_are_those_of_the_recorded_results():
+    assert report.outdated(ROOT, pages.read(RECORDED)) == []
+
+
+def test_recorded_cells_are_of_clean_trees_and_of_the_protocols_first_episodes():
+    cells = cells_in(RECORDED)
+    for cell in cells:
+        assert cell.env_id in TASKS and cell.seeds == list(EVALUATION_SEEDS[: len(cell.seeds)])
+        assert cell.commit is not None and not cell.commit.endswith("+")
+    assert {(t.env_id, t.agent) for t in timings_in(RECORDED)} == {(c.env_id, c.agent) for c in cells}

@@ -1,0 +1,362 @@
+"""Diffusion Veteran (Lu et al. 2025): plans drawn without guidance, the best chosen by a critic, acted out by diffusion.
+
+Monte Carlo sampling with selection (MCSS): N candidate plans tau = (s_t, s_{t+m}, ..., s_{t+(T-1)m}) of states m steps
+apart are drawn from a diffusion model that knows the start alone; a critic V(tau) picks one; a diffusion inverse
+dynamics draws a ~ p(a | s_t, s_{t+m}). All three are trained on data with the reward of one fixed goal, so that, unlike
+Diffusion Forcing's, these weights know no other goal.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor, nn
+
+from dfplan import scheduling
+from dfplan.agents.following import each_step
+from dfplan.checkpoint import CheckpointError, load_checkpoint, load_into, save_checkpoint
+from dfplan.datasets import Trajectories
+from dfplan.diffusion import Diffusion
+from dfplan.levels import shared_from_start
+from dfplan.models import Transformer, TransformerConfig
+from dfplan.models.diffusion_inverse import DiffusionInverse
+from dfplan.models.trajectory_value import TrajectoryValue
+from dfplan.normalizers import Normalizer
+from dfplan.sampler import Known, sample
+from dfplan.schedules import NoiseSchedule
+from dfplan.training import BatchSource
+
+PAIRS = 16
+"""Pairs (s, s') that inverse dynamics learns from, for each window of a batch."""
+
+
+@dataclass(frozen=True)
+class VeteranModelConfig:
+    observation_dim: int = 4
+    action_dim: int = 2
+    positions: tuple[int, ...] = (0, 1)
+    """Observation columns that say where the agent is: inverse dynamics sees only their difference."""
+    tokens: int = 32
+    """T: states of a plan, the start included."""
+    stride: int = 15
+    """m: environment steps between two states of a plan."""
+    discount: float = 1.0
+    """gamma of the critic's returns; 1 counts the steps to the goal."""
+    denoiser: TransformerConfig = field(default_factory=lambda: TransformerConfig(depth=2))
+    critic: TransformerConfig = field(default_factory=lambda: TransformerConfig(width=64, depth=2))
+    levels: int = 256
+    """K: the level of pure noise, of plans."""
+    inverse_levels: int = 10
+    """Levels of the action's diffusion."""
+
+    def __post_init__(self) -> None:
+        if min(self.tokens - 1, self.stride, self.levels, self.inverse_levels) < 1:
+            raise ValueError(f"tokens must be at least 2, stride and levels at least 1, got {self}")
+        if not 0 < self.discount <= 1:
+            raise ValueError(f"the discount lies in (0, 1], got {self.discount}")
+
+    def to_header(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_header(cls, header: dict[str, Any]) -> VeteranModelConfig:
+        parts = {name: TransformerConfig(**header[name]) for name in ("denoiser", "critic")}
+        return cls(**(header | parts | {"positions": tuple(header["positions"])}))
+
+
+@dataclass(frozen=True)
+class VeteranConfig:
+    """How a Diffusion Veteran acts."""
+
+    candidates: int = 50
+    """N: plans drawn for each decision."""
+    steps: int = 5
+    """Denoising steps of a plan (DDIM)."""
+    temperature: float = 0.5
+    """Scale of the noise from which actions are drawn."""
+    replan_every: int = 20
+    """Environment steps between plans; the paper replans at each."""
+
+    def __post_init__(self) -> None:
+        if min(self.candidates, self.steps, self.replan_every) < 1 or self.temperature < 0:
+            raise ValueError(
+                f"candidates, steps and replan_every must be at least 1, temperature not negative, got {self}"
+            )
+
+    def to_header(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+
+class VeteranBatch(NamedTuple):
+    """In recorded units."""
+
+    plans: Tensor
+    """(B, T, observation_dim) states, ``stride`` steps apart, of ways to the goal."""
+    returns: Tensor
+    """(B,) in [-1, 1]: 1 at the goal, -1 for the longest way there."""
+    s: Tensor
+    """(B, PAIRS, observation_dim) states anywhere in the data,"""
+    wished: Tensor
+    """(B, PAIRS, observation_dim) the states ``stride`` steps later,"""
+    actions: Tensor
+    """(B, PAIRS, action_dim) and the actions taken in s."""
+
+
+class GoalPaths:
+    """The ways to the goal in the data: windows of T states that begin at most a window's length before
+    a rewarded step.
+
+    A way ends in the middle of its visit to the goal (a run of rewarded steps). What follows in a window is `hold`, the
+    mean of all rewarded states: after the goal the data drive on, but a plan should stay. Returns are of the reward
+    minus one, sum of -gamma^n over the n steps to the first rewarded one, scaled to [-1, 1].
+
+    Raises ValueError if no step is rewarded or no episode is longer than ``stride``.
+    """
+
+    def __init__(self, data: Trajectories, tokens: int, stride: int, discount: float):
+        self.data, self.stride = data, stride
+        longest, N = (tokens - 1) * stride, len(data)
+        rewarded = data.rewards > 0
+        if not rewarded.any():
+            raise ValueError(f"{data.name}: no step is rewarded, so that there is no goal to learn the way to")
+        self.hold = data.observations[rewarded].mean(axis=0, dtype=np.float64).astype(np.float32)
+        steps = np.arange(N)
+        left = np.repeat(data.episode_ends, data.episode_ends - data.episode_starts) - steps
+        arrival = _next(rewarded)
+        self.starts = np.flatnonzero(arrival - steps <= np.minimum(longest, left - 1))
+        first = arrival[self.starts]
+        last = np.minimum(_next(~rewarded)[first], first + left[first]) - 1
+        self.kept = np.maximum((first + last) // 2 - self.starts, 0)
+        returns = -np.cumsum(np.append(0.0, discount ** np.arange(longest)))
+        self.returns = (1 - 2 * returns / returns[-1]).astype(np.float32)[first - self.starts]
+        self.pairs = np.flatnonzero(left > stride)
+        if not len(self.pairs):
+            raise ValueError(f"{data.name}: no episode is longer than the stride of {stride} steps")
+        self.offsets = stride * np.arange(tokens)
+
+    def sample(self, rng: np.random.Generator, batch_size: int) -> tuple[NDArray[np.float32], ...]:
+        """The arrays of a `VeteranBatch`, drawn uniformly with replacement."""
+        which = rng.integers(len(self.starts), size=batch_size)
+        on_the_way = self.offsets <= self.kept[which, None]
+        index = self.starts[which, None] + np.where(on_the_way, self.offsets, 0)
+        plans = np.where(on_the_way[..., None], self.data.observations[index], self.hold)
+        s = self.pairs[rng.integers(len(self.pairs), size=(batch_size, PAIRS))]
+        data = self.data
+        return plans, self.returns[which], data.observations[s], data.observations[s + self.stride], data.actions[s]
+
+
+def _next(true: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """(N,) -> for each step the first one from it on that is true, a number far beyond N if there is none."""
+    index = np.where(true, np.arange(len(true)), 2 * len(true) + 1)
+    return np.minimum.accumulate(index[::-1])[::-1]
+
+
+class Veteran(nn.Module):
+    """Planner, critic and inverse dynamics: what is trained and shipped."""
+
+    hold: Tensor
+    goal_low: Tensor
+    goal_high: Tensor
+    action_low: Tensor
+    action_high: Tensor
+
+    def __init__(self, config: VeteranModelConfig | None = None):
+        super().__init__()
+        self.config = config = config or VeteranModelConfig()
+        C, A, G = config.observation_dim, config.action_dim, len(config.positions)
+        self.observation = Normalizer(torch.zeros(C), torch.ones(C))
+        network = Transformer(C, config.levels, config.denoiser)
+        self.diffusion = Diffusion(network, NoiseSchedule("cosine", config.levels), "v", "uniform")
+        self.critic = TrajectoryValue(C, config.critic)
+        self.inverse = DiffusionInverse(C, A, config.positions, config.inverse_levels)
+        for name, width in (("action", A), ("goal", G)):
+            self.register_buffer(f"{name}_low", -torch.ones(width))
+            self.register_buffer(f"{name}_high", torch.ones(width))
+
+    def fit_statistics(self, data: Trajectories) -> None:
+        """Take normaliser, action limits and the place of the reward from the data, before training."""
+        self.observation = Normalizer.fit(data.observations)
+        places = data.observations[data.rewards > 0][:, list(self.config.positions)]
+        for name, array in (("action", data.actions), ("goal", places)):
+            setattr(self, f"{name}_low", torch.from_numpy(array.min(axis=0)))
+            setattr(self, f"{name}_high", torch.from_numpy(array.max(axis=0)))
+
+    def batches(self, data: Trajectories) -> BatchSource:
+        c = self.config
+        return GoalPaths(data, c.tokens, c.stride, c.discount).sample
+
+    def to_header(self) -> dict[str, Any]:
+        return self.config.to_header()
+
+    def forward(self, batch: VeteranBatch | tuple[Tensor, ...], generator: torch.Generator) -> dict[str, Tensor]:
+        """The three losses, which share no weights, and their sum under 'loss'."""
+        batch = VeteranBatch(*batch)
+        x0 = self.observation.normalize(batch.plans)
+        levels = shared_from_start(x0.shape[0], x0.shape[1], self.config.levels, generator)
+        s, wished = (self.observation.normalize(o).flatten(0, 1) for o in (batch.s, batch.wished))
+        low, high = self.action_low, self.action_high
+        actions = (2 * (batch.actions - low) / (high - low) - 1).flatten(0, 1)
+        losses = {
+            "diffusion": self.diffusion.loss(x0, levels, generator),
+            "critic": self.critic.loss(x0, batch.returns),
+            "inverse": self.inverse.loss(s, wished, actions, generator),
+        }
+        return {"loss": torch.stack(list(losses.values())).sum(), **{name: x.detach() for name, x in losses.items()}}
+
+    @torch.no_grad()
+    def select(self, s: Tensor, candidates: int, steps: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """MCSS from normalised states (B, C): the best plans (B, T, C), normalised, and all N values (B, N)."""
+        B, C = s.shape
+        shape = (B * candidates, self.config.tokens, C)
+        matrix = scheduling.full_sequence(self.config.tokens, self.config.levels, steps)
+        tokens = torch.zeros(shape, device=s.device)
+        tokens[:, 0] = s.repeat_interleave(candidates, dim=0)
+        mask = torch.zeros(shape[:2], dtype=torch.bool, device=s.device)
+        mask[:, 0] = True
+        plans = sample(self.diffusion, matrix, shape, generator, known=Known(tokens, mask)).tokens
+        values = self.critic(plans).view(B, candidates)
+        best = values.argmax(dim=1)
+        return plans.view(B, candidates, *shape[1:])[torch.arange(B, device=s.device), best], values
+
+    def act(self, s: Tensor, wished: Tensor, generator: torch.Generator, temperature: float) -> Tensor:
+        """Actions (B, A) in recorded units that lead from normalised states (B, C) to wished ones a stride later."""
+        action = self.inverse.sample(s, wished, generator, temperature)
+        return self.action_low + (action + 1) / 2 * (self.action_high - self.action_low)
+
+
+@dataclass(frozen=True)
+class VeteranPlan:
+    """The chosen plan of each start."""
+
+    observations: Tensor
+    """(B, T, 1, observation_dim) in recorded units, ``stride`` steps apart; the first is the start."""
+    lengths: Tensor
+    """(B,) tokens after the start: T - 1."""
+    values: Tensor
+    """(B, N) the critic's values of all candidates, 1 for a plan at the goal; the plan is the largest one's."""
+
+
+class DiffusionVeteranAgent:
+    """Acts for one observation or a batch, each row with a plan of its own, remade every ``replan_every`` steps.
+
+    Between plans the wish s' moves along the chosen plan, always ``stride`` steps ahead, on straight lines between its
+    states.
+    """
+
+    execution = "diffusion inverse dynamics"
+
+    def __init__(self, learner: Veteran, config: VeteranConfig | None = None, card: dict[str, Any] | None = None):
+        self.learner = learner.eval()
+        self.config = config or VeteranConfig()
+        self.card = card or {}
+        self._optimizer: torch.optim.Optimizer | None = None
+        self._generator = torch.Generator().manual_seed(0)
+        self.reset()
+
+    def with_options(self, **changes: Any) -> Self:
+        """An agent with the same weights and other fields of `VeteranConfig`."""
+        try:
+            config = dataclasses.replace(self.config, **changes)
+        except TypeError as error:
+            raise ValueError(f"unknown option among {sorted(changes)}: {error}") from error
+        return type(self)(self.learner, config, self.card)
+
+    @property
+    def parameters(self) -> int:
+        """Number of trained parameters."""
+        return sum(p.numel() for p in self.learner.parameters())
+
+    def reset(self, goal: ArrayLike | None = None, seed: int | None = None) -> None:
+        """Forget the plan. ``seed`` starts the agent's randomness anew: same seed and observations, same actions.
+
+        ``goal``, (G,) or (B, G), decides nothing: the reward of training does. Raises ValueError for a goal outside the
+        place where the data were rewarded, because these weights cannot go there.
+        """
+        low, high = self.learner.goal_low, self.learner.goal_high
+        if goal is not None:
+            asked = torch.tensor(np.asarray(goal, dtype=np.float32))
+            if asked.ndim not in (1, 2) or asked.shape[-1] != len(low):
+                raise ValueError(f"the goal must be ({len(low)},) or (batch, {len(low)}), got {tuple(asked.shape)}")
+            if not bool(((low <= asked) & (asked <= high)).all()):
+                raise ValueError(
+                    f"these weights know one goal, between {low.tolist()} and {high.tolist()}, not {asked.tolist()}"
+                )
+        if seed is not None:
+            self._generator = torch.Generator().manual_seed(seed)
+        self._path: Tensor | None = None
+        self._clock = torch.zeros(0, dtype=torch.int64)
+        self.last_plan: VeteranPlan | None = None
+
+    def act(self, observation: ArrayLike) -> NDArray[np.float32]:
+        """The action (action_dim,) for an observation (observation_dim,), or (B, action_dim) for (B, observation_dim)."""
+        given = torch.tensor(np.asarray(observation, dtype=np.float32))
+        width = self.learner.config.observation_dim
+        if given.ndim not in (1, 2) or given.shape[-1] != width or not bool(given.isfinite().all()):
+            raise ValueError(f"an observation must be finite, ({width},) or (batch, {width}), got {given.tolist()}")
+        s = self.learner.observation.normalize(given if given.ndim == 2 else given.unsqueeze(0))
+        if self._path is None or len(self._clock) != len(s):
+            steps = (self.learner.config.tokens - 1) * self.learner.config.stride
+            self._path = s.new_zeros(len(s), steps + 1, width)
+            self._clock = torch.full((len(s),), self.config.replan_every)
+        due = (self._clock >= self.config.replan_every).nonzero().squeeze(1)
+        if len(due):
+            self._path[due] = self._plan(s[due])
+            self._clock[due] = 0
+        ahead = (self._clock + self.learner.config.stride).clamp(max=self._path.shape[1] - 1)
+        wished = self._path[torch.arange(len(s)), ahead]
+        action = self.learner.act(s, wished, self._generator, self.config.temperature)
+        self._clock += 1
+        return (action if given.ndim == 2 else action[0]).numpy()
+
+    def forget(self, rows: ArrayLike, goal: ArrayLike | None = None) -> None:
+        """New episodes began in these rows of the batch: plan them anew at the next `act`."""
+        self._clock[torch.as_tensor(rows).reshape(-1)] = self.config.replan_every
+
+    def _plan(self, s: Tensor) -> Tensor:
+        """Select plans from normalised states (B, C) and lay them out step by step."""
+        with torch.autocast("cpu", torch.bfloat16):
+            tokens, values = self.learner.select(s, self.config.candidates, self.config.steps, self._generator)
+        tokens = tokens.float().unsqueeze(2)
+        B, T = tokens.shape[:2]
+        self.last_plan = VeteranPlan(self.learner.observation.denormalize(tokens), torch.full((B,), T - 1), values)
+        stride = self.learner.config.stride
+        return each_step(tokens, stride, (T - 1) * stride)
+
+    def update(self, batch: VeteranBatch | tuple[ArrayLike, ...]) -> dict[str, float]:
+        """One AdamW step on a batch as `GoalPaths.sample` draws it: the losses. Not the trainer of shipped weights."""
+        if self._optimizer is None:
+            self._optimizer = torch.optim.AdamW(self.learner.parameters(), lr=1e-3)
+        tensors = tuple(torch.as_tensor(np.asarray(part, dtype=np.float32)) for part in batch)
+        losses = self.learner.train()(tensors, self._generator)
+        self._optimizer.zero_grad()
+        losses["loss"].backward()
+        self._optimizer.step()
+        self.learner.eval()
+        return {name: float(loss.detach()) for name, loss in losses.items()}
+
+    def save(self, path: str | Path) -> None:
+        """Write weights, configs and card as one file that `load` reads. Parameters are rounded to half precision."""
+        trained = {name for name, _ in self.learner.named_parameters()}
+        tensors = {name: t.half() if name in trained else t for name, t in self.learner.state_dict().items()}
+        header = {"kind": "diffusion_veteran", "config": self.learner.to_header(), "agent": self.config.to_header()}
+        save_checkpoint(path, tensors, header | {"card": self.card})
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """The agent of a file written by `save`. Raises CheckpointError for a file that is not one."""
+        tensors, header = load_checkpoint(path)
+        if header.get("kind") != "diffusion_veteran":
+            raise CheckpointError(f"{path} holds {header.get('kind')!r}, not the weights of a Diffusion Veteran")
+        try:
+            learner = Veteran(VeteranModelConfig.from_header(header["config"]))
+            config, card = VeteranConfig(**header["agent"]), header["card"]
+        except (KeyError, TypeError, ValueError) as error:
+            raise CheckpointError(f"{path} describes an agent that this version cannot build: {error}") from error
+        load_into(learner, tensors, Path(path))
+        return cls(learner, config, card)

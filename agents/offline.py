@@ -1,0 +1,262 @@
+"""What the offline reinforcement learners share: several training seeds at once, and an agent's face.
+
+A learner holds the networks of S training seeds as stacks (`dfplan.models.stacked`) and trains them in one run: each
+seed has its own initial values, its own batches and its own noise, so that member i is what a run with that seed alone
+gives, up to the order of floating point sums. The algorithms themselves are in `behavior_cloning`, `td3_bc`, `iql`,
+`awac` and `cql`, each whole in its file.
+
+The reward in the data is for one fixed goal: these agents take a goal at `reset`, because every agent does, and ignore it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Generic, Self, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor, nn
+
+from dfplan.agents.replay import Noise, Replay, Transitions
+from dfplan.checkpoint import CheckpointError, load_checkpoint, load_into, save_checkpoint
+from dfplan.datasets import Trajectories
+from dfplan.models.stacked import StackedMLP
+from dfplan.normalizers import Normalizer
+
+
+@dataclass(frozen=True)
+class OfflineConfig:
+    """What the learners share; each algorithm adds its own letters."""
+
+    observation_dim: int = 4
+    action_dim: int = 2
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """Training seeds, one member of every stack each."""
+    hidden: tuple[int, ...] = (256, 256)
+    """Widths of the hidden layers of every network."""
+
+    def __post_init__(self) -> None:
+        if not self.seeds or len(set(self.seeds)) < len(self.seeds) or min(self.seeds) < 0:
+            raise ValueError(f"seeds must be one or more different numbers from 0 on, got {self.seeds}")
+
+    def to_header(self) -> dict[str, Any]:
+        """Plain JSON values; `from_header` gives the same config back."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_header(cls, header: Mapping[str, Any]) -> Self:
+        values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in header.items()}
+        return cls(**values)
+
+
+@dataclass(frozen=True)
+class ActingConfig:
+    member: int = 0
+    """Which of the stacked training seeds acts: its place in the learner's ``seeds``."""
+
+    def to_header(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return dataclasses.asdict(self)
+
+
+C = TypeVar("C", bound=OfflineConfig)
+ACTING = ("pi.", "observation.", "action_")
+"""What the names of the tensors begin with that acting needs."""
+
+
+class OfflineLearner(nn.Module, ABC, Generic[C]):
+    """The networks of S training seeds and their losses. An algorithm builds its networks, the actor under the name
+    ``pi``, and says in `losses` what they minimise and in `action` how they act.
+
+    Observations are normalised; actions are scaled so that the action limits are -1 and 1.
+    """
+
+    config_class: ClassVar[type[OfflineConfig]]
+    config: C
+    pi: StackedMLP
+    action_low: Tensor
+    action_high: Tensor
+
+    def __init__(self, config: C):
+        super().__init__()
+        self.config = config
+        self.observation = Normalizer(torch.zeros(config.observation_dim), torch.ones(config.observation_dim))
+        self.register_buffer("action_low", -torch.ones(config.action_dim))
+        self.register_buffer("action_high", torch.ones(config.action_dim))
+        self._initial = [torch.Generator().manual_seed(seed) for seed in config.seeds]
+
+    @abstractmethod
+    def losses(self, batch: Transitions, noise: Noise) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """What is minimised, and what is only watched, each (S,): means over a member's own batch.
+
+        Their sum is differentiated once, so that each loss must hold every network fixed that it is not meant to move.
+        """
+
+    def action(self, outputs: Tensor) -> Tensor:
+        """The action to play, scaled to [-1, 1], from the actor's outputs: without noise."""
+        return outputs.tanh()
+
+    def stack(self, inputs: int, outputs: int, copies: int = 1) -> StackedMLP:
+        """A network for every seed, or ``copies`` neighbouring ones for each."""
+        generators = [generator for generator in self._initial for _ in range(copies)]
+        return StackedMLP((inputs, *self.config.hidden, outputs), generators)
+
+    def twins(self) -> StackedMLP:
+        """Q_1 and Q_2 of every seed: members 2 i and 2 i + 1 belong to seed i."""
+        return self.stack(self.config.observation_dim + self.config.action_dim, 1, copies=2)
+
+    def fit_statistics(self, data: Trajectories) -> None:
+        """Take normaliser and action limits from the data, before training. ValueError if an action never changes."""
+        if len(still := np.flatnonzero(data.actions.min(axis=0) == data.actions.max(axis=0))):
+            raise ValueError(f"{data.name}: column {still[0]} of the actions never changes, so that it has no limits")
+        self.observation = Normalizer.fit(data.observations)
+        self.action_low = torch.from_numpy(data.actions.min(axis=0))
+        self.action_high = torch.from_numpy(data.actions.max(axis=0))
+
+    def batches(self, data: Trajectories) -> Replay:
+        return Replay(data, self.config.seeds)
+
+    def forward(self, batch: tuple[Tensor, ...], generator: torch.Generator) -> dict[str, Tensor]:
+        """The losses of all members as one: a sum over members, so that each is trained as if it were alone."""
+        s, a, r, s_next = batch
+        scaled = 2 * (a - self.action_low) / (self.action_high - self.action_low) - 1
+        batch = Transitions(self.observation.normalize(s), scaled, r, self.observation.normalize(s_next))
+        minimised, watched = self.losses(batch, Noise(generator, self.config.seeds))
+        loss = torch.stack(list(minimised.values())).sum()
+        return {"loss": loss, **{name: value.detach().mean() for name, value in (minimised | watched).items()}}
+
+    def to_header(self) -> dict[str, Any]:
+        return self.config.to_header()
+
+    @torch.no_grad()
+    def play(self, observation: Tensor, member: int) -> Tensor:
+        """One member's action (B, action_dim) for (B, observation_dim), both in recorded units."""
+        scaled = self.action(self.pi.alone(member, self.observation.normalize(observation))).clamp(-1, 1)
+        return self.action_low + (scaled + 1) / 2 * (self.action_high - self.action_low)
+
+
+def q_values(q: StackedMLP, s: Tensor, a: Tensor, frozen: bool = False) -> Tensor:
+    """All K critics of each seed on (S, B, ...): (S, K, B). ``frozen``: gradients reach the action only."""
+    pairs = torch.cat([s, a], dim=-1)
+    copies = q.members // len(pairs)
+    return q(pairs.repeat_interleave(copies, dim=0), frozen).view(len(pairs), copies, -1)
+
+
+def gaussian_log_prob(a: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
+    """log N(a; mean, exp(log_std)^2), summed over columns: (S, B, A), (S, B, A), (S, 1, A) -> (S, B).
+
+    The logarithm of the deviation is held within [-20, 2].
+    """
+    log_std = log_std.clamp(-20, 2)
+    z = (a - mean) * (-log_std).exp()
+    return -(0.5 * z.square() + log_std + 0.5 * math.log(2 * math.pi)).sum(dim=-1)
+
+
+class OfflineAgent:
+    """A trained policy that acts without noise and without a plan; one member of the learner's stacks.
+
+    Each algorithm's agent is this class with a ``kind``, which its files carry, and its ``learner_class``.
+    """
+
+    kind: ClassVar[str]
+    learner_class: ClassVar[type[OfflineLearner[Any]]]
+    execution = "learned policy"
+
+    def __init__(self, learner: OfflineLearner[Any], config: ActingConfig | None = None, card: Mapping[str, Any] | None = None):
+        self.learner, self.config, self.card = learner, config or ActingConfig(), dict(card or {})
+        if not 0 <= self.config.member < len(learner.config.seeds):
+            raise ValueError(f"member must lie in 0..{len(learner.config.seeds) - 1}, got {self.config.member}")
+        self._optimizer: torch.optim.Optimizer | None = None
+        self.reset(seed=0)
+
+    @property
+    def parameters(self) -> int:
+        """Number of trained parameters of one training seed, critics included."""
+        return sum(p.numel() for p in self.learner.parameters()) // len(self.learner.config.seeds)
+
+    def reset(self, goal: ArrayLike | None = None, seed: int | None = None) -> None:
+        """Nothing is remembered between steps, and the goal is the one of the data. ``seed``: of the noise of `update`."""
+        if seed is not None:
+            self._generator = torch.Generator(self.learner.action_low.device).manual_seed(seed)
+
+    def act(self, observation: ArrayLike) -> NDArray[np.float32]:
+        """The action (action_dim,) for an observation (observation_dim,), or (B, action_dim) for (B, observation_dim)."""
+        given = _finite(observation, "the observation").to(self.learner.action_low.device)
+        width = self.learner.config.observation_dim
+        if given.ndim not in (1, 2) or given.shape[-1] != width:
+            raise ValueError(f"an observation must be ({width},) or (batch, {width}), got {tuple(given.shape)}")
+        action = self.learner.play(given.reshape(-1, width), self.config.member)
+        return (action if given.ndim == 2 else action[0]).cpu().numpy()
+
+    def update(self, batch: Transitions | tuple[Tensor | ArrayLike, ...]) -> dict[str, float]:
+        """One optimizer step of all members on transitions (s, a, r, s'): the same (B, ...) for all, or (S, B, ...).
+
+        After `load` of a file without critics these begin anew, from their initial values: then a policy that is
+        trained on follows what it has yet to learn. Files of `save(path, critics=True)` go on where they were.
+        """
+        if self._optimizer is None:
+            groups = [{"params": [p], "lr": 3e-4 * factor} for p, factor in _with_factors(self.learner)]
+            self._optimizer = torch.optim.Adam(groups)
+        parts = [_finite(part, "the batch").to(self.learner.action_low.device) for part in batch]
+        members = len(self.learner.config.seeds)
+        if len(parts) != 4 or parts[2].ndim not in (1, 2):
+            raise ValueError("a batch is (s, a, r, s') with rewards (batch,), or (members, batch) for each member its own")
+        if parts[2].ndim == 1:
+            parts = [part.expand(members, *part.shape) for part in parts]
+        losses = self.learner.train()(tuple(parts), self._generator)
+        self._optimizer.zero_grad()
+        losses["loss"].backward()
+        self._optimizer.step()
+        self.learner.eval()
+        return {name: float(loss.detach()) for name, loss in losses.items()}
+
+    def save(self, path: str | Path, critics: bool = False) -> None:
+        """Write one file that `load` reads, all training seeds in it.
+
+        Without ``critics`` it holds what acting needs, rounded to float16: small, and the loaded agent acts by the rounded
+        weights. With them it holds everything in full precision.
+        """
+        tensors = self.learner.state_dict()
+        if not critics:
+            tensors = {n: t.half() if n.startswith("pi.") else t for n, t in tensors.items() if n.startswith(ACTING)}
+        header = {"kind": self.kind, "critics": critics, "config": self.learner.to_header()}
+        save_checkpoint(Path(path), tensors, header | {"agent": self.config.to_header(), "card": self.card})
+
+    @classmethod
+    def load(cls, path: str | Path, member: int | None = None) -> Self:
+        """The agent of a file, acting by the weights of the ``member``-th training seed in it (None: the one saved).
+
+        Raises CheckpointError for a file that is missing, truncated or another agent's, ValueError for a member that is
+        not in it.
+        """
+        tensors, header = load_checkpoint(Path(path))
+        if header.get("kind") != cls.kind:
+            raise CheckpointError(f"{path} holds {header.get('kind')!r}, not the weights of a {cls.kind!r} agent")
+        try:
+            learner = cls.learner_class(cls.learner_class.config_class.from_header(header["config"]))
+            config, card, whole = ActingConfig(**header["agent"]), header["card"], header["critics"]
+        except (KeyError, TypeError, ValueError) as error:
+            raise CheckpointError(f"{path} describes an agent that this version cannot build: {error}") from error
+        if not whole:
+            afresh = {name: t for name, t in learner.state_dict().items() if not name.startswith(ACTING)}
+            tensors = afresh | {name: t.float() for name, t in tensors.items()}
+        load_into(learner, tensors, Path(path))
+        return cls(learner.eval(), config if member is None else ActingConfig(member), card)
+
+
+def _with_factors(learner: nn.Module) -> list[tuple[nn.Parameter, float]]:
+    factor = getattr(learner, "learning_rate_factor", lambda name: 1.0)
+    return [(parameter, factor(name)) for name, parameter in learner.named_parameters()]
+
+
+def _finite(value: Tensor | ArrayLike, what: str) -> Tensor:
+    tensor = value if isinstance(value, Tensor) else torch.from_numpy(np.array(value, dtype=np.float32))
+    if not bool(torch.isfinite(tensor).all()):
+        raise ValueError(f"{what} must be finite")
+    return tensor

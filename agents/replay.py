@@ -1,0 +1,66 @@
+"""What a step of training is drawn from: transitions and noise, for each of several training seeds its own.
+
+Both are pure functions of the step's random numbers and of one training seed, so that a seed sees the same whether it is
+trained alone or beside others.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dfplan.datasets import Trajectories
+
+
+class Transitions(NamedTuple):
+    """(s, a, r, s') for each of S members: observations and actions (S, B, columns), rewards (S, B)."""
+
+    s: Tensor
+    a: Tensor
+    r: Tensor
+    s_next: Tensor
+
+
+class Replay:
+    """Draws transitions from recorded behaviour, for each training seed its own.
+
+    Every step whose successor was recorded is equally likely. Nothing here is terminal: the recorded episodes end by
+    running out of time only, so that a value always goes on into the next observation.
+    """
+
+    def __init__(self, data: Trajectories, seeds: tuple[int, ...]):
+        last = np.append(data.episode_starts[1:], len(data.rewards)) - 1
+        followed = np.ones(len(data.rewards), dtype=bool)
+        followed[last] = False
+        self._data, self._seeds, self._steps = data, seeds, np.flatnonzero(followed)
+        if not len(self._steps):
+            raise ValueError(f"{data.name}: no step is followed by another, so that there are no transitions")
+
+    def __call__(self, rng: np.random.Generator, batch_size: int) -> Transitions:
+        """(S, B, columns) each, in recorded units. Which seeds are drawn beside it does not change a seed's batch."""
+        draw = int(rng.integers(2**63))
+        picks = [np.random.default_rng((seed, draw)).integers(len(self._steps), size=batch_size) for seed in self._seeds]
+        i, data = self._steps[np.stack(picks)], self._data
+        parts = data.observations[i], data.actions[i], data.rewards[i], data.observations[i + 1]
+        return Transitions(*(torch.from_numpy(part) for part in parts))
+
+
+class Noise:
+    """The random numbers of one step: S generators, each seeded by the step and its own training seed."""
+
+    def __init__(self, generator: torch.Generator, seeds: tuple[int, ...]):
+        draw = int(torch.randint(2**62, (), generator=generator, device=generator.device))
+        self._generators = [
+            torch.Generator(generator.device).manual_seed((draw + seed * 0x9E3779B97F4A7C15) % 2**63) for seed in seeds
+        ]
+
+    def normal(self, *shape: int) -> Tensor:
+        """(S, *shape), standard normal."""
+        return torch.stack([torch.randn(shape, generator=g, device=g.device) for g in self._generators])
+
+    def uniform(self, *shape: int) -> Tensor:
+        """(S, *shape), uniform in [-1, 1)."""
+        return torch.stack([torch.rand(shape, generator=g, device=g.device) for g in self._generators]) * 2 - 1

@@ -1,0 +1,160 @@
+"""What full-sequence diffusion planners learn from: windows as tokens, with normalisers, limits and returns.
+
+A full-sequence planner denoises all tokens of a plan of fixed length together, from one shared noise level. Diffuser
+(`dfplan.agents.diffuser`) and Decision Diffuser (`dfplan.agents.decision_diffuser`) say the rest: what is known of a
+plan, what steers it, and how actions come from it. Not to be confused with Diffusion Forcing, where every token has a
+level of its own and a plan any length.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any, Literal, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from dfplan.datasets import Trajectories, Windows
+from dfplan.models import UNetConfig
+from dfplan.normalizers import Normalizer
+from dfplan.schedules import NoiseSchedule, Prediction, ScheduleName
+from dfplan.tokens import TokenLayout
+from dfplan.training import BatchSource
+
+
+@dataclass(frozen=True)
+class SequenceConfig:
+    layout: TokenLayout
+    """Which columns of a token are observation and action, and how many steps it covers."""
+    tokens: int = 48
+    """T: a plan is always T tokens, the start among them, and so (T - 1) * stride environment steps long."""
+    towards: Literal["goal", "return"] = "goal"
+    """Plan to a goal that is given at each reset, or for a high return of the recorded task."""
+    goal_columns: tuple[int, ...] = (0, 1)
+    """Observation columns in which a goal is given."""
+    network: UNetConfig = field(default_factory=UNetConfig)
+    """The temporal U-Net that denoises."""
+    schedule: ScheduleName = "cosine"
+    """How alpha_bar falls with the level."""
+    levels: int = 256
+    """K: the level of pure noise."""
+    prediction: Prediction = "x0"
+    """What the network is asked for."""
+
+    def __post_init__(self) -> None:
+        if self.tokens < 3:
+            raise ValueError(f"a plan needs a start, an end and a token between them, got tokens={self.tokens}")
+        if self.towards not in ("goal", "return"):
+            raise ValueError(f"a planner plans towards a 'goal' or a 'return', got {self.towards!r}")
+        if not self.goal_columns or not set(self.goal_columns) <= set(range(self.layout.observation_dim)):
+            raise ValueError(f"goal_columns must be columns of the observation, got {self.goal_columns}")
+
+    @property
+    def steps(self) -> int:
+        """Environment steps that a plan covers."""
+        return (self.tokens - 1) * self.layout.stride
+
+    def to_header(self) -> dict[str, Any]:
+        """Plain JSON values; `from_header` gives the same config back."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_header(cls, header: dict[str, Any]) -> Self:
+        network = header["network"]
+        parts = {
+            "layout": TokenLayout(**header["layout"]),
+            "network": UNetConfig(**(network | {"multiples": tuple(network["multiples"])})),
+            "goal_columns": tuple(header["goal_columns"]),
+        }
+        return cls(**(header | parts))
+
+
+class SequenceModel(nn.Module):
+    """Normalisers, limits and training windows of a full-sequence planner; its networks and loss are a subclass's."""
+
+    action_low: Tensor
+    action_high: Tensor
+    best_return: Tensor
+
+    def __init__(self, config: SequenceConfig):
+        super().__init__()
+        self.config = config
+        layout = config.layout
+        self.observation = Normalizer(torch.zeros(layout.observation_dim), torch.ones(layout.observation_dim))
+        self.action = Normalizer(torch.zeros(layout.action_dim), torch.ones(layout.action_dim))
+        self.returns = Normalizer(torch.zeros(1), torch.ones(1))
+        self.schedule = NoiseSchedule(config.schedule, config.levels)
+        self.register_buffer("action_low", -torch.ones(layout.action_dim))
+        self.register_buffer("action_high", torch.ones(layout.action_dim))
+        self.register_buffer("best_return", torch.ones(()))
+
+    def fit_statistics(self, data: Trajectories) -> None:
+        """Take normalisers, action limits and the best return of a window from the data, before training."""
+        self.observation = Normalizer.fit(data.observations)
+        self.action = Normalizer.fit(data.actions)
+        self.action_low = torch.from_numpy(data.actions.min(axis=0))
+        self.action_high = torch.from_numpy(data.actions.max(axis=0))
+        windows = Windows(data, self.config.steps + 1)
+        total, starts = reward_total(data), windows.starts(np.arange(len(windows)))
+        returns = total[starts + windows.length] - total[starts]
+        self.returns = Normalizer.fit(returns[:, None])
+        self.best_return = torch.tensor(float(returns.max()))
+
+    def batches(self, data: Trajectories) -> BatchSource:
+        """Batches of random windows: observations (B, S, observation_dim), actions (B, S, action_dim), returns (B,).
+
+        A return is the sum of the rewards recorded at the window's S steps.
+        """
+        windows, total = Windows(data, self.config.steps + 1), reward_total(data)
+
+        def batch(rng: np.random.Generator, batch_size: int) -> tuple[Any, ...]:
+            indices = rng.integers(len(windows), size=batch_size)
+            starts = windows.starts(indices)
+            returns = total[starts + windows.length] - total[starts]
+            return (*windows.gather(indices), returns.astype(np.float32))
+
+        return batch
+
+    def to_header(self) -> dict[str, Any]:
+        """What decides about the weights."""
+        return self.config.to_header()
+
+    def plan_to(self, observation: Tensor, goal: Tensor | None, config: Any, generator: torch.Generator) -> SequencePlan:
+        """A plan from each observation (B, observation_dim), towards goals (B, G) in recorded units where it needs one."""
+        raise NotImplementedError
+
+    def state_at(self, goal: Tensor) -> Tensor:
+        """Normalised observations (B, observation_dim) at goals (B, G); other columns are at the data's mean."""
+        wished = self.observation.mean.repeat(len(goal), 1)
+        wished[:, list(self.config.goal_columns)] = goal
+        return self.observation.normalize(wished)
+
+    def plan_of(self, tokens: Tensor) -> SequencePlan:
+        """Clean normalised tokens (B, T, C) as a plan in recorded units."""
+        layout = self.config.layout
+        states = tokens[..., : layout.observation_width].unflatten(-1, (layout.kept, layout.observation_dim))
+        return SequencePlan(
+            observations=self.observation.denormalize(states),
+            actions=self.action.denormalize(layout.unpack_actions(tokens)) if layout.actions else None,
+            lengths=torch.full((len(tokens),), tokens.shape[1] - 1, device=tokens.device),
+        )
+
+
+@dataclass(frozen=True)
+class SequencePlan:
+    """Plans in recorded units, all of one length."""
+
+    observations: Tensor
+    """(B, T, kept, observation_dim): token 0 is the start."""
+    actions: Tensor | None
+    """(B, (T - 1) * stride, action_dim) diffused actions, where the tokens hold actions."""
+    lengths: Tensor
+    """(B,) tokens after the start: T - 1."""
+
+
+def reward_total(data: Trajectories) -> NDArray[np.float64]:
+    """Sum of the rewards before each step, (N + 1,): differences of it are returns of windows."""
+    return np.concatenate([[0.0], np.cumsum(data.rewards, dtype=np.float64)])

@@ -1,0 +1,36 @@
+"""The rows of model predictive control: what of a task's maze the agents are given.
+
+`mppi` is given the true dynamics and no map: its cost is the straight distance. `mppi_field` is given the map as well,
+as the length of the shortest way; it shows what the environment allows. `with_field` gives the same cost to an agent
+whose dynamics are learned, so that these alone differ.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from dfplan.agents.mppi import GoalCost, LearnedMPPIAgent, MPPIAgent
+from dfplan.envs.geodesic import Geodesic
+from dfplan.envs.rollouts import Rollouts
+from dfplan.envs.tasks import Task
+
+ARRIVAL = 0.35
+"""Chebyshev distance from which on a state costs nothing: the square lies within the goal's radius of 0.5."""
+
+
+def field_cost(task: Task) -> GoalCost:
+    """The length of the shortest way to the goal in the Chebyshev norm: velocities are limited along each axis."""
+    return GoalCost(Geodesic(task.layout, np.inf), ARRIVAL)
+
+
+def mppi(task: Task) -> MPPIAgent:
+    return MPPIAgent(Rollouts(task.layout), GoalCost())
+
+
+def mppi_field(task: Task) -> MPPIAgent:
+    return MPPIAgent(Rollouts(task.layout), field_cost(task))
+
+
+def with_field(agent: LearnedMPPIAgent, task: Task) -> LearnedMPPIAgent:
+    agent.cost = field_cost(task)
+    return agent

@@ -1,0 +1,78 @@
+"""What a run writes beside the cells, for each environment: table.md, table.csv, paths.png and denoising.gif."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from dfplan.benchmarks import fingerprint, store
+from dfplan.benchmarks.cells import Cell, Timing, env_folder, write_whole
+from dfplan.benchmarks.protocol import Episodes
+from dfplan.benchmarks.workers import Denoising
+from dfplan.envs.tasks import Task
+
+_STAMP = ".drawn"
+"""File that says of which cells the pictures are."""
+Record = Callable[[Cell, int], Denoising | None]
+"""From a cell of an agent that plans, and a reset seed, to the denoising of its plan there."""
+
+
+def write(folder: Path, task: Task, cells: Sequence[Cell], timings: Sequence[Timing], record: Record) -> list[str]:
+    """Write the files of one environment from its cells, and return their names.
+
+    Pictures are drawn again only if the cells have changed since; denoising.gif is of the first agent that plans.
+    """
+    from dfplan.benchmarks import report
+
+    place = folder / env_folder(task.env_id)
+    write_whole(place / "table.md", report.to_markdown(cells, timings))
+    write_whole(place / "table.csv", report.to_csv(cells, timings))
+    stamp = fingerprint.config({"cells": [[cell.agent, cell.training_seed, cell.key, cell.created] for cell in cells]})
+    if not _is_drawn(place, stamp):
+        _draw(place, task, _of_each_agent(folder, cells), record)
+        write_whole(place / _STAMP, stamp)
+    return [name for name in ("table.md", "table.csv", "paths.png", "denoising.gif") if (place / name).exists()]
+
+
+def _is_drawn(place: Path, stamp: str) -> bool:
+    path = place / _STAMP
+    return (place / "paths.png").exists() and path.exists() and path.read_text(encoding="utf-8") == stamp
+
+
+def _of_each_agent(folder: Path, cells: Sequence[Cell]) -> dict[str, tuple[Cell, Episodes]]:
+    """The first cell of each agent with its first episodes; agents whose file of paths is missing are left out."""
+    found: dict[str, tuple[Cell, Episodes]] = {}
+    for cell in cells:
+        episodes = store.first_episodes(folder, cell) if cell.agent not in found else None
+        if episodes is not None:
+            found[cell.agent] = cell, episodes
+    return found
+
+
+def _draw(place: Path, task: Task, agents: Mapping[str, tuple[Cell, Episodes]], record: Record) -> None:
+    from dfplan.benchmarks import pictures
+
+    if agents:
+        shown = {agent: episodes for agent, (_, episodes) in agents.items()}
+        _whole(place / "paths.png", lambda path: pictures.draw_paths(path, task.layout, shown))
+    denoising = _denoising(agents, record)
+    if denoising is None:
+        (place / "denoising.gif").unlink(missing_ok=True)  # of an earlier run
+    else:
+        _whole(place / "denoising.gif", lambda path: pictures.animate(path, task.layout, denoising))
+
+
+def _denoising(agents: Mapping[str, tuple[Cell, Episodes]], record: Record) -> Denoising | None:
+    """Of the longest plan of the first agent that plans."""
+    for cell, episodes in agents.values():
+        lengths = [0 if plan is None else len(plan) for plan in episodes.plans]
+        if max(lengths) > 0:
+            return record(cell, cell.seeds[lengths.index(max(lengths))])
+    return None
+
+
+def _whole(path: Path, draw: Callable[[Path], None]) -> None:
+    partial = path.with_name(f".{path.name}")  # the ending says the format
+    draw(partial)
+    os.replace(partial, path)

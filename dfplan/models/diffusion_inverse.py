@@ -1,0 +1,74 @@
+"""Diffusion inverse dynamics: the distribution of actions that lead from one observation to another."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dfplan.models.embeddings import LevelEmbedding
+from dfplan.schedules import NoiseSchedule
+
+
+class DiffusionInverse(nn.Module):
+    """a ~ p(a | s, s'): the data's actions at ``s`` when ``s'`` was observed a fixed number of steps later.
+
+    s and s' (B, observation_dim) are normalised, actions (B, action_dim) scaled into [-1, 1]. In the ``relative``
+    columns (positions) only the difference s' - s is shown, so that what is learned at one place holds everywhere.
+    A small diffusion over the one action, sampled by DDPM (Lu et al. 2025, sec. 3.3; Ajay et al. 2023 use its mean).
+    Not to be confused with `InverseDynamics`, a regression of the mean that is told how far ahead the wish is.
+    """
+
+    def __init__(
+        self, observation_dim: int, action_dim: int, relative: Sequence[int] = (), levels: int = 10, width: int = 256
+    ):
+        super().__init__()
+        self.action_dim, self.relative = action_dim, tuple(relative)
+        self.absolute = tuple(c for c in range(observation_dim) if c not in self.relative)
+        if not set(self.relative) <= set(range(observation_dim)):
+            raise ValueError(f"relative columns lie in 0..{observation_dim - 1}, got {self.relative}")
+        self.schedule = NoiseSchedule("cosine", levels)
+        self.level = LevelEmbedding(levels, width)
+        self.embed = nn.Linear(action_dim + observation_dim + len(self.absolute), width)
+        self.mlp = nn.Sequential(
+            nn.SiLU(),
+            nn.Linear(width, width),
+            nn.SiLU(),
+            nn.Linear(width, width),
+            nn.SiLU(),
+            nn.Linear(width, action_dim),
+        )
+
+    def forward(self, action: Tensor, k: Tensor, pair: Tensor) -> Tensor:
+        """v (B, action_dim) of noisy actions (B, action_dim) at levels k (B,), given a `pair`."""
+        return self.mlp(self.embed(torch.cat([action, pair], dim=-1)) + self.level(k)).float()
+
+    def pair(self, s: Tensor, wished: Tensor) -> Tensor:
+        """What the network is shown of s and s': the differences of relative columns, then both of the others."""
+        relative, absolute = list(self.relative), list(self.absolute)
+        return torch.cat([(wished - s)[..., relative], s[..., absolute], wished[..., absolute]], dim=-1)
+
+    def loss(self, s: Tensor, wished: Tensor, action: Tensor, generator: torch.Generator) -> Tensor:
+        """Mean squared error of v at levels uniform on 1..K, a scalar."""
+        k = torch.randint(1, self.schedule.levels + 1, (len(s),), generator=generator, device=s.device)
+        eps = torch.randn(action.shape, generator=generator, device=s.device)
+        noisy = self.schedule.add_noise(action, k, eps)
+        return F.mse_loss(self(noisy, k, self.pair(s, wished)), self.schedule.target(action, k, eps, "v"))
+
+    @torch.no_grad()
+    def sample(self, s: Tensor, wished: Tensor, generator: torch.Generator, temperature: float = 1.0) -> Tensor:
+        """Actions (B, action_dim) in [-1, 1], drawn by DDPM over all levels; ``temperature`` scales all its noise."""
+        pair = self.pair(s, wished)
+
+        def normal() -> Tensor:
+            return temperature * torch.randn((len(s), self.action_dim), generator=generator, device=s.device)
+
+        action = normal()
+        for level in range(self.schedule.levels, 0, -1):
+            k = torch.full((len(s),), level, device=s.device)
+            x0 = self.schedule.interpret(self(action, k, pair), action, k, "v").x0.clamp(-1, 1)
+            mean, std = self.schedule.posterior(x0, action, k, k - 1)
+            action = mean + std * normal() if level > 1 else mean
+        return action

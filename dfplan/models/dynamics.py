@@ -1,0 +1,36 @@
+"""One-step dynamics: how an observation changes under an action."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from dfplan.models.embeddings import Waves
+
+
+class Dynamics(nn.Module):
+    """f(o, a): the change of the observation in one step, the mean that the data show.
+
+    Observations (B, observation_dim), actions (B, action_dim) and changes (B, observation_dim) are normalised, each by its
+    own statistics. A linear path beside the network carries what is linear, such as free flight; the waves let the
+    network find the walls. Not to be confused with inverse dynamics, which asks for the action.
+    """
+
+    def __init__(self, observation_dim: int, action_dim: int, width: int = 128, octaves: int = 6):
+        super().__init__()
+        self.waves = Waves(octaves)
+        self.linear = nn.Linear(observation_dim + action_dim, observation_dim)
+        self.mlp = nn.Sequential(
+            nn.Linear(self.waves.width(observation_dim) + action_dim, width),
+            nn.SiLU(),
+            nn.Linear(width, width),
+            nn.SiLU(),
+            nn.Linear(width, width),
+            nn.SiLU(),
+            nn.Linear(width, observation_dim),
+        )
+
+    def forward(self, observation: Tensor, action: Tensor) -> Tensor:
+        pair = torch.cat([observation, action], dim=-1)
+        seen = torch.cat([self.waves(observation), action], dim=-1)
+        return (self.linear(pair) + self.mlp(seen)).float()

@@ -1,0 +1,39 @@
+"""A critic of plans: the return that a whole sequence of states promises."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from dfplan.models.embeddings import Waves, sinusoid
+from dfplan.models.transformer import Block, TransformerConfig
+
+
+class TrajectoryValue(nn.Module):
+    """V(tau): clean plans (B, T, C) of normalised tokens to their return (B,), in whatever units it is trained in.
+
+    A transformer over the tokens, regressed on returns of recorded windows by `loss`: the critic of Monte Carlo
+    sampling with selection (Lu et al. 2025). Where the denoiser's blocks are shifted and scaled by a token's noise
+    level, these are by its position. Not to be confused with `StepCritic`, which asks whether a step is possible and
+    not whether it pays, nor with a value that guides sampling: this one never sees noise, and nobody takes its gradient.
+    """
+
+    def __init__(self, columns: int, config: TransformerConfig):
+        super().__init__()
+        self.config = config
+        self.waves = Waves(config.octaves)
+        self.embed = nn.Linear(self.waves.width(columns), config.width)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
+        self.norm = nn.LayerNorm(config.width)
+        self.out = nn.Linear(config.width, 1)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        position = sinusoid(torch.arange(tokens.shape[1], device=tokens.device), self.config.width)
+        h = self.embed(self.waves(tokens)) + position
+        for block in self.blocks:
+            h = block(h, position)
+        return self.out(self.norm(h).mean(dim=1)).squeeze(-1).float()
+
+    def loss(self, tokens: Tensor, returns: Tensor) -> Tensor:
+        """Mean squared error of the returns (B,) of plans (B, T, C), a scalar."""
+        return (self(tokens) - returns).square().mean()

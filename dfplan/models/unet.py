@@ -1,0 +1,156 @@
+"""Diffuser's temporal U-Net: convolutions over time for sequences that share one noise level."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dfplan.models.embeddings import LevelEmbedding, Waves
+
+KERNEL = 5
+GROUPS = 8
+
+
+@dataclass(frozen=True)
+class UNetConfig:
+    width: int = 32
+    """Channels at full resolution; a multiple of 8."""
+    multiples: tuple[int, ...] = (1, 2, 4)
+    """Channels of each resolution as multiples of the width; from one to the next, time is halved."""
+    octaves: int = 4
+    """Sines and cosines of each column at 1, 2, 4, ... radians per unit that the network sees beside it."""
+
+    def __post_init__(self) -> None:
+        if self.width < 8 or self.width % GROUPS or self.octaves < 0:
+            raise ValueError(f"width must be a positive multiple of {GROUPS} and octaves at least 0, got {self}")
+        if not self.multiples or min(self.multiples) < 1:
+            raise ValueError(f"multiples must be positive whole numbers, one for each resolution, got {self.multiples}")
+
+
+class TemporalUNet(nn.Module):
+    """Denoiser ``(x (B, T, C), k (B, T)) -> (B, T, C)`` for one level a sequence; T may differ from call to call.
+
+    Janner et al. 2022, appendix C: residual blocks of two convolutions over time with group normalisation, the level
+    added between them; time is halved on the way down and doubled on the way up, with a skip at each resolution. The
+    level of a sequence is the highest among its tokens: known tokens are shown clean among noisy ones. So it is no
+    denoiser for tokens with levels of their own; that is `dfplan.models.Transformer`. Beside the paper's, the output
+    keeps a learned share of the input, by level: what is nearly clean need not pass through the normalisations.
+
+    ``condition > 0`` adds an input y (B, condition), NaN in the rows that have none (Ajay et al. 2023, sec. 3.1):
+    embedded, or replaced by a learned vector where there is none, it is added to the level's embedding.
+    """
+
+    def __init__(self, columns: int, levels: int, config: UNetConfig, condition: int = 0):
+        super().__init__()
+        self.config = config
+        channels = [config.width * multiple for multiple in config.multiples]
+        self.waves, self.level = Waves(config.octaves), LevelEmbedding(levels, config.width)
+        self.condition = ConditionEmbedding(condition, config.width) if condition else None
+        self.embed = nn.Linear(self.waves.width(columns), channels[0])
+        before = [channels[0], *channels]
+        self.down = nn.ModuleList(
+            nn.ModuleList([ResidualBlock(a, b, config.width), ResidualBlock(b, b, config.width)])
+            for a, b in zip(before, channels, strict=False)
+        )
+        self.halve = nn.ModuleList(nn.Conv2d(c, c, (1, 3), stride=(1, 2), padding=(0, 1)) for c in channels[:-1])
+        last = channels[-1]
+        self.middle = nn.ModuleList([ResidualBlock(last, last, config.width), ResidualBlock(last, last, config.width)])
+        self.stretch = nn.ModuleList(nn.ConvTranspose2d(c, c, (1, 4), stride=(1, 2), padding=(0, 1)) for c in channels[:0:-1])
+        self.up = nn.ModuleList(
+            nn.ModuleList([ResidualBlock(a + b, b, config.width), ResidualBlock(b, b, config.width)])
+            for a, b in zip(channels[:0:-1], channels[-2::-1], strict=True)
+        )
+        self.keep = nn.Linear(config.width, columns)
+        self.out = nn.Linear(channels[0], columns)
+        for layer in (self.keep, self.out):
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, x: Tensor, k: Tensor, y: Tensor | None = None) -> Tensor:
+        T, depth = x.shape[1], len(self.config.multiples)
+        about = self.level(k.amax(dim=1))
+        if self.condition is not None:
+            about = about + self.condition(y, len(x))
+        about = F.silu(about)
+        h = F.pad(self.embed(self.waves(x)), (0, 0, 0, -T % 2 ** (depth - 1)))
+        h = h.transpose(1, 2).unsqueeze(2)
+        skips = []
+        for level, blocks in enumerate(self.down):
+            assert isinstance(blocks, nn.ModuleList)
+            for block in blocks:
+                h = block(h, about)
+            if level < depth - 1:
+                skips.append(h)
+                h = self.halve[level](h)
+        for block in self.middle:
+            h = block(h, about)
+        for stretch, blocks in zip(self.stretch, self.up, strict=True):
+            assert isinstance(blocks, nn.ModuleList)
+            h = torch.cat([stretch(h), skips.pop()], dim=1)
+            for block in blocks:
+                h = block(h, about)
+        h = h.squeeze(2).transpose(1, 2)[:, :T]
+        return (self.out(h) + self.keep(about).unsqueeze(1) * x).float()
+
+
+class ResidualBlock(nn.Module):
+    """Two convolutions over time (B, C, T), with what is to be known of the whole sequence (B, about) added between."""
+
+    def __init__(self, before: int, after: int, about: int):
+        super().__init__()
+        over_time: dict[str, Any] = {"kernel_size": (1, KERNEL), "padding": (0, KERNEL // 2)}
+        self.first = nn.Conv2d(before, after, **over_time)
+        self.norm1 = nn.GroupNorm(GROUPS, after)
+        self.shift = nn.Linear(about, after)
+        self.second = nn.Conv2d(after, after, **over_time)
+        self.norm2 = nn.GroupNorm(GROUPS, after)
+        self.skip = nn.Conv2d(before, after, 1) if before != after else nn.Identity()
+
+    def forward(self, h: Tensor, about: Tensor) -> Tensor:
+        inner = F.silu(self.norm1(self.first(h))) + self.shift(about)[:, :, None, None]
+        return F.silu(self.norm2(self.second(inner))) + self.skip(h)
+
+
+class ConditionEmbedding(nn.Module):
+    """Conditions y (B, columns) to vectors (B, width); rows of NaN, and all rows of None, to one learned vector."""
+
+    def __init__(self, columns: int, width: int, octaves: int = 4):
+        super().__init__()
+        self.waves = Waves(octaves)
+        inputs = self.waves.width(columns)
+        self.mlp = nn.Sequential(nn.Linear(inputs, 4 * width), nn.SiLU(), nn.Linear(4 * width, width))
+        self.none = nn.Parameter(torch.zeros(width))
+
+    def forward(self, y: Tensor | None, batch: int) -> Tensor:
+        if y is None:
+            return self.none.expand(batch, -1)
+        absent = y.isnan().any(dim=1, keepdim=True)
+        return torch.where(absent, self.none, self.mlp(self.waves(y.nan_to_num())))
+
+
+class TemporalValue(nn.Module):
+    """J: clean tokens (B, T, C) to a return (B,), by the downward half of a U-Net and a mean over time.
+
+    Janner et al. 2022, appendix C. Its gradient guides sampling, where it is shown the denoiser's prediction of the
+    clean tokens. Not to be confused with `dfplan.models.StepCritic`, which judges single steps and knows no return.
+    """
+
+    def __init__(self, columns: int, config: UNetConfig):
+        super().__init__()
+        channels = [config.width * multiple for multiple in config.multiples]
+        self.waves = Waves(config.octaves)
+        self.embed = nn.Linear(self.waves.width(columns), channels[0])
+        before = [channels[0], *channels]
+        self.blocks = nn.ModuleList(ResidualBlock(a, b, 1) for a, b in zip(before, channels, strict=False))
+        self.head = nn.Sequential(nn.Linear(channels[-1], config.width), nn.SiLU(), nn.Linear(config.width, 1))
+
+    def forward(self, x0: Tensor) -> Tensor:
+        h = self.embed(self.waves(x0)).transpose(1, 2).unsqueeze(2)
+        clean = x0.new_zeros(len(x0), 1)
+        for block in self.blocks:
+            h = F.avg_pool2d(block(h, clean), (1, 2), ceil_mode=True)
+        return self.head(h.mean(dim=(2, 3))).squeeze(-1).float()

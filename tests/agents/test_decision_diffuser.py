@@ -1,0 +1,124 @@
+"""Decision Diffuser: classifier-free guidance, conditions on goals and returns, inverse dynamics."""
+
+import numpy as np
+import pytest
+import torch
+from sequence_toy import NETWORK, TOKENS, drives, layout, trained
+
+from dfplan.agents.decision_diffuser import (
+    Conditioned,
+    DecisionDiffuserAgent,
+    DecisionDiffuserAgentConfig,
+    DecisionDiffuserConfig,
+    DecisionDiffuserModel,
+)
+from dfplan.agents.sequence_planning import Track
+
+START = np.array([0.1, -0.2, 0.0, 0.0], dtype=np.float32)
+
+
+def build(**changes):
+    torch.manual_seed(0)
+    config = DecisionDiffuserConfig(
+        layout(actions=False), **({"tokens": TOKENS, "levels": 16, "network": NETWORK, "gap": 2} | changes)
+    )
+    return DecisionDiffuserAgent(DecisionDiffuserModel(config), DecisionDiffuserAgentConfig(steps=8))
+
+
+@pytest.fixture(scope="module")
+def to_goals():
+    return trained(build(), drives(), 120)
+
+
+@pytest.fixture(scope="module")
+def to_returns():
+    return trained(build(towards="return"), drives(), 120)
+
+
+@torch.no_grad()
+def test_guidance_is_affine_in_omega_between_no_condition_and_the_given_one(to_goals):
+    model = to_goals[0].learner
+    g = torch.Generator().manual_seed(0)
+    x, k, y = torch.randn(3, TOKENS, 4, generator=g), torch.full((3, TOKENS), 9), torch.randn(3, 2, generator=g)
+    free, given = model.network(x, k), model.network(x, k, y)
+    assert not torch.allclose(free, given, atol=1e-3)
+    for omega in (0.0, 0.5, 1.0, 3.0):
+        assert torch.allclose(Conditioned(model.network, y, omega)(x, k), free + omega * (given - free), atol=1e-5)
+
+
+def test_plans_begin_at_the_start_and_end_near_their_goals(to_goals):
+    agent, losses = to_goals
+    assert np.mean(losses[-20:]) < 0.5 * np.mean(losses[:5])
+    goals = np.random.default_rng(1).normal(size=(32, 2)) * 0.6
+    plan = agent.plan(np.repeat(START[None], 32, axis=0), goals)
+    assert torch.allclose(plan.observations[:, 0, 0], torch.from_numpy(START).expand(32, -1), atol=1e-5)
+    ends = plan.observations[:, -1, 0, :2].numpy()
+    miss = np.linalg.norm(ends - goals, axis=1).mean()
+    assert miss < 0.75 * np.linalg.norm(ends - goals[::-1], axis=1).mean(), "ends belong to their own goals"
+
+
+def test_a_higher_return_asked_for_is_a_higher_return_planned(to_returns):
+    agent, _ = to_returns
+    found = []
+    for target in (-1.0, 0.0, 1.0):
+        asking = agent.with_options(target=target, omega=1.0)
+        asking.reset(seed=0)
+        found.append(float(asking.plan(np.repeat(START[None], 32, axis=0)).observations[:, 1:, 0, 0].mean()))
+    assert found[0] < found[1] < found[2]
+
+
+def test_the_best_return_is_that_of_the_best_window(to_returns):
+    data, model = drives(), to_returns[0].learner
+    S = model.config.steps + 1
+    starts = [s + i for s in data.episode_starts for i in range(16 - S + 1)]
+    returns = np.array([data.rewards[s : s + S].sum() for s in starts])
+    assert float(model.best_return) == pytest.approx(returns.max(), rel=1e-4)
+    assert float(model.returns.mean) == pytest.approx(returns.mean(), abs=1e-4)
+    observations, _, drawn = model.batches(data)(np.random.default_rng(0), 5)
+    assert np.allclose(drawn, observations[..., 0].sum(1), atol=1e-4)  # the reward is x
+
+
+def test_inverse_dynamics_wishes_for_the_state_a_gap_ahead_and_then_for_rest():
+    agent = build()
+    model, asked = agent.learner, []
+    model.act_towards = lambda s, wished: asked.append(wished) or torch.zeros(1, 2)
+    path = torch.arange(15.0).view(1, 15, 1).expand(1, 15, 4)
+    for clock in (0, 12, 13, 40):
+        agent._act(torch.zeros(1, 4), Track(path, None, torch.tensor([clock])))
+    assert asked[0].tolist() == [[2.0] * 4] and asked[1].tolist() == [[14.0] * 4]
+    assert asked[2].tolist() == asked[3].tolist() == [[14.0, 14.0, 0.0, 0.0]]
+
+
+def test_dropout_hides_conditions_at_its_rate():
+    """With every goal hidden from the loss's generator, the goal does not matter; with none, it does."""
+    data = drives()
+    for dropout, matters in ((0.0, True), (0.999999, False)):
+        agent = build(dropout=dropout)
+        agent.learner.fit_statistics(data)
+        for parameter in agent.learner.parameters():
+            torch.nn.init.normal_(parameter, std=0.1)
+        seen = []
+        given = agent.learner.given
+        agent.learner.given = lambda y, given=given, seen=seen: seen.append(y) or given(y)
+        batch = tuple(torch.as_tensor(p) for p in agent.learner.batches(data)(np.random.default_rng(0), 16))
+        agent.learner(batch, torch.Generator().manual_seed(0))
+        assert bool(seen[0].isfinite().all()) is matters and bool(seen[0].isnan().all()) is not matters
+
+
+def test_save_and_load_keep_weights_and_config(to_goals, tmp_path):
+    agent = to_goals[0].with_options(omega=2.0)
+    agent.save(tmp_path / "a.safetensors")
+    other = DecisionDiffuserAgent.load(tmp_path / "a.safetensors")
+    assert other.config == agent.config and other.learner.config == agent.learner.config
+    for one in (agent, other):
+        one.reset(goal=np.array([0.3, 0.1]), seed=3)
+    assert (agent.act(START) == other.act(START)).all()
+
+
+def test_mistakes_get_a_sentence():
+    with pytest.raises(ValueError, match="states only"):
+        DecisionDiffuserConfig(layout(actions=True))
+    with pytest.raises(ValueError, match=r"gap in 1\.\.14"):
+        DecisionDiffuserConfig(layout(actions=False), tokens=TOKENS, gap=15)
+    with pytest.raises(ValueError, match="omega"):
+        DecisionDiffuserAgentConfig(omega=-1.0)

@@ -1,0 +1,223 @@
+"""Diffusion Veteran: its data, its choice among plans, its acts, and its answers to mistakes."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from dfplan.agents.diffusion_veteran import (
+    DiffusionVeteranAgent,
+    GoalPaths,
+    Veteran,
+    VeteranBatch,
+    VeteranConfig,
+    VeteranModelConfig,
+)
+from dfplan.checkpoint import CheckpointError, save_checkpoint
+from dfplan.datasets import Trajectories
+from dfplan.models import TransformerConfig
+
+START = np.array([3.0, 1.0, 0.0, 0.0])
+SMALL = TransformerConfig(width=16, depth=1, heads=2, octaves=2)
+MODEL = VeteranModelConfig(tokens=5, stride=2, denoiser=SMALL, critic=SMALL, levels=8, inverse_levels=3)
+
+
+def line(episodes=2, length=40, visit=(20, 25)):
+    """Episodes that drive along x at one unit a step and are rewarded within the steps of the visit."""
+    steps = np.arange(episodes * length)
+    x = (steps % length).astype(np.float32)
+    observations = np.stack([x, 0 * x, 0 * x + 1, 0 * x], axis=1)
+    actions = np.stack([np.sin(x), np.cos(x)], axis=1).astype(np.float32)
+    rewards = ((x >= visit[0]) & (x < visit[1])).astype(np.float32)
+    return Trajectories(observations, actions, rewards, np.arange(0, episodes * length, length), "a line")
+
+
+@pytest.fixture
+def learner():
+    torch.manual_seed(0)
+    learner = Veteran(MODEL)
+    learner.fit_statistics(line())
+    return learner
+
+
+@pytest.fixture
+def agent(learner):
+    return DiffusionVeteranAgent(learner, VeteranConfig(candidates=4, steps=2, replan_every=3))
+
+
+def test_ways_to_the_goal_begin_at_most_a_window_before_it_and_never_after():
+    data = line()
+    paths = GoalPaths(data, tokens=5, stride=2, discount=1.0)
+    assert paths.starts.tolist() == [*range(12, 25), *range(52, 65)]
+
+
+def test_a_window_follows_the_data_to_the_middle_of_the_visit_and_stays_at_the_goal():
+    paths = GoalPaths(line(), tokens=8, stride=2, discount=1.0)
+    plans, returns, *_ = paths.sample(np.random.default_rng(0), 500)
+    assert np.allclose(paths.hold, [22.0, 0.0, 1.0, 0.0])
+    for plan, value in zip(plans[:, :, 0], returns, strict=True):
+        start = plan[0]
+        drive = start + 2 * np.arange(8)
+        assert np.allclose(plan, np.where((drive <= 22) | (np.arange(8) == 0), drive, 22))
+        assert np.isclose(value, 1 - 2 * max(20 - start, 0) / 14)
+
+
+def test_a_discount_bends_the_returns():
+    """sum_{n' < n} gamma^n' = (1 - gamma^n) / (1 - gamma), scaled so that the longest way is worth -1."""
+    paths, gamma = GoalPaths(line(), tokens=5, stride=2, discount=0.5), 0.5
+    n = np.maximum(20 - paths.starts % 40, 0)
+    assert np.allclose(paths.returns, 1 - 2 * (1 - gamma**n) / (1 - gamma**8), atol=1e-6)
+
+
+def test_no_window_reaches_into_the_next_episode():
+    data = line(visit=(2, 4))
+    paths = GoalPaths(data, tokens=8, stride=2, discount=1.0)
+    assert paths.starts.tolist() == [0, 1, 2, 3, 40, 41, 42, 43]
+    assert (paths.pairs + 2 < np.where(paths.pairs < 40, 40, 80)).all()
+    cut = GoalPaths(line(visit=(38, 40)), tokens=3, stride=2, discount=1.0)
+    assert (cut.starts + cut.kept < np.where(cut.starts < 40, 40, 80)).all()
+
+
+def test_pairs_are_a_stride_apart_and_carry_the_first_ones_action():
+    _, _, s, wished, actions = GoalPaths(line(), 5, 2, 1.0).sample(np.random.default_rng(0), 20)
+    assert np.allclose(wished[..., 0] - s[..., 0], 2)
+    assert np.allclose(actions[..., 0], np.sin(s[..., 0]), atol=1e-6)
+
+
+def test_the_candidate_of_the_largest_value_is_chosen(learner):
+    learner.critic.forward = lambda plans: plans[:, -1, 0]  # the farther the end, the better
+    s, chosen = torch.zeros(3, 4), []
+    for candidates in (1, 64):
+        plans, values = learner.select(s, candidates, 2, torch.Generator().manual_seed(0))
+        assert values.shape == (3, candidates) and plans.shape == (3, 5, 4)
+        assert torch.equal(plans[:, 0], s), "every plan begins where it is"
+        assert torch.allclose(plans[:, -1, 0], values.max(dim=1).values)
+        chosen.append(float(plans[:, -1, 0].mean()))
+    assert chosen[1] > chosen[0]
+
+
+def test_losses_have_gradients_only_where_they_belong(learner):
+    batch = tuple(torch.as_tensor(x) for x in learner.batches(line())(np.random.default_rng(0), 8))
+    losses = learner(batch, torch.Generator().manual_seed(0))
+    assert set(losses) == {"loss", "diffusion", "critic", "inverse"}
+    parts = sum(float(losses[name]) for name in ("diffusion", "critic", "inverse"))
+    assert np.isclose(float(losses["loss"].detach()), parts, rtol=1e-5)
+    losses["loss"].backward()
+    for part in (learner.diffusion, learner.critic, learner.inverse):
+        assert any(p.grad is not None and bool(p.grad.any()) for p in part.parameters())
+
+
+def test_it_learns_to_drive_the_line(learner):
+    """After some updates the plans go on along x as the data do, and the critic prefers to be nearer to the goal."""
+    agent, rng = DiffusionVeteranAgent(learner, VeteranConfig(candidates=4, steps=4)), np.random.default_rng(0)
+    source = learner.batches(line())
+    losses = [agent.update(source(rng, 32))["loss"] for _ in range(60)]
+    assert np.mean(losses[-10:]) < 0.6 * np.mean(losses[:10])
+    plans, returns, *_ = source(rng, 64)
+    with torch.no_grad():
+        values = learner.critic(learner.observation.normalize(torch.as_tensor(plans)))
+    assert np.corrcoef(values, returns)[0, 1] > 0.8
+
+
+def test_one_observation_and_a_batch(agent):
+    agent.reset(goal=[22.0, 0.0], seed=0)
+    one = agent.act(START)
+    agent.reset(seed=0)
+    many = agent.act(np.stack([START, START + 1, START]))
+    assert one.shape == (2,) and many.shape == (3, 2) and one.dtype == many.dtype == np.float32
+    low, high = agent.learner.action_low.numpy(), agent.learner.action_high.numpy()
+    assert (many >= low - 1e-6).all() and (many <= high + 1e-6).all()
+    assert agent.last_plan.observations.shape == (3, 5, 1, 4) and agent.last_plan.lengths.tolist() == [4, 4, 4]
+    assert np.allclose(agent.last_plan.observations[:, 0, 0], np.stack([START, START + 1, START]), atol=1e-4)
+    assert agent.last_plan.values.shape == (3, 4)
+
+
+def test_the_wish_is_always_a_stride_ahead_on_the_plan(agent):
+    wishes, act = [], agent.learner.act
+    agent.learner.act = lambda s, wished, *rest: wishes.append(wished) or act(s, wished, *rest)
+    agent.reset(seed=0)
+    for _ in range(3):
+        agent.act(START)
+    plan = agent.learner.observation.normalize(agent.last_plan.observations[0, :, 0])
+    expected = [plan[1], (plan[1] + plan[2]) / 2, plan[2]]
+    for wish, at in zip(wishes, expected, strict=True):
+        assert torch.allclose(wish[0], at, atol=1e-5)
+
+
+def test_plans_are_remade_when_due_and_rows_can_begin_anew(agent):
+    made, plan = [], agent._plan
+    agent._plan = lambda s: made.append(len(s)) or plan(s)
+    agent.reset(seed=0)
+    for _ in range(4):
+        agent.act(np.stack([START, START]))
+    assert made == [2, 2]
+    agent.forget([1])
+    agent.act(np.stack([START, START]))
+    assert made == [2, 2, 1]
+
+
+def test_same_seed_same_actions(agent):
+    def actions(seed):
+        agent.reset(seed=seed)
+        return np.stack([agent.act(START) for _ in range(4)])
+
+    assert (actions(1) == actions(1)).all()
+    assert (actions(1) != actions(2)).any()
+
+
+def test_a_saved_agent_comes_back_rounded_once(agent, tmp_path):
+    agent.card["command"] = "a test"
+    first, second = tmp_path / "a.safetensors", tmp_path / "b.safetensors"
+    agent.save(first)
+    other = DiffusionVeteranAgent.load(first)
+    assert other.config == agent.config and other.learner.config == MODEL and other.card == agent.card
+    other.save(second)
+    assert first.read_bytes() == second.read_bytes()
+    for name, tensor in agent.learner.state_dict().items():
+        assert torch.allclose(other.learner.state_dict()[name], tensor, rtol=1e-3, atol=1e-6), name
+    assert json.loads(json.dumps(MODEL.to_header())) and other.parameters == agent.parameters > 0
+
+
+def test_files_of_others_are_refused(agent, tmp_path):
+    path = tmp_path / "a.safetensors"
+    save_checkpoint(path, {}, {"kind": "trajectory_model"})
+    with pytest.raises(CheckpointError, match="not the weights of a Diffusion Veteran"):
+        DiffusionVeteranAgent.load(path)
+    agent.save(path)
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(CheckpointError, match="not a whole safetensors file"):
+        DiffusionVeteranAgent.load(path)
+    save_checkpoint(path, {}, {"kind": "diffusion_veteran", "config": {}, "agent": {}, "card": {}})
+    with pytest.raises(CheckpointError, match="cannot build"):
+        DiffusionVeteranAgent.load(path)
+
+
+def test_mistakes_get_a_sentence(agent):
+    with pytest.raises(ValueError, match=r"\(4,\) or \(batch, 4\)"):
+        agent.act(np.zeros(3))
+    with pytest.raises(ValueError, match="must be finite"):
+        agent.act(np.array([np.nan, 0, 0, 0]))
+    with pytest.raises(ValueError, match="know one goal"):
+        agent.reset(goal=[1.0, 1.0])
+    with pytest.raises(ValueError, match=r"the goal must be \(2,\)"):
+        agent.reset(goal=[1.0, 1.0, 1.0])
+    with pytest.raises(ValueError, match="candidates"):
+        VeteranConfig(candidates=0)
+    with pytest.raises(ValueError, match="unknown option"):
+        agent.with_options(candidate=3)
+    with pytest.raises(ValueError, match="tokens"):
+        VeteranModelConfig(tokens=1)
+    with pytest.raises(ValueError, match="discount"):
+        VeteranModelConfig(discount=0.0)
+    silent = line(visit=(0, 0))
+    with pytest.raises(ValueError, match="no step is rewarded"):
+        GoalPaths(silent, 5, 2, 1.0)
+    with pytest.raises(ValueError, match="longer than the stride"):
+        GoalPaths(line(), 5, 40, 1.0)
+
+
+def test_a_batch_is_named():
+    fields = GoalPaths(line(), 5, 2, 1.0).sample(np.random.default_rng(0), 3)
+    batch = VeteranBatch(*fields)
+    assert batch.plans.shape == (3, 5, 4) and batch.actions.shape == (3, 16, 2)

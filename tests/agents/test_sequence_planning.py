@@ -1,0 +1,101 @@
+"""What full-sequence planners share: when they plan, for which rows, and their answers to mistakes."""
+
+import numpy as np
+import pytest
+import torch
+from sequence_toy import NETWORK, TOKENS, layout
+
+from dfplan.agents.diffuser import DiffuserAgent, DiffuserAgentConfig, DiffuserModel
+from dfplan.agents.sequence_model import SequenceConfig
+from dfplan.agents.sequence_planning import SequenceAgentConfig
+
+START = np.array([0.1, -0.2, 0.0, 0.0])
+GOAL = np.array([0.5, 0.5])
+
+
+@pytest.fixture
+def agent():
+    torch.manual_seed(0)
+    config = SequenceConfig(layout(actions=True), tokens=TOKENS, levels=8, network=NETWORK)
+    return DiffuserAgent(DiffuserModel(config), DiffuserAgentConfig(steps=2))
+
+
+def planned_rows(agent):
+    """How many rows each further plan of the agent is for."""
+    made = []
+    plan = agent.plan
+    agent.plan = lambda observation, goal=None: made.append(len(observation)) or plan(observation, goal)
+    return made
+
+
+def test_it_plans_once_an_episode_however_long_it_is(agent):
+    made = planned_rows(agent)
+    agent.reset(goal=GOAL, seed=0)
+    for _ in range(40):
+        agent.act(START)
+    agent.reset(goal=GOAL)
+    agent.act(START)
+    assert made == [1, 1]
+
+
+def test_it_replans_when_told_to_and_rows_can_begin_anew(agent):
+    agent = agent.with_options(replan_every=3)
+    made = planned_rows(agent)
+    agent.reset(goal=np.stack([GOAL, GOAL]), seed=0)
+    batch = np.stack([START, START])
+    for _ in range(4):
+        agent.act(batch)
+    assert made == [2, 2]
+    agent.forget([1], -GOAL[None])
+    agent.act(batch)
+    assert made == [2, 2, 1]
+    assert np.allclose(agent.last_plan.observations[0, -1, -1, :2], -GOAL, atol=1e-5)
+    agent.act(batch)
+    assert made == [2, 2, 1]
+
+
+def test_each_row_has_its_own_goal(agent):
+    agent.reset(goal=np.stack([GOAL, -GOAL]), seed=0)
+    agent.act(np.stack([START, START]))
+    ends = agent.last_plan.observations[:, -1, -1, :2].numpy()
+    assert np.allclose(ends, [GOAL, -GOAL], atol=1e-5)
+
+
+def test_same_seed_same_plan(agent):
+    for parameter in agent.learner.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+
+    def drawn(seed):
+        agent.reset(goal=GOAL, seed=seed)
+        assert agent.act(START).dtype == np.float32
+        return agent.last_plan.actions
+
+    assert torch.equal(drawn(1), drawn(1))
+    assert not torch.equal(drawn(1), drawn(2))
+
+
+def test_a_config_comes_back_from_its_header(agent):
+    config = agent.learner.config
+    assert SequenceConfig.from_header(config.to_header()) == config
+
+
+def test_mistakes_get_a_sentence(agent):
+    agent.reset(goal=GOAL)
+    with pytest.raises(ValueError, match=r"the observation must be \(4,\) or \(batch, 4\)"):
+        agent.act(np.zeros(3))
+    with pytest.raises(ValueError, match="the observation must be finite"):
+        agent.act(np.array([np.nan, 0, 0, 0]))
+    with pytest.raises(ValueError, match=r"the goal must be \(2,\)"):
+        agent.reset(goal=np.zeros(3))
+    with pytest.raises(ValueError, match="a goal for each row"):
+        agent.forget([0], GOAL[None])
+    with pytest.raises(ValueError, match="unknown option"):
+        agent.with_options(sped=2.0)
+    with pytest.raises(ValueError, match=r"eta in 0\.\.1"):
+        SequenceAgentConfig(eta=2.0)
+    with pytest.raises(ValueError, match="a token between"):
+        SequenceConfig(layout(actions=True), tokens=2)
+    with pytest.raises(ValueError, match="'goal' or a 'return'"):
+        SequenceConfig(layout(actions=True), towards="fame")
+    with pytest.raises(ValueError, match="columns of the observation"):
+        SequenceConfig(layout(actions=True), goal_columns=(4,))

@@ -1,0 +1,189 @@
+"""Online training: what a recipe learns in, what a run leaves, and what an interruption costs."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+
+import gymnasium
+import numpy as np
+import pytest
+
+from dfplan.agents.stable_baselines import StableBaselinesAgent
+from dfplan.benchmarks.online import RECIPES, ActionRepeat, OnlineRecipe, built, environment, fit_online, online_recipe
+from dfplan.benchmarks.protocol import TUNING_SEEDS
+from dfplan.checkpoint import CheckpointError
+from dfplan.envs.maze2d import Maze2dEnv
+from dfplan.runlog import read_records
+from dfplan.training import TrainingInterrupted
+
+sb3 = pytest.importorskip("stable_baselines3")
+pytestmark = pytest.mark.filterwarnings("ignore:You are trying to run PPO")
+NET = {"net_arch": [8, 8]}
+
+
+@pytest.fixture(autouse=True)
+def few_episodes(monkeypatch):
+    """Two episodes a score: the bookkeeping is tested here."""
+    monkeypatch.setattr("dfplan.benchmarks.online_run.CURVE_SEEDS", TUNING_SEEDS[500:502])
+    monkeypatch.setattr("dfplan.benchmarks.online.SCORE_SEEDS", TUNING_SEEDS[:2])
+
+
+def small(name, steps=192):
+    """The recipe of a name for a moment's training: two copies, a tiny network, two points on the curve."""
+    recipe = online_recipe("umaze", name)
+    settings = {"n_steps": 32, "batch_size": 32, "n_epochs": 1}
+    if name != "ppo":
+        settings = {"learning_starts": 160, "batch_size": 8, "buffer_size": 1000, "train_freq": 4}
+    settings = dict(recipe.settings) | settings | {"policy_kwargs": NET}
+    return replace(recipe, copies=2, steps=steps, evaluations=2, settings=settings)
+
+
+def test_there_is_a_recipe_for_each_maze_and_algorithm():
+    assert set(RECIPES) == {(maze, name) for maze in ("umaze", "medium", "large") for name in ("sac", "td3", "ppo", "her")}
+    for (maze, name), recipe in RECIPES.items():
+        assert recipe.weights == f"maze2d-{maze}-{name}"
+        assert recipe.env_id == f"{'multi2d' if name == 'her' else 'maze2d'}-{maze}-v1"
+        assert json.loads(json.dumps(dict(recipe.settings))) == recipe.settings
+
+
+@pytest.mark.parametrize("name", ["sac", "td3", "ppo", "her"])
+def test_stable_baselines3_takes_the_recipes_as_they_are(name):
+    recipe = online_recipe("umaze", name)
+    model = built(recipe, seed=0)
+    assert type(model).__name__ == recipe.algorithm and model.n_envs == recipe.copies
+    assert model.gamma == recipe.settings["gamma"]
+    if name == "td3":
+        assert model.action_noise._sigma.tolist() == pytest.approx([0.5, 0.5])
+    if name == "her":
+        assert isinstance(model.replay_buffer, sb3.HerReplayBuffer) and model.replay_buffer.n_sampled_goal == 4
+    model.env.close()
+
+
+def test_a_repeated_action_is_that_many_steps():
+    recipe = online_recipe("umaze", "her")
+    repeated, single = environment(recipe), gymnasium.make(recipe.env_id, goal_conditioned=True)
+    repeated.reset(seed=4), single.reset(seed=4)
+    action = np.array([0.3, -0.8], dtype=np.float32)
+    decisions, ended = 0, False
+    while not ended:
+        observation, reward, _, ended, _ = repeated.step(action)
+        decisions += 1
+        for _ in range(4):
+            last = single.step(action)
+        assert all((observation[key] == last[0][key]).all() for key in observation)
+        assert reward == last[1] == repeated.unwrapped.compute_reward(
+            observation["achieved_goal"], observation["desired_goal"]
+        )
+    assert decisions == 75 and last[3]
+
+
+def test_an_episode_that_ends_within_a_repeated_action_is_not_stepped_beyond():
+    env = ActionRepeat(gymnasium.make("maze2d-umaze-v1"), 7)
+    env.reset(seed=0)
+    truncated = [env.step(np.zeros(2))[3] for _ in range(43)]
+    assert truncated == [False] * 42 + [True]  # 300 = 42 * 7 + 6
+
+
+def test_a_run_leaves_weights_that_both_libraries_load_and_a_card(tmp_path):
+    recipe = small("ppo")
+    path = fit_online(recipe, tmp_path / "run", seed=3, command="the command", quiet=True)
+    card = json.loads(path.with_suffix(".json").read_text())
+    assert (card["name"], card["command"], card["seed"], card["steps"]) == ("maze2d-umaze-ppo-seed3", "the command", 3, 192)
+    assert card["environment_steps"] == 4 * 192 and card["training_seconds"] > 0
+    assert [point["step"] for point in card["curve"]] == [96, 192]
+    best = max(card["curve"], key=lambda point: point["normalized"])
+    assert card["best_step"] == best["step"]
+    assert card["score"]["seeds"] == list(TUNING_SEEDS[:2]) and len(card["score"]["returns"]) == 2
+    assert {"cpu", "cores"} <= set(card["hardware"]) and "stable-baselines3" in card["versions"]
+    agent = StableBaselinesAgent.load(path, observation_dim=4, action_dim=2)
+    assert agent.card == card and agent.config.steps == best["step"]
+    model = sb3.PPO.load(path, env=gymnasium.make("maze2d-umaze-v1"))
+    observation = np.array([3.0, 1.0, 0.0, 0.0])
+    assert (model.predict(observation, deterministic=True)[0] == agent.act(observation)).all()
+    assert not model.policy.optimizer.state  # its moments are not shipped
+    written = path.stat().st_mtime_ns
+    assert fit_online(recipe, tmp_path / "run", seed=3, quiet=True) == path
+    assert path.stat().st_mtime_ns == written  # a finished run is returned, not trained again
+
+
+def interrupt_once(monkeypatch, after):
+    """Ctrl-C during the given environment step, counted over all copies."""
+    step, count = Maze2dEnv.step, 0
+
+    def counting(self, action):
+        nonlocal count
+        count += 1
+        if count == after:
+            os.kill(os.getpid(), signal.SIGINT)
+        return step(self, action)
+
+    monkeypatch.setattr(Maze2dEnv, "step", counting)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="sends a signal")
+@pytest.mark.parametrize("name", ["sac", "ppo", "her"])
+def test_after_ctrl_c_the_same_call_goes_on(name, tmp_path, monkeypatch, capsys):
+    recipe = small(name, steps=256)
+    interrupt_once(monkeypatch, after=4 * 170 + 2 * 300)  # after one point of the curve
+    with pytest.raises(TrainingInterrupted) as caught:
+        fit_online(recipe, tmp_path, quiet=True)
+    assert caught.value.code == 130
+    said = capsys.readouterr().err
+    assert "interrupted after step 170 of 256" in said and "run the same command to continue" in said
+    state = json.loads((tmp_path / "run.json").read_text())
+    assert state["step"] == 170 and [point["step"] for point in state["curve"]] == [128]
+    assert not (tmp_path / "weights.zip").exists()
+    path = fit_online(recipe, tmp_path, quiet=True)
+    card = json.loads(path.with_suffix(".json").read_text())
+    assert card["steps"] >= 256 and card["curve"][0] == {k: round(v, 1) for k, v in state["curve"][0].items()}
+    assert card["training_seconds"] >= round(state["seconds"], 1)
+    steps = [record["step"] for record in read_records(tmp_path / "log.jsonl")]
+    assert steps == sorted(set(steps)) and steps[-1] == card["steps"]
+    assert [folder.name for folder in tmp_path.glob("checkpoint-*")] == [f"checkpoint-{card['steps']}"]
+
+
+def test_a_run_that_was_killed_before_its_weights_were_written_writes_them(tmp_path):
+    recipe = small("ppo", steps=64)
+    path = fit_online(recipe, tmp_path, quiet=True)
+    card = json.loads(path.with_suffix(".json").read_text())
+    path.unlink(), path.with_suffix(".json").unlink()
+    assert fit_online(recipe, tmp_path, quiet=True) == path
+    again = json.loads(path.with_suffix(".json").read_text())
+    assert again["score"] == card["score"] and again["curve"] == card["curve"]
+
+
+def test_another_run_in_the_folder_is_left_alone(tmp_path):
+    recipe = small("ppo", steps=64)
+    fit_online(recipe, tmp_path, quiet=True)
+    with pytest.raises(ValueError, match="holds another run: seed is 0 there and 1 here"):
+        fit_online(recipe, tmp_path, seed=1, quiet=True)
+    with pytest.raises(ValueError, match="holds another run: steps is 64 there and 128 here"):
+        fit_online(recipe, tmp_path, steps=128, quiet=True)
+    next(tmp_path.glob("checkpoint-*/model.zip")).write_bytes(b"torn")
+    with pytest.raises(CheckpointError, match=r"the checkpoint that .*run.json names cannot be read"):
+        fit_online(recipe, tmp_path, quiet=True)
+
+
+def test_what_is_not_there_is_named(tmp_path, monkeypatch):
+    with pytest.raises(ValueError, match="no online recipe 'sac' for the maze 'open'"):
+        online_recipe("open", "sac")
+    with pytest.raises(ValueError, match="at least 1, not 0"):
+        fit_online(small("ppo"), tmp_path, steps=0)
+    with pytest.raises(ValueError, match="has no algorithm 'Sarsa'"):
+        built(OnlineRecipe("mine", "maze2d-umaze-v1", "Sarsa", 10), seed=0)
+    with pytest.raises(ValueError, match=r"PPO refuses the recipe mine: .*tau"):
+        built(OnlineRecipe("mine", "maze2d-umaze-v1", "PPO", 10, settings={"tau": 1.0}), seed=0)
+    monkeypatch.setitem(sys.modules, "stable_baselines3", None)
+    with pytest.raises(ValueError, match=r"stable-baselines3 is not installed: pip install -e \"\.\[sb3\]\""):
+        fit_online(small("ppo"), tmp_path)
+
+
+def test_recipes_and_registry_are_known_without_the_library():
+    code = "import sys, dfplan.benchmarks.registry, dfplan.benchmarks.online as o; print(len(o.RECIPES), *sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    recipes, *modules = done.stdout.split()
+    assert recipes == "12" and "gymnasium" in modules, done.stderr
+    assert not {"torch", "stable_baselines3"} & set(modules)
