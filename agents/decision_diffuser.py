@@ -124,7 +124,7 @@ class DecisionDiffuserModel(SequenceModel):
 
 @dataclass(frozen=True)
 class DecisionDiffuserAgentConfig(SequenceAgentConfig):
-    omega: float = 1.2
+    omega: float = 2.0
     """Weight of classifier-free guidance: 0 ignores y, 1 samples the learned distribution given y, above is stronger."""
     target: float = 1.0
     """Return to ask for, as a share of the best window's in the data; of planners towards a return."""

@@ -15,6 +15,8 @@ from dfplan.checkpoint import CheckpointError, load_header
 
 AGENTS = {
     "trajectory_model": "dfplan.agents.diffusion_forcing:DiffusionForcingAgent",
+    "diffuser": "dfplan.agents.diffuser:DiffuserAgent",
+    "decision_diffuser": "dfplan.agents.decision_diffuser:DecisionDiffuserAgent",
     "diffusion_veteran": "dfplan.agents.diffusion_veteran:DiffusionVeteranAgent",
     "dynamics": "dfplan.agents.mppi:LearnedMPPIAgent",
     "stable_baselines3": "dfplan.agents.stable_baselines:StableBaselinesAgent",

@@ -16,6 +16,7 @@ PAGES: dict[str, dict[str, tuple[str, ...]]] = {
         "diffusion-forcing": ("Diffusion Forcing without MCG",),
         "diffusion-forcing-mcg": ("Diffusion Forcing",),
         "diffusion-forcing-paper": ("Diffusion Forcing",),
+        "short": (),
         "full-sequence": (),
         "next-token": (),
     },

@@ -35,7 +35,7 @@ PAPER = AgentConfig(
 )
 # Each draw is sampled as it was trained: all tokens together, or one after another.
 FULL_SEQUENCE = {"uncertainty": 0.0}
-NEXT_TOKEN = {"uncertainty": 4.0, "steps": 4}
+NEXT_TOKEN = {"uncertainty": 2.0, "steps": 2}
 
 
 def _coarse(stride: int, tokens: int) -> TrajectoryModelConfig:
@@ -89,13 +89,16 @@ RECIPES: dict[str, dict[str, Recipe]] = {
     maze: _of_maze(maze) | baseline_recipes.of_maze(maze) for maze in ("umaze", "medium", "large")
 }
 
+ONLINE = tuple(dict.fromkeys(name for _, name in online.RECIPES))
+"""Names of the recipes that learn in the environment itself: `dfplan.benchmarks.online`."""
+
 
 def recipe(maze: str, name: str = "default") -> Recipe:
     """The recipe of a maze ('umaze', 'medium', 'large'). ValueError for a maze without any, KeyError for its name."""
     if maze not in RECIPES:
         raise ValueError(f"there is no recipe for the maze {maze!r}: expected {_listed(RECIPES)}")
     if name not in RECIPES[maze]:
-        raise unknown("recipe", name, {*RECIPES[maze], *(other for _, other in online.RECIPES)})
+        raise unknown("recipe", name, (*RECIPES[maze], *ONLINE))
     return RECIPES[maze][name]
 
 

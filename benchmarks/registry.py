@@ -155,10 +155,10 @@ def weights_name(name: str, seed: int = 0) -> str:
 
 
 def weights_file(name: str, seed: int = 0) -> Path | None:
-    """Shipped weights of a training seed, else those of a finished training run in ./runs; None if there are neither."""
+    """Weights of a training seed from a finished run in ./runs, else shipped ones; None if there are neither."""
     shipped = Path(str(files("dfplan.agents").joinpath("pretrained"))) / weights_name(name, seed)
     trained = Path("runs") / f"{name}-seed{seed}" / "weights"
-    paths = (base.with_name(base.name + suffix) for base in (shipped, trained) for suffix in SUFFIXES)
+    paths = (base.with_name(base.name + suffix) for base in (trained, shipped) for suffix in SUFFIXES)
     return next((path for path in paths if path.is_file()), None)
 
 
@@ -176,8 +176,9 @@ ROWS: dict[str, Row] = {
     "diffusion-forcing-paper": _forcing(
         "the recipe of the paper: causal, bundles of 10 steps, zig-zag schedule, Monte Carlo guidance", "paper"
     ),
-    "full-sequence": _forcing("the default's network and agent, one noise level for all tokens", "full-sequence"),
-    "next-token": _forcing("the default's network and agent, a clean past and one noisy token", "next-token"),
+    "short": _forcing("the default recipe, trained as shortly as the two that follow", "short"),
+    "full-sequence": _forcing("the short recipe, but for one noise level for all tokens", "full-sequence"),
+    "next-token": _forcing("the short recipe, but for a clean past and one noisy token", "next-token"),
     "diffuser-pd": _diffuser(about="Diffuser, its planned states tracked by a PD controller"),
     "diffuser-actions": _diffuser(
         about="the same weights, playing the actions diffused with the states",

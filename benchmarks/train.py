@@ -1,6 +1,7 @@
 """Train the weights of an agent: collect the data if missing, train, and write one weights file.
 
     python benchmarks/train.py --env maze2d-large
+    python benchmarks/train.py --env all --recipe all
 
 Ctrl-C or a kill at any moment loses little: the same command goes on from the last checkpoint and, on a CPU, ends with
 the same weights bit for bit.
@@ -28,7 +29,7 @@ from dfplan.benchmarks import online
 from dfplan.benchmarks.protocol import TUNING_SEEDS, evaluate
 from dfplan.benchmarks.provenance import hardware
 from dfplan.benchmarks.recipe import Recipe
-from dfplan.benchmarks.recipes import recipe
+from dfplan.benchmarks.recipes import ONLINE, RECIPES, recipe
 from dfplan.benchmarks.registry import weights_name
 from dfplan.datasets import Trajectories
 from dfplan.envs.collect import collect
@@ -41,9 +42,9 @@ from dfplan.training import train
 @dataclass(frozen=True)
 class Arguments:
     env: str = "maze2d-large"
-    """Environment, with or without its version."""
+    """Environment, with or without its version, or 'all': the three mazes."""
     recipe: str = "default"
-    """What to train: 'default', 'paper', or a baseline such as 'diffuser' or 'iql'."""
+    """What to train: 'default', 'paper', a baseline such as 'diffuser' or 'iql', or 'all' of them."""
     seed: int = 0
     """Seed of weights, batches and noise."""
     steps: int | None = None
@@ -188,18 +189,31 @@ def run_folder(arguments: Arguments, weights: str) -> Path:
     return arguments.run_dir or Path("runs") / f"{weights}-seed{arguments.seed}"
 
 
+def each(arguments: Arguments) -> list[Arguments]:
+    """One for each maze and recipe: 'all' stands for every one. ValueError if they would share a folder."""
+    envs = [f"maze2d-{maze}" for maze in RECIPES] if arguments.env == "all" else [arguments.env]
+    names = [*next(iter(RECIPES.values())), *ONLINE] if arguments.recipe == "all" else [arguments.recipe]
+    if len(envs) * len(names) > 1 and arguments.run_dir is not None:
+        raise ValueError("several recipes cannot share one --run-dir: leave it out, and each has its folder in runs/")
+    return [replace(arguments, env=env, recipe=name) for env in envs for name in names]
+
+
+def train_one(arguments: Arguments) -> Path:
+    task = find(arguments.env)
+    return train_online(arguments, task) if arguments.recipe in ONLINE else train_offline(arguments, task)
+
+
 def main() -> int:
     arguments = tyro.cli(Arguments, description=__doc__)
     torch.set_num_threads(arguments.threads)
     try:
-        task = find(arguments.env)
-        learns_online = arguments.recipe in {name for _, name in online.RECIPES}
-        path = train_online(arguments, task) if learns_online else train_offline(arguments, task)
+        for one in each(arguments):
+            path = train_one(one)
+            if not arguments.quiet:
+                print(f"weights written to {path}")
     except (ValueError, KeyError, OSError, FloatingPointError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    if not arguments.quiet:
-        print(f"weights written to {path}")
     return 0
 
 
