@@ -19,10 +19,15 @@ AGENTS = {
     "decision_diffuser": "dfplan.agents.decision_diffuser:DecisionDiffuserAgent",
     "diffusion_veteran": "dfplan.agents.diffusion_veteran:DiffusionVeteranAgent",
     "dynamics": "dfplan.agents.mppi:LearnedMPPIAgent",
+    "bc": "dfplan.agents.behavior_cloning:BehaviorCloningAgent",
+    "iql": "dfplan.agents.iql:IQLAgent",
+    "cql": "dfplan.agents.cql:CQLAgent",
+    "td3-bc": "dfplan.agents.td3_bc:TD3BCAgent",
+    "awac": "dfplan.agents.awac:AWACAgent",
     "stable_baselines3": "dfplan.agents.stable_baselines:StableBaselinesAgent",
 }
 """The agent's class for each kind of weights file."""
-STACKED: tuple[str, ...] = ()
+STACKED = ("bc", "iql", "cql", "td3-bc", "awac")
 """Kinds whose files hold several training seeds."""
 
 

@@ -68,7 +68,7 @@ class SequencePlanner:
 
     def __init__(self, learner: Any, config: Any = None, card: dict[str, Any] | None = None):
         self.learner = learner.eval()
-        self.config = config or self.config_class()
+        self.config: Any = config or self.config_class()  # of `config_class`
         self.card = card or {}
         self._optimizer: torch.optim.Optimizer | None = None
         self._generator = torch.Generator(self._device).manual_seed(0)
