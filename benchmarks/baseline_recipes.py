@@ -44,6 +44,8 @@ _OFFLINE: dict[str, tuple[type[Any], OfflineConfig]] = {
 _SEQUENCE = {"large": (8, 48, 256), "medium": (8, 32, 256), "umaze": (4, 32, 64)}
 _DIFFUSER_STEPS = {"large": 5_000, "medium": 5_000, "umaze": 3_000}
 _DECISION_DIFFUSER_STEPS = {"large": 5_000, "medium": 5_000, "umaze": 3_000}
+_OMEGA = {"large": 1.0, "medium": 1.0, "umaze": 2.0}
+"""Strength of classifier-free guidance, chosen on tuning seeds."""
 _OFFLINE_STEPS = {"large": 12_000, "medium": 10_000, "umaze": 10_000}
 
 
@@ -79,7 +81,7 @@ def _decision_diffuser(maze: str) -> Recipe:
     config = DecisionDiffuserConfig(TokenLayout(4, 2, stride=stride), tokens=tokens, levels=levels)
     train = TrainConfig(steps=_DECISION_DIFFUSER_STEPS[maze], batch_size=32)
     weights, learner = f"maze2d-{maze}-decision-diffuser", partial(DecisionDiffuserModel, config)
-    return Recipe(weights, DecisionDiffuserAgent, DecisionDiffuserAgentConfig(), learner, train)
+    return Recipe(weights, DecisionDiffuserAgent, DecisionDiffuserAgentConfig(omega=_OMEGA[maze]), learner, train)
 
 
 def _veteran(maze: str) -> Recipe:
