@@ -57,7 +57,7 @@ class AWAC(OfflineLearner[AWACConfig]):
         self.q_target.follow(self.q, letters.tau)
         mean = self.pi(s)
         with torch.no_grad():
-            std = self.log_std.exp()
+            std = self.log_std.clamp(-20, 2).exp()  # as in its density below
             a_next = (self.pi(s_next) + std * noise.normal(*a.shape[1:])).clamp(-1, 1)
             y = r + letters.gamma * q_values(self.q_target, s_next, a_next).amin(dim=1)
             own = (mean + std * noise.normal(*a.shape[1:])).clamp(-1, 1)

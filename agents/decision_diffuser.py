@@ -100,7 +100,7 @@ class DecisionDiffuserModel(SequenceModel):
         return self.inverse(s, wished, torch.full((len(s),), float(self.config.gap), device=s.device))
 
     def plan_to(
-        self, observation: Tensor, goal: Tensor | None, config: Any, generator: torch.Generator
+        self, observation: Tensor, goal: Tensor | None, config: Any, generator: torch.Generator, record: bool = False
     ) -> SequencePlan:
         layout, B, T = self.config.layout, len(observation), self.config.tokens
         tokens = observation.new_zeros(B, T, layout.width)
@@ -118,8 +118,9 @@ class DecisionDiffuserModel(SequenceModel):
             generator,
             known=Known(tokens, mask),
             eta=config.eta,
+            record=record,
         )
-        return self.plan_of(drawn.tokens)
+        return self.plan_of(drawn)
 
 
 @dataclass(frozen=True)

@@ -49,7 +49,7 @@ class DiffuserModel(SequenceModel):
         return {"loss": torch.stack(list(losses.values())).sum(), **{n: part.detach() for n, part in losses.items()}}
 
     def plan_to(
-        self, observation: Tensor, goal: Tensor | None, config: Any, generator: torch.Generator
+        self, observation: Tensor, goal: Tensor | None, config: Any, generator: torch.Generator, record: bool = False
     ) -> SequencePlan:
         layout, T = self.config.layout, self.config.tokens
         tokens = observation.new_zeros(len(observation), T, layout.width)
@@ -65,8 +65,9 @@ class DiffuserModel(SequenceModel):
             known=Known(tokens, mask),
             guidance=Guidance(LearnedReturn(self.J), config.scale) if self.J is not None else None,
             eta=config.eta,
+            record=record,
         )
-        return self.plan_of(drawn.tokens)
+        return self.plan_of(drawn)
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,8 @@
 
 A learner holds the networks of S training seeds as stacks (`dfplan.models.stacked`) and trains them in one run: each
 seed has its own initial values, its own batches and its own noise, so that member i is what a run with that seed alone
-gives, up to the order of floating point sums. The algorithms themselves are in `behavior_cloning`, `td3_bc`, `iql`,
-`awac` and `cql`, each whole in its file.
+and the same `TrainConfig.seed` gives, up to the order of floating point sums. The algorithms themselves are in
+`behavior_cloning`, `td3_bc`, `iql`, `awac` and `cql`, each whole in its file.
 
 The reward in the data is for one fixed goal: these agents take a goal at `reset`, because every agent does, and ignore it.
 """
@@ -193,6 +193,15 @@ class OfflineAgent:
             raise ValueError(f"an observation must be ({width},) or (batch, {width}), got {tuple(given.shape)}")
         action = self.learner.play(given.reshape(-1, width), self.config.member)
         return (action if given.ndim == 2 else action[0]).cpu().numpy()
+
+    def forget(self, rows: ArrayLike, goal: ArrayLike | None = None) -> None:
+        """New episodes began in these rows of a batch: there is nothing to be forgotten."""
+
+    def to(self, device: str | torch.device) -> Self:
+        """Move the weights; returns the agent."""
+        self.learner.to(device)
+        self.reset(seed=0)
+        return self
 
     def update(self, batch: Transitions | tuple[Tensor | ArrayLike, ...]) -> dict[str, float]:
         """One optimizer step of all members on transitions (s, a, r, s'): the same (B, ...) for all, or (S, B, ...).

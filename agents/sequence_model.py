@@ -17,12 +17,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from dfplan.datasets import Trajectories, Windows
+from dfplan.datasets import BatchSource, Trajectories, Windows
 from dfplan.models import UNetConfig
 from dfplan.normalizers import Normalizer
+from dfplan.sampler import Sample
 from dfplan.schedules import NoiseSchedule, Prediction, ScheduleName
 from dfplan.tokens import TokenLayout
-from dfplan.training import BatchSource
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,9 @@ class SequenceModel(nn.Module):
         """What decides about the weights."""
         return self.config.to_header()
 
-    def plan_to(self, observation: Tensor, goal: Tensor | None, config: Any, generator: torch.Generator) -> SequencePlan:
+    def plan_to(
+        self, observation: Tensor, goal: Tensor | None, config: Any, generator: torch.Generator, record: bool = False
+    ) -> SequencePlan:
         """A plan from each observation (B, observation_dim), towards goals (B, G) in recorded units where it needs one."""
         raise NotImplementedError
 
@@ -132,14 +134,20 @@ class SequenceModel(nn.Module):
         wished[:, list(self.config.goal_columns)] = goal
         return self.observation.normalize(wished)
 
-    def plan_of(self, tokens: Tensor) -> SequencePlan:
-        """Clean normalised tokens (B, T, C) as a plan in recorded units."""
+    def states_of(self, tokens: Tensor) -> Tensor:
+        """Observations (B, T, kept, observation_dim) in recorded units of normalised tokens (B, T, C)."""
         layout = self.config.layout
         states = tokens[..., : layout.observation_width].unflatten(-1, (layout.kept, layout.observation_dim))
+        return self.observation.denormalize(states)
+
+    def plan_of(self, drawn: Sample) -> SequencePlan:
+        """Sampled tokens as a plan in recorded units."""
+        layout, tokens = self.config.layout, drawn.tokens
         return SequencePlan(
-            observations=self.observation.denormalize(states),
+            observations=self.states_of(tokens),
             actions=self.action.denormalize(layout.unpack_actions(tokens)) if layout.actions else None,
             lengths=torch.full((len(tokens),), tokens.shape[1] - 1, device=tokens.device),
+            history=[(self.states_of(x), k) for x, k in drawn.history],
         )
 
 
@@ -153,6 +161,8 @@ class SequencePlan:
     """(B, (T - 1) * stride, action_dim) diffused actions, where the tokens hold actions."""
     lengths: Tensor
     """(B,) tokens after the start: T - 1."""
+    history: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+    """For each row of sampling, if it was recorded: observations (B, T, kept, observation_dim), levels (B, T)."""
 
 
 def reward_total(data: Trajectories) -> NDArray[np.float64]:

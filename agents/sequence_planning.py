@@ -147,8 +147,18 @@ class SequencePlanner:
         if self._track is not None:
             self._track.due[index] = True
 
-    def plan(self, observation: ArrayLike, goal: ArrayLike | None = None) -> SequencePlan:
-        """Plan from one observation or a batch without acting; None is the goal of the last reset."""
+    def to(self, device: str | torch.device) -> Self:
+        """Move the weights, and forget goal and plan; returns the agent."""
+        self.learner.to(device)
+        self._generator = torch.Generator(self._device).manual_seed(0)
+        self.reset()
+        return self
+
+    def plan(self, observation: ArrayLike, goal: ArrayLike | None = None, *, record: bool = False) -> SequencePlan:
+        """Plan from one observation or a batch without acting; None is the goal of the last reset.
+
+        record: keep the plan at every row of denoising in ``history``.
+        """
         config = self.learner.config
         batch = torch.atleast_2d(self._tensor(observation, "the observation", config.layout.observation_dim))
         aim = self._goal if goal is None else self._tensor(goal, "the goal", len(config.goal_columns))
@@ -156,8 +166,10 @@ class SequencePlanner:
             raise ValueError("this planner needs a goal: give it one by reset(goal=...) before it acts")
         # bf16 products are several times faster where the hardware has them, and plans do not suffer.
         with torch.autocast(self._device.type, torch.bfloat16), torch.no_grad():
+            if aim is not None and aim.ndim == 2 and len(aim) not in (1, len(batch)):
+                raise ValueError(f"there are {len(aim)} goals for a batch of {len(batch)} observations")
             goals = None if aim is None else aim.expand(len(batch), -1)
-            return self.learner.plan_to(batch, goals, self.config, self._generator)
+            return self.learner.plan_to(batch, goals, self.config, self._generator, record)
 
     def update(self, batch: tuple[ArrayLike, ...]) -> dict[str, float]:
         """One AdamW step on a batch as of the learner's `batches`: its losses."""

@@ -69,7 +69,7 @@ class Cluster:
     def _done(self, reference: Any, job: Hashable) -> Done:
         try:
             return Done(job, **self._ray.get(reference))
-        except (self._ray.exceptions.WorkerCrashedError, self._ray.exceptions.OutOfMemoryError) as error:
+        except self._ray.exceptions.RayError as error:  # its machine or its worker is gone
             raise WorkersDiedError(job) from error
 
 

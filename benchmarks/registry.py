@@ -123,7 +123,9 @@ class Row:
             agent = load(path, seed) if self.stacked > 1 else load(path)
             if self.prepare is not None:
                 agent = imported(self.prepare)(agent, task)
-        if device != "cpu" and hasattr(agent, "to"):
+        if device != "cpu" and self.recipe is not None:
+            if not hasattr(agent, "to"):
+                raise ValueError(f"{type(agent).__name__} computes on the CPU only: expected --device cpu")
             agent = agent.to(device)
         return agent.with_options(**self.options) if self.options else agent
 
@@ -193,6 +195,7 @@ ROWS: dict[str, Row] = {
         "dfplan.agents.diffusion_veteran:DiffusionVeteranAgent",
         "Diffusion Veteran: sparse states, the best of many by a learned value, diffusion inverse dynamics",
         "dv",
+        tasks="single goal",
     ),
     "bc": _offline("dfplan.agents.behavior_cloning:BehaviorCloningAgent", "behaviour cloning of all data", "bc"),
     "iql": _offline("dfplan.agents.iql:IQLAgent", "Implicit Q-Learning", "iql"),

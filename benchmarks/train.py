@@ -158,6 +158,8 @@ def fit(recipe: Recipe, data: Trajectories, arguments: Arguments, run_dir: Path,
 def train_offline(arguments: Arguments, task: Task) -> Path:
     """Train a recipe on recorded data, collecting them first if they are missing."""
     chosen = recipe(task.maze, arguments.recipe)
+    if chosen.stacked > 1 and arguments.seed:
+        raise ValueError(f"{arguments.recipe!r} trains the seeds 0 to {chosen.stacked - 1} in one run: leave --seed out")
     steps = arguments.steps or chosen.train.steps
     chosen = replace(chosen, train=replace(chosen.train, seed=arguments.seed, steps=steps))
     began = time.perf_counter()
