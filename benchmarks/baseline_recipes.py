@@ -71,14 +71,14 @@ def _offline(maze: str, name: str, agent: type[Any], config: OfflineConfig) -> R
 def _diffuser(maze: str) -> Recipe:
     stride, tokens, levels = _SEQUENCE[maze]
     layout = TokenLayout(4, 2, stride=stride, observations="all", actions=True)
-    learner = partial(DiffuserModel, SequenceConfig(layout, tokens=tokens, levels=levels, prediction="v"))
+    learner = partial(DiffuserModel, SequenceConfig(layout, tokens=tokens, levels=levels))
     train = TrainConfig(steps=_DIFFUSER_STEPS[maze], batch_size=32)
     return Recipe(f"maze2d-{maze}-diffuser", DiffuserAgent, DiffuserAgentConfig(), learner, train)
 
 
 def _decision_diffuser(maze: str) -> Recipe:
     stride, tokens, levels = _SEQUENCE[maze]
-    config = DecisionDiffuserConfig(TokenLayout(4, 2, stride=stride), tokens=tokens, levels=levels, prediction="v")
+    config = DecisionDiffuserConfig(TokenLayout(4, 2, stride=stride), tokens=tokens, levels=levels)
     train = TrainConfig(steps=_DECISION_DIFFUSER_STEPS[maze], batch_size=32)
     weights, learner = f"maze2d-{maze}-decision-diffuser", partial(DecisionDiffuserModel, config)
     return Recipe(weights, DecisionDiffuserAgent, DecisionDiffuserAgentConfig(omega=_OMEGA[maze]), learner, train)

@@ -1,0 +1,57 @@
+"""Every row that has weights plays what it says it can play: batches, goals of each row, and a recorded plan."""
+
+import gymnasium
+import numpy as np
+import pytest
+
+from dfplan.benchmarks import registry
+from dfplan.envs.tasks import task
+
+PAIR = [100_000, 100_001]
+
+
+def started(env_id):
+    """Observations (2, 4) and goals (2, 2) of two episodes."""
+    env = gymnasium.make(env_id)
+    begun = [env.reset(seed=seed) for seed in PAIR]
+    env.close()
+    return np.stack([observation for observation, _ in begun]), np.stack([info["goal"] for _, info in begun])
+
+
+@pytest.mark.parametrize("env_id", ["maze2d-umaze-v1", "multi2d-umaze-v1"])
+@pytest.mark.parametrize("name", registry.ROWS)
+def test_a_row_acts_in_the_tasks_that_it_does_not_refuse(name, env_id):
+    row, umaze = registry.row(name), task(env_id)
+    if row.refusal(umaze) is not None:
+        assert umaze.random_goal, "only random goals are refused"
+        return
+    agent = row.build(umaze, "cpu", row.training_seeds(umaze)[-1])
+    observations, goals = started(env_id)
+    agent.reset(goal=goals, seed=0)
+    actions = agent.act(observations)
+    assert actions.shape == (2, 2) and np.isfinite(actions).all()
+
+
+@pytest.mark.parametrize("name", ["diffusion-forcing", "diffuser-pd", "decision-diffuser", "diffusion-veteran"])
+def test_a_planner_that_comes_first_in_a_table_has_its_denoising_recorded_or_none(name):
+    row, umaze = registry.row(name), task("maze2d-umaze-v1")
+    agent = row.build(umaze, "cpu", 0)
+    observations, goals = started(umaze.env_id)
+    agent.reset(goal=goals[0], seed=0)
+    if not hasattr(agent, "plan"):
+        pytest.skip("plans inside act alone")
+    plan = agent.plan(observations[0], record=True)
+    first, levels = plan.history[0]
+    assert levels.max() > 0 and plan.history[-1][1].max() == 0
+    assert first.shape == plan.observations.shape
+
+
+@pytest.mark.parametrize("name", ["iql", "expert"])
+def test_a_device_is_used_or_refused(name):
+    row, umaze = registry.row(name), task("maze2d-umaze-v1")
+    agent = row.build(umaze, "meta" if name == "expert" else "cpu", row.training_seeds(umaze)[0])
+    assert agent is not None
+    with pytest.raises(ValueError, match="computes on the CPU only"):
+        registry.row("diffusion-veteran").build(umaze, "cuda", 0)
+
+
