@@ -31,6 +31,7 @@ def begun():
     return sorted(int(seed) for seed in Path("begun").read_text().split())
 
 
+@pytest.mark.slow  # starting Ray takes long on a busy machine
 @pytest.mark.filterwarnings("ignore")  # Ray's own
 def test_a_cluster_plays_every_batch_once_though_its_workers_are_killed(ray_cluster):
     """One cluster for all of it, because starting one takes seconds."""
