@@ -32,14 +32,12 @@ def test_a_row_acts_in_the_tasks_that_it_does_not_refuse(name, env_id):
     assert actions.shape == (2, 2) and np.isfinite(actions).all()
 
 
-@pytest.mark.parametrize("name", ["diffusion-forcing", "diffuser-pd", "decision-diffuser", "diffusion-veteran"])
-def test_a_planner_that_comes_first_in_a_table_has_its_denoising_recorded_or_none(name):
+@pytest.mark.parametrize("name", ["diffusion-forcing", "diffuser-pd", "decision-diffuser"])
+def test_a_planner_that_comes_first_in_a_table_has_its_denoising_recorded(name):
     row, umaze = registry.row(name), task("maze2d-umaze-v1")
     agent = row.build(umaze, "cpu", 0)
     observations, goals = started(umaze.env_id)
     agent.reset(goal=goals[0], seed=0)
-    if not hasattr(agent, "plan"):
-        pytest.skip("plans inside act alone")
     plan = agent.plan(observations[0], record=True)
     used = int(plan.lengths[0]) + 1  # tokens beyond a plan's length stay noise
     first, levels = plan.history[0]
