@@ -174,8 +174,12 @@ def play(arguments: Arguments, cells: Sequence[Wanted], folder: Path, console: C
 
 
 def origin() -> dict[str, Any]:
-    """What result files say of how they were made, without the hardware."""
-    command = " ".join(["python benchmarks/run.py", *sys.argv[1:]])
+    """What result files say of how they were made, without the hardware and the folder that they were written to."""
+    words = list(sys.argv[1:])
+    if "--output" in words:
+        at = words.index("--output")
+        del words[at : at + 2]
+    command = " ".join(["python benchmarks/run.py", *words])
     return {"command": command, "commit": provenance.commit(), "versions": provenance.versions()}
 
 
