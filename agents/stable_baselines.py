@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from dfplan.checkpoint import CheckpointError, write_whole
+from dfplan.checkpoint import CheckpointError
+from dfplan.whole_files import write_whole
 
 if TYPE_CHECKING:
     from stable_baselines3.common.base_class import BaseAlgorithm

@@ -12,12 +12,13 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
+
+from dfplan.whole_files import write_whole
 
 SCHEMA = 2
 KEY = ("code", "config", "weights", "protocol")
@@ -131,14 +132,6 @@ def write_timing(folder: str | Path, timing: Timing) -> Path:
 
 def to_json(content: Any) -> str:
     return json.dumps(content, indent=1, allow_nan=False, default=str) + "\n"
-
-
-def write_whole(path: Path, content: str | bytes) -> None:
-    """Write a file so that whoever reads it at any moment finds the old or the new one, never a part."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_bytes(content.encode() if isinstance(content, str) else content)
-    os.replace(partial, path)
 
 
 def read_cell(path: str | Path) -> Cell:

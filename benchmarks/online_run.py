@@ -20,10 +20,11 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 
 from dfplan.agents.stable_baselines import StableBaselinesAgent
 from dfplan.benchmarks.protocol import TUNING_SEEDS, evaluate
-from dfplan.checkpoint import CheckpointError, write_whole
+from dfplan.checkpoint import CheckpointError
 from dfplan.envs.reference import normalized_score
 from dfplan.runlog import RunLog
 from dfplan.training import TrainingInterrupted
+from dfplan.whole_files import write_whole
 
 if TYPE_CHECKING:
     from dfplan.benchmarks.online import OnlineRecipe

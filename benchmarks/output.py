@@ -7,10 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from dfplan.benchmarks import fingerprint, store
-from dfplan.benchmarks.cells import Cell, Timing, env_folder, write_whole
+from dfplan.benchmarks.cells import Cell, Timing, env_folder
 from dfplan.benchmarks.protocol import Episodes
 from dfplan.benchmarks.workers import Denoising
 from dfplan.envs.tasks import Task
+from dfplan.whole_files import write_whole
 
 _STAMP = ".drawn"
 """File that says of which cells the pictures are."""

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import tyro
 
-from dfplan.benchmarks.cells import write_whole
 from dfplan.benchmarks.pages import Benchmark, documents, read
 from dfplan.benchmarks.tables import to_csv, to_markdown, to_rich
+from dfplan.whole_files import write_whole
 
 __all__ = ["outdated", "rewrite", "to_csv", "to_markdown", "to_rich"]
 RECORDED = Path("benchmarks", "recorded")

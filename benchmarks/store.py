@@ -30,11 +30,11 @@ from dfplan.benchmarks.cells import (
     timing_path,
     to_json,
     write_cell,
-    write_whole,
 )
 from dfplan.benchmarks.protocol import BATCH, Episodes, batches, join
 from dfplan.benchmarks.wanted import Wanted, WantedTiming
 from dfplan.envs.reference import reference
+from dfplan.whole_files import write_whole
 
 _LISTS = ("seeds", "returns", "success", "first_reach")
 
@@ -68,7 +68,11 @@ def keep(folder: Path, wanted: Wanted, index: int, episodes: Episodes) -> None:
     if index == 0:
         write_whole(_parts(folder, wanted) / "paths.npz", _drawing(episodes))
     content: dict[str, Any] = {name: list(getattr(episodes, name)) for name in _LISTS}
-    content |= {"reward_curve": episodes.reward_curve.tolist(), "seconds": episodes.seconds, "key": wanted.key.to_dict()}
+    content |= {
+        "reward_curve": episodes.reward_curve.tolist(),
+        "seconds": episodes.seconds,
+        "key": wanted.key.to_dict(),
+    }
     write_whole(_parts(folder, wanted) / _batch_name(index), to_json(content))
 
 

@@ -6,7 +6,6 @@ must give equal bytes. Nothing is ever pickled, so opening a checkpoint never ru
 """
 
 import json
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,45 +15,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as safetensors_bytes
 from torch import Tensor, nn
 
+from dfplan.whole_files import write_whole
+
 MARKER = "dfplan"
 FORMAT_VERSION = 1
 
 
 class CheckpointError(ValueError):
     """A checkpoint cannot be read, or does not fit; the message is one sentence that names the file and the reason."""
-
-
-def write_whole(path: str | Path, data: bytes) -> None:
-    """Write a file whole or not at all: a temporary file in the same folder, fsync, then a rename over ``path``.
-
-    Parent folders are created. A process that is killed on the way leaves the old file as it was (and possibly a
-    hidden ``.<name>.<pid>.partial`` beside it, see :func:`remove_partial_files`).
-    """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with open(partial, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
-    if os.name == "posix":  # the rename itself must survive a power failure too
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-
-
-def remove_partial_files(path: str | Path) -> None:
-    """Remove what killed writers of ``path`` left behind; only call this where no other process is writing it."""
-    path = Path(path)
-    for partial in path.parent.glob(f".{path.name}.*.partial"):
-        partial.unlink(missing_ok=True)
 
 
 def save_checkpoint(path: str | Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:

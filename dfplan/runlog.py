@@ -13,7 +13,7 @@ from typing import Any, Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from dfplan.checkpoint import write_whole
+from dfplan.whole_files import write_whole
 
 PLAIN_LINE_SECONDS = 15.0
 BAR_UPDATE_SECONDS = 0.2

@@ -25,10 +25,11 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from dfplan.averaging import MovingAverage, ema_decay
-from dfplan.checkpoint import CheckpointError, load_checkpoint, load_into, remove_partial_files, save_checkpoint
+from dfplan.checkpoint import CheckpointError, load_checkpoint, load_into, save_checkpoint
 from dfplan.datasets import BatchSource
 from dfplan.runlog import RunLog
 from dfplan.train_config import TrainConfig, learning_rate
+from dfplan.whole_files import remove_partial_files
 
 __all__ = ["TrainConfig", "TrainResult", "TrainingInterrupted", "train"]
 

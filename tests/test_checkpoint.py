@@ -7,7 +7,8 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from dfplan.checkpoint import CheckpointError, load_checkpoint, load_into, remove_partial_files, save_checkpoint
+from dfplan.checkpoint import CheckpointError, load_checkpoint, load_into, save_checkpoint
+from dfplan.whole_files import remove_partial_files
 
 TENSORS = {
     "weight": torch.arange(12.0).reshape(3, 4),

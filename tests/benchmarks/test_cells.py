@@ -15,7 +15,6 @@ from dfplan.benchmarks.cells import (
     timings_in,
     write_cell,
     write_timing,
-    write_whole,
 )
 
 KEY = {"code": "a" * 64, "config": "b" * 64, "weights": None, "protocol": "c" * 64}
@@ -57,7 +56,11 @@ def test_each_cell_has_a_place_of_its_own(tmp_path):
 
 
 def test_a_tree_is_read_in_order_without_what_is_unfinished(tmp_path):
-    for env_id, agent, seed in [("multi2d-umaze-v1", "b", 1), ("maze2d-umaze-v1", "b", None), ("maze2d-umaze-v1", "a", 0)]:
+    for env_id, agent, seed in [
+        ("multi2d-umaze-v1", "b", 1),
+        ("maze2d-umaze-v1", "b", None),
+        ("maze2d-umaze-v1", "a", 0),
+    ]:
         write_cell(tmp_path, small_cell(env_id=env_id, agent=agent, training_seed=seed))
         write_timing(tmp_path, small_timing(env_id=env_id, agent=agent, training_seed=seed))
     unfinished = tmp_path / "maze2d-umaze" / "a" / ".seed1" / "batch-0000.json"
@@ -76,14 +79,6 @@ def test_not_a_number_is_never_written(tmp_path):
     with pytest.raises(ValueError):
         write_cell(tmp_path, small_cell(returns=[float("nan"), 0.0]))
     assert list(tmp_path.rglob("*.json")) == []
-
-
-def test_a_failed_write_leaves_the_old_file(tmp_path):
-    path = tmp_path / "file.json"
-    write_whole(path, "old")
-    with pytest.raises(UnicodeEncodeError):
-        write_whole(path, "\ud800")
-    assert path.read_text() == "old"
 
 
 def test_what_is_no_cell_is_named(tmp_path):
