@@ -18,6 +18,7 @@ from dfplan import scheduling
 from dfplan.agents.sequence_model import SequenceConfig, SequenceModel, SequencePlan
 from dfplan.agents.sequence_planning import SequenceAgentConfig, SequencePlanner, Track
 from dfplan.diffusion import Diffusion
+from dfplan.fields import NotNegative
 from dfplan.levels import shared_from_start
 from dfplan.models import InverseDynamics, TemporalUNet
 from dfplan.sampler import Known, sample
@@ -125,15 +126,10 @@ class DecisionDiffuserModel(SequenceModel):
 
 @dataclass(frozen=True)
 class DecisionDiffuserAgentConfig(SequenceAgentConfig):
-    omega: float = 2.0
+    omega: NotNegative = 2.0
     """Weight of classifier-free guidance: 0 ignores y, 1 samples the learned distribution given y, above is stronger."""
     target: float = 1.0
     """Return to ask for, as a share of the best window's in the data; of planners towards a return."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.omega < 0:
-            raise ValueError(f"the weight omega of classifier-free guidance must not be negative, got {self.omega}")
 
 
 class DecisionDiffuserAgent(SequencePlanner):

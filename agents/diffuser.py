@@ -17,6 +17,7 @@ from dfplan import scheduling
 from dfplan.agents.sequence_model import SequenceConfig, SequenceModel, SequencePlan
 from dfplan.agents.sequence_planning import SequenceAgentConfig, SequencePlanner, Track
 from dfplan.diffusion import Diffusion
+from dfplan.fields import NotNegative, Whole
 from dfplan.guidance import Guidance, LearnedReturn
 from dfplan.levels import inpainted, shared
 from dfplan.models import TemporalUNet, TemporalValue
@@ -74,16 +75,10 @@ class DiffuserModel(SequenceModel):
 class DiffuserAgentConfig(SequenceAgentConfig):
     execution: Literal["pd", "diffused_actions"] = "pd"
     """Track the planned states by a PD controller, or play the actions that were diffused with them."""
-    velocity_columns: tuple[int, ...] = (2, 3)
+    velocity_columns: tuple[Whole, ...] = (2, 3)
     """Observation columns of the velocities that belong to the positions in the goal's columns; for PD."""
-    scale: float = 0.1
+    scale: NotNegative = 0.1
     """alpha of Algorithm 1: strength of the gradient of J; without a value it is not used."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        object.__setattr__(self, "velocity_columns", tuple(self.velocity_columns))  # JSON gives a list
-        if self.execution not in ("pd", "diffused_actions"):
-            raise ValueError(f"execution must be 'pd' or 'diffused_actions', got {self.execution!r}")
 
 
 class DiffuserAgent(SequencePlanner):

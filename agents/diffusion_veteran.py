@@ -23,6 +23,7 @@ from dfplan.agents.following import each_step
 from dfplan.checkpoint import CheckpointError, load_checkpoint, load_into, save_checkpoint
 from dfplan.datasets import Trajectories
 from dfplan.diffusion import Diffusion
+from dfplan.fields import Count, NotNegative, check_fields
 from dfplan.levels import shared_from_start
 from dfplan.models import Transformer, TransformerConfig
 from dfplan.models.diffusion_inverse import DiffusionInverse
@@ -74,20 +75,17 @@ class VeteranModelConfig:
 class VeteranConfig:
     """How a Diffusion Veteran acts."""
 
-    candidates: int = 50
+    candidates: Count = 50
     """N: plans drawn for each decision."""
-    steps: int = 5
+    steps: Count = 5
     """Denoising steps of a plan (DDIM)."""
-    temperature: float = 0.5
+    temperature: NotNegative = 0.5
     """Scale of the noise from which actions are drawn."""
-    replan_every: int = 20
+    replan_every: Count = 20
     """Environment steps between plans; the paper replans at each."""
 
     def __post_init__(self) -> None:
-        if min(self.candidates, self.steps, self.replan_every) < 1 or self.temperature < 0:
-            raise ValueError(
-                f"candidates, steps and replan_every must be at least 1, temperature not negative, got {self}"
-            )
+        check_fields(self)
 
     def to_header(self) -> dict[str, Any]:
         return dataclasses.asdict(self)

@@ -19,6 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from dfplan.checkpoint import CheckpointError, load_checkpoint, load_into, save_checkpoint
 from dfplan.dynamics_model import DynamicsConfig, DynamicsModel
+from dfplan.fields import Count, NotNegative, Positive, PositiveOrInf, check_fields
 
 Array = NDArray[np.float64]
 Rollout = Callable[[Array, Array], Array]
@@ -31,28 +32,25 @@ Distance = Callable[[Array, Array], Array]
 
 @dataclass(frozen=True)
 class MPPIConfig:
-    samples: int = 128
+    samples: Count = 128
     """K: sampled control sequences a plan."""
-    controls: int = 12
+    controls: Count = 12
     """T: controls of a plan."""
-    hold: int = 4
+    hold: Count = 4
     """Environment steps for which one control is held; a new plan is made when the first control of the last one is over."""
-    sigma: float = 1.0
+    sigma: Positive = 1.0
     """Standard deviation of the noise on a control; Sigma = sigma^2 I."""
-    temperature: float = 0.1
+    temperature: Positive = 0.1
     """lambda, in units of the cost: how much worse a sample may be and still count."""
-    gamma: float = 0.0
+    gamma: NotNegative = 0.0
     """Weight of the control cost u^T Sigma^-1 epsilon; 0 lets the cost alone decide."""
-    limit: float = 1.0
+    limit: PositiveOrInf = 1.0
     """Controls are clipped to [-limit, limit]."""
-    action_dim: int = 2
+    action_dim: Count = 2
     """Components of a control."""
 
     def __post_init__(self) -> None:
-        if min(self.samples, self.controls, self.hold, self.action_dim) < 1:
-            raise ValueError(f"samples, controls, hold and action_dim must be at least 1, got {self}")
-        if not (self.sigma > 0 and self.temperature > 0 and self.limit > 0 and self.gamma >= 0):
-            raise ValueError(f"sigma, temperature and limit must be positive and gamma not negative, got {self}")
+        check_fields(self)
 
     def to_header(self) -> dict[str, Any]:
         """Plain JSON values; ``MPPIConfig(**header)`` gives the same config back."""

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from dfplan.agents.replay import Noise, Replay, Transitions
 from dfplan.checkpoint import CheckpointError, load_checkpoint, load_into, save_checkpoint
 from dfplan.datasets import Trajectories
+from dfplan.fields import Whole, check_fields
 from dfplan.models.stacked import StackedMLP
 from dfplan.normalizers import Normalizer
 
@@ -57,8 +58,11 @@ class OfflineConfig:
 
 @dataclass(frozen=True)
 class ActingConfig:
-    member: int = 0
+    member: Whole = 0
     """Which of the stacked training seeds acts: its place in the learner's ``seeds``."""
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
     def to_header(self) -> dict[str, Any]:
         """Plain JSON values."""

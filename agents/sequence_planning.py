@@ -18,20 +18,20 @@ from torch import Tensor
 from dfplan.agents.following import each_step
 from dfplan.agents.sequence_model import SequenceConfig, SequenceModel, SequencePlan
 from dfplan.checkpoint import CheckpointError, load_checkpoint, load_into, save_checkpoint
+from dfplan.fields import Count, Share, Whole, check_fields
 
 
 @dataclass(frozen=True)
 class SequenceAgentConfig:
-    steps: int = 20
+    steps: Count = 20
     """Denoising steps from pure noise to a clean plan."""
-    eta: float = 0.0
+    eta: Share = 0.0
     """0 for DDIM, 1 for DDPM's ancestral step."""
-    replan_every: int = 0
+    replan_every: Whole = 0
     """Environment steps between plans; 0 plans once an episode and holds the plan's last state after its end."""
 
     def __post_init__(self) -> None:
-        if self.steps < 1 or not 0 <= self.eta <= 1 or self.replan_every < 0:
-            raise ValueError(f"steps must be >= 1, eta in 0..1 and replan_every >= 0, got {self}")
+        check_fields(self)
 
     def to_header(self) -> dict[str, Any]:
         """Plain JSON values."""

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from dfplan import scheduling
+from dfplan.fields import Count, NotNegative, Share, Whole, check_fields
 from dfplan.guidance import Guidance, Guide, ReachSoonest, ReachThroughout, WeightedSum, in_units
 from dfplan.sampler import Known, sample
 from dfplan.trajectory_model import TrajectoryModel
@@ -22,44 +23,33 @@ class PlanConfig:
 
     goal: Literal["known", "guided"] = "known"
     """Whether the goal is a known clean token at a plan's end, or only the guide draws the plan towards it."""
-    horizons: int = 20
+    horizons: Count = 20
     """Number of plan lengths tried, evenly spread over 1..T-1 tokens; 1 tries the longest only."""
-    samples: int = 1
+    samples: Count = 1
     """Candidates of each length."""
-    steps: int = 8
+    steps: Count = 8
     """Denoising steps of one token from pure noise to clean."""
     matrix: Literal["pyramid", "trapezoid"] = "pyramid"
     """Zig-zag from the start onwards, or from both ends towards the middle."""
-    uncertainty: float = 0.2
+    uncertainty: NotNegative = 0.2
     """Rows by which each token lags the one before it; 0 is full-sequence sampling."""
-    eta: float = 0.0
+    eta: Share = 0.0
     """0 for DDIM, 1 for DDPM."""
     guide: Literal["throughout", "soonest"] = "soonest"
     """The cost that guides sampling: the mean distance to the goal, or the time to reach it."""
-    scale: float = 0.0
+    scale: NotNegative = 0.0
     """Strength of the guide; 0 turns it off."""
-    futures: int = 0
+    futures: Whole = 0
     """Sampled futures of Monte Carlo guidance; 0 guides by the one prediction."""
-    future_steps: int = 1
+    future_steps: Count = 1
     """Denoising steps that draw one future."""
     margin: float = -4.0
     """A plan is possible if the critic's log-odds of each of its steps are at least this."""
-    price: float = 1.0
+    price: NotNegative = 1.0
     """Tokens of length that each unit of log-odds below the margin costs when candidates are compared."""
 
     def __post_init__(self) -> None:
-        if min(self.horizons, self.samples, self.steps) < 1:
-            raise ValueError(f"horizons, samples and steps must be at least 1, got {self}")
-        choices = {"goal": ("known", "guided"), "matrix": ("pyramid", "trapezoid"), "guide": tuple(GUIDES)}
-        for name, allowed in choices.items():
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, got {getattr(self, name)!r}")
-        if self.scale < 0:
-            raise ValueError(f"the guide's scale must not be negative, got {self.scale}")
-        if self.futures < 0 or self.future_steps < 1:
-            raise ValueError(f"futures must be >= 0 and future_steps >= 1, got {self.futures} and {self.future_steps}")
-        if not (0 <= self.eta <= 1 and self.uncertainty >= 0 and self.price >= 0):
-            raise ValueError(f"eta must lie in 0..1, uncertainty and price must not be negative, got {self}")
+        check_fields(self)
 
 
 @dataclass(frozen=True)

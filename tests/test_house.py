@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 ROOMS = ("dfplan", "envs", "agents", "benchmarks")
 FLOORS = (
-    {"schedules", "levels", "scheduling", "tokens", "normalizers", "whole_files", "locks"},
+    {"fields", "schedules", "levels", "scheduling", "tokens", "normalizers", "whole_files", "locks"},
     {"models"},
     {"diffusion", "guidance"},
     {"sampler", "search"},

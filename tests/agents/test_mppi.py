@@ -146,7 +146,7 @@ def test_bad_input():
         agent.act(np.full(2, np.nan))
     with pytest.raises(ValueError, match="a goal for each row"):
         agent.forget([0], [[1.0, 1.0]])
-    with pytest.raises(ValueError, match="at least 1"):
+    with pytest.raises(ValueError, match="samples must be greater than or equal to 1"):
         MPPIConfig(samples=0)
-    with pytest.raises(ValueError, match="positive"):
+    with pytest.raises(ValueError, match="temperature must be greater than 0"):
         MPPIConfig(temperature=0.0)
