@@ -28,6 +28,13 @@ PositiveOrInf = Annotated[float, Field(gt=0, allow_inf_nan=True)]
 """A number above 0, or infinity."""
 NotNegative = Annotated[float, Field(ge=0)]
 """A finite number, at least 0."""
+Size = Annotated[int, Field(ge=1, le=2**20)]
+"""A width, a length, or a number of columns or samples: a whole number from 1 to a million or so. The bound is far beyond any
+use: it keeps small what is made of a damaged file before its shapes are compared with the config's."""
+Depth = Annotated[int, Field(ge=1, le=1000)]
+"""A number of layers: a whole number from 1 to 1000."""
+Octaves = Annotated[int, Field(ge=0, le=64)]
+"""A number of octaves: a whole number from 0 to 64, beyond which float32 resolves no angle."""
 Share = Annotated[float, Field(ge=0, le=1)]
 """A number from 0 to 1."""
 

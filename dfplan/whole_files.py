@@ -1,13 +1,19 @@
-"""Files that are written whole or not at all, for every room of the house.
+"""Files that are written whole or not at all, and read only where they are ordinary files, for every room of the house.
 
-The bytes go to a new file beside the old one, under a name that no other process has, and a rename puts them into place.
+What is written goes to a new file beside the old one, under a name that no other process has, and a rename puts it into
+place. What is to be read may be a pipe or a device, from which reading never ends: those are refused.
 """
 
 import contextlib
+import errno
 import os
 import re
 import secrets
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 
 def write_whole(path: str | Path, data: bytes | str) -> None:
@@ -32,6 +38,27 @@ def write_whole(path: str | Path, data: bytes | str) -> None:
             partial.unlink(missing_ok=True)
             raise
     sync_folder(path.parent)
+
+
+@contextmanager
+def opened(path: str | Path) -> Iterator[BinaryIO]:
+    """An ordinary file, or a link to one, open for reading.
+
+    Raises OSError, with what is wrong in `strerror`, for what is not there or cannot be read, for a folder, a pipe or a
+    device, and for links that lead in a circle. ValueError for a path that no file can have.
+    """
+    _require_ordinary(os.stat(path), path)  # before it is opened: to open a device may set it going
+    # Without waiting: a pipe may have taken the file's place by now.
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0))) as file:
+        _require_ordinary(os.fstat(file.fileno()), path)
+        yield file
+
+
+def _require_ordinary(found: os.stat_result, path: str | Path) -> None:
+    if stat.S_ISDIR(found.st_mode):
+        raise IsADirectoryError(errno.EISDIR, "it is a folder", str(path))
+    if not stat.S_ISREG(found.st_mode):
+        raise OSError(errno.EINVAL, "it is no ordinary file, but a pipe or a device", str(path))
 
 
 def remove_partial_files(path: str | Path) -> None:

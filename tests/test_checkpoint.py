@@ -2,12 +2,22 @@ import json
 import os
 import struct
 
+import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 
-from dfplan.checkpoint import CheckpointError, load_checkpoint, load_into, save_checkpoint
+from dfplan.checkpoint import (
+    CheckpointError,
+    load_checkpoint,
+    load_header,
+    load_into,
+    require_finite,
+    require_tensors,
+    save_checkpoint,
+)
+from dfplan.normalizers import Normalizer
 from dfplan.whole_files import remove_partial_files
 
 TENSORS = {
@@ -175,3 +185,233 @@ def test_load_into_names_what_does_not_fit():
 def test_load_into_names_only_the_first_ones():
     with pytest.raises(CheckpointError, match=r"6 missing \(0\.weight, 0\.bias, 1\.weight, \.\.\.\)"):
         load_into(nn.Sequential(*(nn.Linear(2, 2) for _ in range(3))), {}, "a.safetensors")
+
+
+def without_sha256(path):
+    """The file as it was written before there was one."""
+
+    def change(metadata):
+        entry = json.loads(metadata["dfplan"])
+        del entry["sha256"]
+        metadata["dfplan"] = json.dumps(entry)
+
+    rewrite_header(path, change)
+
+
+def test_every_damage_of_one_byte_is_found_or_harmless(tmp_path):
+    path = tmp_path / "model.safetensors"
+    save_checkpoint(path, TENSORS, HEADER)
+    whole, rng = path.read_bytes(), np.random.default_rng(0)
+    for place in range(len(whole)):
+        damaged = bytearray(whole)
+        damaged[place] ^= int(rng.integers(1, 256))
+        path.write_bytes(damaged)
+        try:
+            tensors, header = load_checkpoint(path)
+        except CheckpointError as error:
+            assert str(path) in str(error) and len(str(error)) <= 300
+        else:  # white space between the entries of the JSON may change
+            assert header == HEADER
+            assert all(torch.equal(tensors[name], tensor) for name, tensor in TENSORS.items())
+
+
+def test_a_changed_tensor_or_header_does_not_give_the_sha256(tmp_path):
+    path = tmp_path / "model.safetensors"
+    save_checkpoint(path, TENSORS, HEADER)
+    path.write_bytes(path.read_bytes()[:-1] + b"\x01")
+    with pytest.raises(CheckpointError, match=r"model\.safetensors is damaged"):
+        load_checkpoint(path)
+    save_checkpoint(path, TENSORS, HEADER)
+    rewrite_header(path, lambda metadata: metadata.update(dfplan=metadata["dfplan"].replace("0.1", "0.9")))
+    with pytest.raises(CheckpointError, match=r"model\.safetensors is damaged"):
+        load_checkpoint(path)
+
+
+def test_files_from_before_the_sha256_still_load(tmp_path):
+    path = tmp_path / "model.safetensors"
+    save_checkpoint(path, TENSORS, HEADER)
+    without_sha256(path)
+    tensors, header = load_checkpoint(path)
+    assert header == HEADER and torch.equal(tensors["weight"], TENSORS["weight"])
+
+
+def test_the_file_is_an_ordinary_safetensors_file(tmp_path):
+    save_checkpoint(tmp_path / "model", TENSORS, HEADER)
+    assert torch.equal(load_file(tmp_path / "model")["weight"], TENSORS["weight"])
+
+
+def test_a_header_with_keys_that_json_makes_strings_of_comes_back(tmp_path):
+    save_checkpoint(tmp_path / "model", TENSORS, {"table": {10: 1e-7, 9: -0.0, True: 2**80}})
+    assert load_checkpoint(tmp_path / "model")[1] == {"table": {"10": 1e-7, "9": 0.0, "true": 2**80}}
+
+
+NESTED = "[" * 5000 + "]" * 5000
+
+
+@pytest.mark.parametrize(
+    "header", ['{"loss": NaN}', '{"loss": 1e999}', f'{{"card": {NESTED}}}', '{"name": "\\ud800"}', f'{{"n": 1{"0" * 5000}}}']
+)
+@pytest.mark.parametrize("load", [load_checkpoint, load_header])
+def test_a_header_that_no_writer_makes_is_one_sentence(tmp_path, header, load):
+    path = tmp_path / "model.safetensors"
+    save_checkpoint(path, TENSORS, HEADER)
+    rewrite_header(path, lambda metadata: metadata.update(dfplan=f'{{"format": 1, "header": {header}}}'))
+    with pytest.raises(CheckpointError, match=r"header of .*model\.safetensors cannot be read"):
+        load(path)
+
+
+def test_a_header_that_could_not_be_read_again_is_not_written(tmp_path):
+    with pytest.raises(ValueError, match="recursion limit"):
+        save_checkpoint(tmp_path / "model", TENSORS, {"card": json.loads("[" * 300 + "]" * 300)})
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("load", [load_checkpoint, load_header])
+def test_paths_that_are_no_ordinary_files_are_one_sentence_and_are_not_read(tmp_path, load):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "circle").symlink_to(tmp_path / "circle")
+    (tmp_path / "dangling").symlink_to(tmp_path / "nothing")
+    paths = {
+        tmp_path / "pipe": "no ordinary file",
+        "/dev/zero": "no ordinary file",
+        tmp_path: "it is a folder",
+        tmp_path / "circle": "symbolic links",
+        tmp_path / "dangling": "there is no checkpoint file",
+        tmp_path / ("n" * 300): "File name too long",
+        "model\0": "null",
+    }
+    for path, reason in paths.items():
+        with pytest.raises(CheckpointError, match=reason) as caught:
+            load(path)
+        assert "\n" not in str(caught.value) and len(str(caught.value)) <= 300
+
+
+@pytest.mark.parametrize("load", [load_checkpoint, load_header])
+@pytest.mark.parametrize("length", [0, 1, 2**31, 2**63, 2**64 - 1])
+def test_a_head_that_lies_about_its_length(tmp_path, length, load):
+    path = tmp_path / "model.safetensors"
+    save_checkpoint(path, TENSORS, HEADER)
+    path.write_bytes(struct.pack("<Q", length) + path.read_bytes()[8:])
+    with pytest.raises(CheckpointError, match=r"model\.safetensors is not a whole safetensors file"):
+        load(path)
+
+
+@pytest.mark.parametrize(
+    "index", ["[]", "{}", "{", '{"w": 1}', '{"w": {"dtype": "F32", "shape": [1], "data_offsets": "x"}}', NESTED]
+)
+@pytest.mark.parametrize("load", [load_checkpoint, load_header])
+def test_a_head_that_is_no_index_of_tensors(tmp_path, index, load):
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(struct.pack("<Q", len(index)) + index.encode())
+    with pytest.raises(CheckpointError, match=r"model\.safetensors is "):
+        load(path)
+
+
+def test_tensors_of_more_numbers_than_the_file_has_bytes(tmp_path):
+    path = tmp_path / "model.safetensors"
+    save_checkpoint(path, TENSORS, HEADER)
+    data = path.read_bytes()
+    (length,) = struct.unpack("<Q", data[:8])
+    head = data[8 : 8 + length].replace(b"[3,4]", b"[3,4000000000]")
+    path.write_bytes(struct.pack("<Q", len(head)) + head + data[8 + length :])
+    with pytest.raises(CheckpointError, match=r"model\.safetensors is not a whole safetensors file"):
+        load_checkpoint(path)
+
+
+def test_a_file_that_changes_while_it_is_read(tmp_path, monkeypatch):
+    path = tmp_path / "model.safetensors"
+    save_checkpoint(path, TENSORS, HEADER)
+    looks, real = [], os.fstat
+
+    def fstat(number):
+        looks.append(number)
+        if len(looks) == 3:  # after the reading
+            with open(path, "ab") as file:
+                file.write(b"more")
+        return real(number)
+
+    monkeypatch.setattr(os, "fstat", fstat)
+    with pytest.raises(CheckpointError, match=r"model\.safetensors was changed by another program while it was read"):
+        load_checkpoint(path)
+
+
+def test_a_file_that_is_replaced_while_it_is_read_is_the_old_one(tmp_path, monkeypatch):
+    path = tmp_path / "model.safetensors"
+    save_checkpoint(path, TENSORS, {"version": 1})
+    real = os.fstat
+
+    def fstat(number):
+        monkeypatch.undo()
+        save_checkpoint(path, {}, {"version": 2})
+        return real(number)
+
+    monkeypatch.setattr(os, "fstat", fstat)
+    tensors, header = load_checkpoint(path)
+    assert header == {"version": 1} and torch.equal(tensors["weight"], TENSORS["weight"])
+
+
+def test_what_a_file_says_cannot_steer_a_terminal_or_fill_it():
+    sentence = str(CheckpointError("weights \x1b[2J\n" + "x" * 1000 + " end"))
+    assert sentence.isprintable() and len(sentence) <= 300
+    assert sentence.startswith("weights \\x1b[2J\\n") and sentence.endswith(" end")
+
+
+class Model(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.observation = Normalizer(torch.zeros(2), torch.ones(2))
+        self.layer = nn.Linear(2, 1)
+        self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
+
+
+@pytest.mark.parametrize(
+    ("name", "tensor", "sentence"),
+    [
+        ("layer.weight", torch.tensor([[1.0, float("nan")]]), r"1 with NaN or infinity \(layer.weight\)"),
+        ("layer.bias", torch.tensor([float("inf")]), "NaN or infinity"),
+        ("layer.bias", torch.tensor([1e300], dtype=torch.float64), "NaN or infinity"),
+        ("layer.weight", torch.ones(1, 2, dtype=torch.int32), "layer.weight torch.int32 instead of torch.float32"),
+        ("layer.weight", torch.ones(1, 2, dtype=torch.bool), "another dtype"),
+        ("updates", torch.zeros(()), "updates torch.float32 instead of torch.int64"),
+        ("updates", torch.zeros((), dtype=torch.int32), "another dtype"),
+        ("observation.std", torch.tensor([1.0, 0.0]), "a deviation in observation.std is not positive"),
+        ("observation.std", torch.tensor([1.0, -1.0]), "not positive"),
+        ("observation.mean", torch.tensor([0.0, float("nan")]), "NaN or infinity"),
+    ],
+)
+def test_numbers_that_no_model_acts_by_are_refused_and_nothing_is_copied(name, tensor, sentence):
+    module = Model()
+    before = {key: value.clone() for key, value in module.state_dict().items()}
+    with pytest.raises(CheckpointError, match=sentence) as caught:
+        load_into(module, module.state_dict() | {name: tensor}, "a.safetensors")
+    assert "a.safetensors" in str(caught.value)
+    assert all(torch.equal(before[key], value) for key, value in module.state_dict().items())
+
+
+def test_weights_rounded_to_another_precision_are_taken():
+    module = nn.Linear(3, 2)
+    load_into(module, {"weight": torch.ones(2, 3).half(), "bias": torch.ones(2).double()}, "a.safetensors")
+    assert module.weight.dtype == module.bias.dtype == torch.float32
+    assert torch.equal(module.weight, torch.ones(2, 3))
+
+
+def test_a_normalizer_itself_is_checked_too():
+    with pytest.raises(CheckpointError, match="a deviation in std is not positive"):
+        load_into(Normalizer([0.0], [1.0]), {"mean": torch.zeros(1), "std": torch.zeros(1)}, "a.safetensors")
+
+
+def test_tensors_are_compared_by_name_shape_and_dtype():
+    expected = {"a": torch.zeros(2), "b": torch.zeros(1), "c": torch.zeros(1)}
+    require_tensors(expected, dict(expected), "they do not fit")
+    given = {"a": torch.zeros(3), "b": torch.zeros(1, dtype=torch.int64), "d": torch.zeros(1)}
+    with pytest.raises(CheckpointError) as caught:
+        require_tensors(expected, given, "they do not fit")
+    assert str(caught.value) == (
+        "they do not fit: 1 missing (c), 1 of another shape (a (3,) instead of (2,)), "
+        "1 of another dtype (b torch.int64 instead of torch.float32), 1 unknown (d)"
+    )
+    require_tensors({"b": expected["b"]}, {"b": given["b"]}, "they do not fit", dtypes=False)
+
+
+def test_whole_numbers_are_finite():
+    require_finite({"count": torch.tensor(3), "empty": torch.zeros(0)}, "no weights")

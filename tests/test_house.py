@@ -12,8 +12,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 ROOMS = ("dfplan", "envs", "agents", "benchmarks")
 FLOORS = (
-    {"fields", "schedules", "levels", "scheduling", "tokens", "normalizers", "whole_files", "locks"},
-    {"models"},
+    {"fields", "quoting", "schedules", "levels", "scheduling", "tokens", "normalizers", "whole_files", "locks"},
+    {"config_json", "models"},
     {"diffusion", "guidance"},
     {"sampler", "search"},
     {"datasets", "readers", "checkpoint", "averaging", "runlog", "train_config", "training"},

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from dfplan.whole_files import remove_partial_files, write_whole
+from dfplan.whole_files import opened, remove_partial_files, write_whole
 
 
 def test_a_file_is_replaced_and_nothing_else_is_left(tmp_path):
@@ -72,3 +72,27 @@ def test_only_leftovers_of_this_file_are_removed(tmp_path):
     remove_partial_files(tmp_path / "a[1].txt")
     assert {entry.name for entry in tmp_path.iterdir()} == set(names[2:])
     remove_partial_files(tmp_path / "nowhere" / "a.txt")
+
+
+def test_an_ordinary_file_is_opened_and_a_link_to_one_too(tmp_path):
+    (tmp_path / "a").write_bytes(b"text")
+    (tmp_path / "link").symlink_to(tmp_path / "a")
+    for name in ("a", "link"):
+        with opened(tmp_path / name) as file:
+            assert file.read() == b"text"
+
+
+def test_a_pipe_that_takes_the_place_of_a_file_is_not_waited_for(tmp_path, monkeypatch):
+    path = tmp_path / "a"
+    path.write_bytes(b"text")
+    real = os.stat
+
+    def stat(name):
+        found = real(name)
+        path.unlink()
+        os.mkfifo(path)
+        return found
+
+    monkeypatch.setattr(os, "stat", stat)
+    with pytest.raises(OSError, match="no ordinary file"), opened(path):
+        pass
