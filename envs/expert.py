@@ -18,6 +18,7 @@ from math import hypot
 import numpy as np
 
 from dfplan.envs.layouts import Layout
+from dfplan.envs.real_arrays import real_array
 
 P_GAIN, D_GAIN = 10.0, -1.0
 REACHED = 0.1
@@ -110,20 +111,27 @@ class WaypointExpert:
         self.reset()
 
     def reset(self, goal: np.ndarray | None = None, seed: int | None = None) -> None:
-        """Start an episode towards ``goal``, (2,) or one for each row (B, 2); None is the maze's own goal."""
-        goals = np.asarray(self.layout.goal if goal is None else goal, dtype=np.float64)
-        if goals.ndim not in (1, 2) or goals.shape[-1] != 2 or not np.isfinite(goals).all():
-            raise ValueError(f"a goal is (x, y) or a batch (B, 2) of finite numbers, not shape {goals.shape}")
+        """Start an episode towards ``goal``, (2,) or one for each row (B, 2); None is the maze's own goal.
+
+        Raises ValueError for anything else.
+        """
+        given = self.layout.goal if goal is None else goal
+        goals = real_array("a goal is (x, y) or a batch (B, 2) of finite numbers", given, (2,), (None, 2))
         self._goals = goals
         self._seeds = np.random.SeedSequence(seed)
         self._drivers: list[Driver] = []
 
     def act(self, observation: np.ndarray) -> np.ndarray:
-        """Action (2,) for an observation (4,), or actions (B, 2) for a batch (B, 4); float32 in [-1, 1]."""
-        batch = np.asarray(observation, dtype=np.float64)
-        if batch.ndim not in (1, 2) or batch.shape[-1] != 4:
-            raise ValueError(f"an observation is (x, y, vx, vy) or a batch (B, 4), not shape {batch.shape}")
+        """Action (2,) for an observation (4,), or actions (B, 2) for a batch (B, 4); float32 in [-1, 1].
+
+        Raises ValueError for another shape, for NaN and infinity, for as many goals as do not fit the rows, and where no way
+        leads to the goal.
+        """
+        expected = "an observation is (x, y, vx, vy) or a batch (B, 4) of finite numbers"
+        batch = real_array(expected, observation, (4,), (None, 4))
         states = np.atleast_2d(batch)
+        if self._goals.ndim == 2 and len(self._goals) not in (1, len(states)):
+            raise ValueError(f"the goals have {len(self._goals)} rows, but the observations {len(states)}")
         if not self._drivers:
             self._drivers = [Driver(self.layout, np.random.default_rng(s)) for s in self._seeds.spawn(len(states))]
         if len(states) != len(self._drivers):

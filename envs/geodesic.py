@@ -13,6 +13,7 @@ from scipy.ndimage import distance_transform_edt
 from scipy.sparse.csgraph import dijkstra
 
 from dfplan.envs.layouts import WALL_SHIFT, Layout
+from dfplan.envs.real_arrays import real_array
 from dfplan.envs.rollouts import RADIUS
 
 PITCH = 0.1
@@ -42,6 +43,7 @@ class Geodesic:
         self._walls = _grown_walls(layout)
         axes = [WALL_SHIFT - 0.5 + PITCH * np.arange(round(cells / PITCH) + 1) for cells in layout.shape]
         grid = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1)
+        self._low, self._high = grid[0, 0], grid[-1, -1]
         self._free = ~_inside(grid.reshape(-1, 2), self._walls).reshape(grid.shape[:2])
         self._points = grid[self._free]
         depth, nearest = distance_transform_edt(~self._free, sampling=PITCH, return_indices=True)
@@ -56,9 +58,10 @@ class Geodesic:
     def __call__(self, points: ArrayLike, goals: ArrayLike) -> Array:
         """Distances (...) of points (..., 2) to one goal (2,), or (B, ...) of points (B, ..., 2) to goals (B, 2).
 
-        Raises ValueError for other shapes, and for a goal inside a wall.
+        Raises ValueError for other shapes, for NaN and infinity, and for a goal inside a wall or outside the maze.
         """
-        at, aims = np.asarray(points, dtype=np.float64), np.asarray(goals, dtype=np.float64)
+        at = real_array("distances need finite points (..., 2)", points)
+        aims = real_array("distances need finite goals (2,) or (B, 2)", goals)
         batched = aims.ndim == 2 and at.ndim >= 2 and len(at) == len(aims)
         if at.shape[-1:] != (2,) or aims.shape[-1:] != (2,) or not (aims.ndim == 1 or batched):
             raise ValueError(
@@ -69,13 +72,15 @@ class Geodesic:
         return _interpolate(np.stack([self.field(goal) for goal in aims]), at)
 
     def field(self, goal: ArrayLike) -> Array:
-        """Distances to one goal (2,) at all grid points, (X, Y). Raises ValueError for a goal inside a wall."""
-        x, y = np.asarray(goal, dtype=np.float64).tolist()
+        """Distances to one goal (2,) at all grid points, (X, Y). ValueError for a goal inside a wall or outside the maze."""
+        x, y = real_array("a goal is two finite numbers (x, y)", goal, (2,)).tolist()
         if (x, y) not in self._fields:
             self._fields[x, y] = self._field(np.array([[x, y]]))
         return self._fields[x, y]
 
     def _field(self, goal: Array) -> Array:
+        if (goal[0] < self._low).any() or (goal[0] > self._high).any():
+            raise ValueError(f"the goal {goal[0].tolist()} lies outside the maze")
         if _inside(goal, self._walls)[0]:
             # The particle's centre cannot get there, but it may get near: the goal's cell is free up to the wall itself.
             gaps = np.linalg.norm(self._points - goal, axis=1)

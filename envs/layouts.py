@@ -13,12 +13,17 @@ from __future__ import annotations
 import textwrap
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from pathlib import Path
 
 import numpy as np
 
 WALL_SHIFT = -0.2
 _FREE = "O0 "
 _TILES = _FREE + "#G"
+MAX_SIDE = 100
+"""Rows and columns of the largest maze: MuJoCo takes seconds to compile so many walls."""
+_MAX_CHARACTERS = 4 * MAX_SIDE * MAX_SIDE  # indentation and trailing spaces included
+_LIMIT = f"at most {MAX_SIDE} rows and {MAX_SIDE} columns are possible"
 
 # The layouts of the published tasks (D4RL, Fu et al. 2020). 'eval' is D4RL's second maze of each size.
 LAYOUTS: dict[str, str] = {
@@ -90,12 +95,33 @@ def parse(text: str) -> Layout:
     r"""Read a maze from text whose rows are separated by newlines (or by D4RL's backslash, or by ``|``).
 
     Common indentation and trailing spaces are ignored. Raises ValueError, naming the row and column, for an empty text,
-    ragged rows, an unknown character, several goals, no free cell, or a free cell on the border (through which the
-    particle would leave the maze).
+    more than `MAX_SIDE` rows or columns, ragged rows, an unknown character, several goals, no free cell, or a free cell on
+    the border (through which the particle would leave the maze).
     """
     if not isinstance(text, str):
         raise ValueError(f"a maze layout is a text of rows, not {type(text).__name__}")
+    if len(text) > _MAX_CHARACTERS:
+        raise ValueError(f"the maze layout has {len(text):,} characters; {_LIMIT}")
     return _parse(text)
+
+
+def read(path: str | Path) -> Layout:
+    """Read a maze from a text file in UTF-8. Raises ValueError, naming the file, for whatever `parse` refuses and for what
+    is no text file (a folder, a device, another encoding), and FileNotFoundError if there is none.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"there is no layout file {path}")
+    if not path.is_file():  # a device may have no end, and a pipe no beginning
+        raise ValueError(f"the layout {path} is not a file")
+    with open(path, "rb") as file:
+        content = file.read(4 * _MAX_CHARACTERS + 1)  # no more, however large the file is
+    try:
+        return parse(content.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise ValueError(f"the layout file {path} is not text in UTF-8") from error
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
 
 
 @lru_cache(maxsize=256)
@@ -104,6 +130,8 @@ def _parse(text: str) -> Layout:
     rows = tuple(line.rstrip() for line in lines)
     if not any(rows):
         raise ValueError("the maze layout is empty; expected rows of '#' (wall), 'O' (free) and at most one 'G' (goal)")
+    if max(len(rows), *map(len, rows)) > MAX_SIDE:
+        raise ValueError(f"the maze layout has {len(rows)} rows and {max(map(len, rows))} columns; {_LIMIT}")
     cells = [(i, j, tile) for i, row in enumerate(rows) for j, tile in enumerate(row)]
     for i, j, tile in cells:
         if tile not in _TILES:
@@ -117,7 +145,7 @@ def _parse(text: str) -> Layout:
             raise ValueError(f"the maze layout is ragged: row {i} has {len(row)} cells, row 0 has {width}")
     goals = [(i, j) for i, j, tile in cells if tile == "G"]
     if len(goals) > 1:
-        raise ValueError(f"the maze layout has {len(goals)} goals, at {goals}; expected at most one 'G'")
+        raise ValueError(f"the maze layout has {len(goals)} goals, the first at {goals[:2]}; expected at most one 'G'")
     if all(tile == "#" for _, _, tile in cells):
         raise ValueError("the maze layout has no free cell; expected at least one 'O' or 'G'")
     for i, j, tile in cells:

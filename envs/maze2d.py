@@ -8,15 +8,18 @@ dynamics and scores.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from math import exp, hypot, isfinite
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 from gymnasium.spaces import Box, Dict, Space
+from numpy.typing import ArrayLike
 
 from dfplan.envs.layouts import Layout, named, parse
 from dfplan.envs.physics import TIMESTEP, PointMass
+from dfplan.envs.real_arrays import real_array
 from dfplan.envs.render import draw
 
 GOAL_RADIUS = 0.5
@@ -36,7 +39,8 @@ class Maze2dEnv(gym.Env[Observation, np.ndarray]):
         reward: 'sparse', 1 within ``GOAL_RADIUS`` after the step and else 0; 'dense', exp(-distance).
         random_goal: draw a new goal at each reset, as D4RL's ``set_target`` does, instead of the layout's fixed one.
         goal_conditioned: observations become a dictionary of ``observation`` (4,), ``achieved_goal`` (2,) and
-            ``desired_goal`` (2,), and ``compute_reward`` relabels them, as hindsight replay expects.
+            ``desired_goal`` (2,), and ``compute_reward`` relabels them, as hindsight replay expects. Without it there is
+            no ``compute_reward``: its presence is how stable-baselines3 recognizes goal-conditioned environments.
         render_mode: None or 'rgb_array' (a view from above, drawn without a GPU or a display).
 
     Raises ValueError for a bad layout or option, and KeyError for an unknown maze.
@@ -59,6 +63,9 @@ class Maze2dEnv(gym.Env[Observation, np.ndarray]):
             raise ValueError(f"give a layout or the maze {maze!r}, not both; maze2d-custom-v1 takes any layout")
         if reward not in ("sparse", "dense"):
             raise ValueError(f"unknown reward {reward!r}; expected 'sparse' or 'dense'")
+        for name, value in (("random_goal", random_goal), ("goal_conditioned", goal_conditioned)):
+            if not isinstance(value, bool):
+                raise ValueError(f"{name} is True or False, not {value!r}")
         if render_mode not in (None, "rgb_array"):
             raise ValueError(f"unknown render_mode {render_mode!r}; expected None or 'rgb_array'")
         self.layout: Layout = parse(layout) if layout is not None else named(str(maze))
@@ -91,12 +98,14 @@ class Maze2dEnv(gym.Env[Observation, np.ndarray]):
         """Start in a free cell drawn uniformly, +-0.1 along each axis, with a velocity of N(0, 0.1^2).
 
         ``options`` may fix ``state`` (x, y, vx, vy) and ``goal`` (x, y); both must lie in free cells. A goal given
-        here holds for this episode alone.
+        here holds for this episode alone. Raises ValueError for other options.
         """
         super().reset(seed=seed)
-        options = options or {}
-        if extra := set(options) - {"state", "goal"}:
-            raise ValueError(f"unknown reset option {sorted(extra)[0]!r}; expected 'state' or 'goal'")
+        options = {} if options is None else options
+        if not isinstance(options, Mapping):
+            raise ValueError(f"reset options are a dictionary with 'state' or 'goal', not {options!r}")
+        if extra := [name for name in options if name not in ("state", "goal")]:
+            raise ValueError(f"unknown reset option {extra[0]!r}; expected 'state' or 'goal'")
         rng = self.np_random
         position, velocity = self._random_point(rng), rng.normal(0.0, 0.1, size=2)
         goal = self._random_point(rng) if self._random_goal else self.layout.goal
@@ -112,21 +121,36 @@ class Maze2dEnv(gym.Env[Observation, np.ndarray]):
 
     def step(self, action: np.ndarray) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
         """Push for 0.01 s. Raises ValueError if the action is not two finite numbers; beyond [-1, 1] it is clipped."""
-        try:
-            ax, ay = action.tolist() if isinstance(action, np.ndarray) else action
-            finite = isfinite(ax) and isfinite(ay)
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"an action is two numbers (ax, ay), not {action!r}") from error
-        if not finite:
-            raise ValueError(f"the action {action!r} is not finite")
+        ax, ay = _pair(action)
         x, y, _, _ = self._state = self._physics.step(ax, ay)
         distance = hypot(x - self._goal_x, y - self._goal_y)
-        reward = (1.0 if distance <= GOAL_RADIUS else 0.0) if self._sparse else exp(-distance)
+        if self._goal_conditioned:  # the relabeling function's own last bit, which checkers compare
+            reward = float(self._relabel((x, y), (self._goal_x, self._goal_y)))
+        else:
+            reward = (1.0 if distance <= GOAL_RADIUS else 0.0) if self._sparse else exp(-distance)
         return self._observe(), reward, False, False, self._info(distance)
 
-    def compute_reward(self, achieved_goal: np.ndarray, desired_goal: np.ndarray, info: object = None) -> np.ndarray:
-        """The reward of being at ``achieved_goal`` (..., 2) when the goal is ``desired_goal`` (..., 2); float64."""
-        distance = np.linalg.norm(np.asarray(achieved_goal) - np.asarray(desired_goal), axis=-1)
+    @property
+    def compute_reward(self) -> Callable[..., np.ndarray]:
+        """``compute_reward(achieved_goal (..., 2), desired_goal (..., 2), info=None)``: the reward (...), float64, of being
+        at the one when the goal is the other. ValueError for other shapes and for NaN or infinity.
+
+        AttributeError without ``goal_conditioned=True``.
+        """
+        if not self._goal_conditioned:
+            raise AttributeError("compute_reward needs an environment made with goal_conditioned=True")
+        return self._relabel
+
+    def _relabel(self, achieved_goal: ArrayLike, desired_goal: ArrayLike, info: object = None) -> np.ndarray:
+        achieved = real_array("an achieved goal is (..., 2) finite numbers", achieved_goal)
+        desired = real_array("a desired goal is (..., 2) finite numbers", desired_goal)
+        try:
+            if not achieved.shape[-1:] == desired.shape[-1:] == (2,):
+                raise ValueError
+            distance = np.linalg.norm(achieved - desired, axis=-1)
+        except ValueError as error:
+            shapes = f"{achieved.shape} and {desired.shape}"
+            raise ValueError(f"rewards need goals (..., 2) whose shapes fit each other, got {shapes}") from error
         return (distance <= GOAL_RADIUS).astype(np.float64) if self._sparse else np.exp(-distance)
 
     def render(self) -> np.ndarray | None:
@@ -153,11 +177,21 @@ class Maze2dEnv(gym.Env[Observation, np.ndarray]):
         return cells[rng.integers(len(cells))] + rng.uniform(-0.1, 0.1, size=2)
 
     def _checked(self, name: str, value: object, size: int) -> np.ndarray:
-        array = np.asarray(value, dtype=np.float64)
-        if array.shape != (size,) or not np.isfinite(array).all():
-            raise ValueError(f"the reset option {name!r} is {size} finite numbers, not {value!r}")
+        array = real_array(f"the reset option {name!r} is {size} finite numbers", value, (size,))
         i, j = self.layout.cell_of(array[0], array[1])
         rows, columns = self.layout.shape
         if not (0 <= i < rows and 0 <= j < columns) or self.layout.walls[i, j]:
             raise ValueError(f"the reset option {name!r} = {array.tolist()} lies outside the free cells of the maze")
         return array
+
+
+def _pair(action: object) -> tuple[float, float]:
+    """The two numbers of an action; ValueError for anything else."""
+    if (
+        type(action) is np.ndarray and action.dtype.kind == "f" and action.shape == (2,)
+    ):  # the fast way of the inner loop
+        ax, ay = action.tolist()
+        if isfinite(ax) and isfinite(ay):
+            return ax, ay
+    ax, ay = real_array("an action is two finite numbers (ax, ay)", action, (2,)).tolist()
+    return ax, ay

@@ -7,9 +7,9 @@ shift of ``layouts.WALL_SHIFT`` between cells and walls.
 
 from __future__ import annotations
 
-import mujoco
 import numpy as np
 
+from dfplan.envs.engine import mujoco
 from dfplan.envs.layouts import Layout
 
 MAX_SPEED = 5.0
@@ -80,15 +80,15 @@ class PointMass:
     def step(self, ax: float, ay: float) -> tuple[float, float, float, float]:
         """Clip the velocity, push for one step of 0.01 s, and return the new (x, y, vx, vy).
 
-        The actuators clip the forces to [-1, 1] themselves.
+        Forces are clipped to [-1, 1]. The actuators do so themselves, but MuJoCo takes beyond 1e10 for a mistake: no force.
         """
         qvel = self._qvel
         vx, vy = qvel.tolist()
         if not (-MAX_SPEED <= vx <= MAX_SPEED and -MAX_SPEED <= vy <= MAX_SPEED):
             qvel[0] = min(max(vx, -MAX_SPEED), MAX_SPEED)
             qvel[1] = min(max(vy, -MAX_SPEED), MAX_SPEED)
-        self._ctrl[0] = ax
-        self._ctrl[1] = ay
+        self._ctrl[0] = min(max(ax, -1.0), 1.0)
+        self._ctrl[1] = min(max(ay, -1.0), 1.0)
         mujoco.mj_step(self._model, self._data)
         x, y = self._qpos.tolist()
         vx, vy = qvel.tolist()

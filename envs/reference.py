@@ -10,6 +10,7 @@ from importlib.resources import files
 import numpy as np
 from numpy.typing import ArrayLike
 
+from dfplan.envs.real_arrays import real_array
 from dfplan.envs.tasks import unknown
 
 
@@ -50,7 +51,9 @@ def normalized_score(env_id: str, returns: ArrayLike) -> np.ndarray:
     """100 (R - min) / (max - min) of raw episode returns of any shape; float64 of the same shape.
 
     Meaningful on D4RL's own episode length only (``reference(env_id).max_episode_steps``). Not to be confused with the
-    raw 'episode reward' that some papers print for the same tasks.
+    raw 'episode reward' that some papers print for the same tasks. Raises KeyError for an unknown id, ValueError for
+    returns that are not finite numbers.
     """
     entry = reference(env_id)
-    return 100.0 * (np.asarray(returns, dtype=np.float64) - entry.min_return) / (entry.max_return - entry.min_return)
+    raw = real_array("returns are finite numbers", returns)
+    return np.asarray(100.0 * (raw - entry.min_return) / (entry.max_return - entry.min_return))

@@ -8,13 +8,13 @@ solved from nothing, so that the two agree up to the solver's tolerance.
 
 from __future__ import annotations
 
-import mujoco
-import mujoco.rollout
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from dfplan.envs.engine import mujoco
 from dfplan.envs.layouts import WALL_SHIFT, Layout
 from dfplan.envs.physics import MAX_SPEED, TIMESTEP, model_text
+from dfplan.envs.real_arrays import real_array
 
 RADIUS = 0.1
 """Of the particle, in cells."""
@@ -38,11 +38,10 @@ class Rollouts:
         self._gain = TIMESTEP / (float(self._model.dof_M0[0]) + TIMESTEP * _DAMPING)  # of a force on a velocity
 
     def __call__(self, states: ArrayLike, actions: ArrayLike) -> NDArray[np.float64]:
-        state, action = np.asarray(states, dtype=np.float64), np.asarray(actions, dtype=np.float64)
-        if state.ndim != 2 or state.shape[1] != 4 or action.shape != (len(state), *action.shape[1:2], 2):
-            raise ValueError(f"rollouts need states (N, 4) and actions (N, H, 2), got {state.shape} and {action.shape}")
-        if not (np.isfinite(state).all() and np.isfinite(action).all()):
-            raise ValueError("rollouts need finite states and actions, got NaN or infinity")
+        state = real_array("rollouts need finite states (N, 4)", states, (None, 4))
+        action = real_array("rollouts need finite actions (N, H, 2)", actions, (None, None, 2))
+        if len(action) != len(state):
+            raise ValueError(f"rollouts need as many rows of actions as of states, got {len(action)} and {len(state)}")
         force = _GEAR * np.clip(action.swapaxes(0, 1), -1.0, 1.0)  # (H, N, 2)
         path = np.empty((len(force), len(state), 4))
         position, velocity = state[:, :2], state[:, 2:]

@@ -105,3 +105,9 @@ def test_a_batch_of_another_size_and_a_bad_goal_are_refused():
         expert.act(np.tile(state, (2, 1)))
     with pytest.raises(ValueError, match="a goal is"):
         expert.reset(goal=[1.0, 2.0, 3.0])
+    with pytest.raises(ValueError, match="a goal is"):
+        expert.reset(goal=["1", "2"])
+    expert.reset(goal=np.ones((3, 2)))
+    for observation in (state, np.tile(state, (2, 1))):
+        with pytest.raises(ValueError, match="the goals have 3 rows, but the observations"):
+            expert.act(observation)

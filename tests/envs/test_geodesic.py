@@ -71,5 +71,12 @@ def test_bad_input():
         field([1.0, 1.0], [1.8, 1.0])
     with pytest.raises(ValueError, match="distances need points"):
         field(np.ones((3, 2)), np.ones((2, 2)))
+    with pytest.raises(ValueError, match="lies outside the maze"):
+        field([1.0, 1.0], [1e300, 1.0])
+    for wrong in ([np.nan, 1.0], ["1", "1"], [1j, 1.0]):
+        with pytest.raises(ValueError, match="distances need finite points"):
+            field(wrong, [1.0, 1.0])
+        with pytest.raises(ValueError, match="distances need finite goals"):
+            field([1.0, 1.0], wrong)
     with pytest.raises(ValueError, match="2 or inf"):
         Geodesic(U, 1)

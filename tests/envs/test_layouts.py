@@ -1,7 +1,9 @@
+import os
+
 import numpy as np
 import pytest
 
-from dfplan.envs.layouts import LAYOUTS, named, parse
+from dfplan.envs.layouts import LAYOUTS, MAX_SIDE, named, parse, read
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
@@ -61,7 +63,7 @@ def test_cell_of_covers_the_reachable_part_of_a_cell():
         ("###\n###\n###", "no free cell"),
         ("#####\n#OG#\n#####", "ragged: row 1 has 4 cells, row 0 has 5"),
         ("####\n#XG#\n####", "unknown character 'X' in the maze layout at row 1, column 1"),
-        ("#####\n#GOG#\n#####", r"2 goals, at \[\(1, 1\), \(1, 3\)\]"),
+        ("#####\n#GOG#\n#####", r"2 goals, the first at \[\(1, 1\), \(1, 3\)\]"),
         ("#O##\n#OG#\n####", "open at row 0, column 1"),
         ("####\n#OGO\n####", "open at row 1, column 3"),
         (7, "a text of rows, not int"),
@@ -71,6 +73,52 @@ def test_cell_of_covers_the_reachable_part_of_a_cell():
 def test_a_bad_layout_is_named(text, message):
     with pytest.raises(ValueError, match=message):
         parse(text)
+
+
+def box(rows, columns):
+    return "\n".join(["#" * columns, *["#" + "O" * (columns - 2) + "#"] * (rows - 2), "#" * columns])
+
+
+def test_the_largest_layout_parses_and_a_larger_one_is_refused():
+    assert parse(box(MAX_SIDE, MAX_SIDE)).shape == (MAX_SIDE, MAX_SIDE)
+    for rows, columns in [(MAX_SIDE + 1, 5), (5, MAX_SIDE + 1), (1500, 1500)]:
+        with pytest.raises(ValueError, match=f"the maze layout has .*; at most {MAX_SIDE} rows and {MAX_SIDE} columns"):
+            parse(box(rows, columns))
+
+
+@pytest.mark.parametrize(
+    "content", [b"#####\r\n#OOG#\r\n#####\r\n", b"\xef\xbb\xbf#####\n#OOG#\n#####", b"#####\r#OOG#\r#####"]
+)
+def test_a_file_is_read_whatever_ends_its_lines(tmp_path, content):
+    (tmp_path / "maze.txt").write_bytes(content)
+    assert read(tmp_path / "maze.txt") == parse("#####|#OOG#|#####")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "maze.txt: the maze layout is empty"),
+        (b"#####\n#OG#\n#####", "maze.txt: the maze layout is ragged"),
+        ("#####\n#OOG#\n#####".encode("utf-16"), "maze.txt is not text in UTF-8"),
+        (bytes(range(256)), "maze.txt is not text in UTF-8"),
+        (b"\0" * 100, r"maze.txt: unknown character '\\x00'"),
+        (b"#" * 10_000_000, "maze.txt: the maze layout has 160,001 characters; at most 100 rows"),
+    ],
+)
+def test_a_bad_file_is_named(tmp_path, content, message):
+    (tmp_path / "maze.txt").write_bytes(content)
+    with pytest.raises(ValueError, match=message) as error:
+        read(tmp_path / "maze.txt")
+    assert str(tmp_path / "maze.txt") in str(error.value) and len(str(error.value)) < 300
+
+
+def test_what_is_no_file_is_not_read(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for place in (tmp_path, tmp_path / "pipe", "/dev/zero"):
+        with pytest.raises(ValueError, match=f"the layout {place} is not a file"):
+            read(place)
+    with pytest.raises(FileNotFoundError, match="there is no layout file nowhere"):
+        read("nowhere")
 
 
 def test_an_unknown_maze_is_named():

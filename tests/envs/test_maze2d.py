@@ -6,6 +6,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
+from stable_baselines3.common.env_checker import check_env as stable_baselines3_check
 
 from dfplan.envs import TASKS
 from dfplan.envs.maze2d import Maze2dEnv
@@ -23,6 +24,13 @@ def test_gymnasiums_checker_accepts_every_id(env_id, goal_conditioned):
         warnings.simplefilter("error")
         warnings.filterwarnings("ignore", message=".*Box observation space .* value is -?infinity")  # D4RL's space
         check_env(env.unwrapped)
+
+
+@pytest.mark.parametrize("env_id", [*TASKS, CUSTOM_ID])
+@pytest.mark.parametrize("goal_conditioned", [False, True])
+def test_stable_baselines3s_checker_accepts_every_id(env_id, goal_conditioned):
+    options = {"layout": LAYOUT} if env_id == CUSTOM_ID else {}
+    stable_baselines3_check(gym.make(env_id, goal_conditioned=goal_conditioned, **options).unwrapped)
 
 
 @pytest.mark.parametrize(
@@ -121,6 +129,35 @@ def test_the_goal_conditioned_observation_serves_hindsight():
     assert env.unwrapped.compute_reward(achieved[0], achieved[0]).shape == ()
 
 
+def test_only_a_goal_conditioned_environment_relabels():
+    with pytest.raises(AttributeError, match="goal_conditioned=True"):
+        _ = gym.make("maze2d-large-v1").unwrapped.compute_reward
+
+
+@pytest.mark.parametrize("env_id", ["maze2d-open-dense-v0", "multi2d-umaze-v1"])
+def test_relabeling_gives_the_very_reward_of_the_step(env_id):
+    env = gym.make(env_id, goal_conditioned=True).unwrapped
+    observation, _ = env.reset(seed=0)
+    for action in np.random.default_rng(0).uniform(-1, 1, size=(200, 2)):
+        observation, reward, *_ = env.step(action)
+        assert reward == env.compute_reward(observation["achieved_goal"], observation["desired_goal"], {})
+
+
+@pytest.mark.parametrize(
+    ("achieved", "desired"),
+    [
+        (np.ones(4), np.ones(4)),
+        (np.ones((3, 2)), np.ones((2, 2))),
+        (np.array([np.nan, 1.0]), np.ones(2)),
+        (np.ones(2), np.ones(2) * 1j),
+        (["1", "2"], np.ones(2)),
+    ],
+)
+def test_bad_goals_are_not_relabeled(achieved, desired):
+    with pytest.raises(ValueError, match="goal"):
+        gym.make("multi2d-umaze-v1", goal_conditioned=True).unwrapped.compute_reward(achieved, desired)
+
+
 @pytest.mark.parametrize("mode", ["sync", "async"])
 def test_vector_environments_agree_with_single_ones(mode):
     vector = gym.make_vec("multi2d-umaze-v1", num_envs=2, vectorization_mode=mode)
@@ -174,17 +211,49 @@ def test_actions_beyond_the_range_are_clipped():
     env.reset(options={"state": [2, 2, 0, 0]})
     far = env.step(np.array([5.0, -3.0]))[0]
     env.reset(options={"state": [2, 2, 0, 0]})
-    assert np.array_equal(far, env.step(np.array([1.0, -1.0]))[0])
+    expected = env.step(np.array([1.0, -1.0]))[0]
+    assert np.array_equal(far, expected)
+    env.reset(options={"state": [2, 2, 0, 0]})
+    assert np.array_equal(env.step(np.array([1e300, -1e12]))[0], expected)  # MuJoCo itself would push with nothing
+
+
+@pytest.mark.parametrize("action", [(1, -1), [np.float32(1), -1.0], np.array([1, -1]), np.array([1, -1], np.float16)])
+def test_every_pair_of_numbers_is_an_action(action):
+    env = gym.make("maze2d-open-v0").unwrapped
+    env.reset(options={"state": [2, 2, 0, 0]})
+    found = env.step(action)[0]
+    env.reset(options={"state": [2, 2, 0, 0]})
+    assert np.array_equal(found, env.step(np.array([1.0, -1.0], np.float32))[0])
 
 
 @pytest.mark.parametrize(
-    "action", [np.array([np.nan, 0]), np.array([0, np.inf]), np.zeros(3), np.zeros((1, 2)), 0.5, "x"]
+    "action",
+    [
+        np.array([np.nan, 0]),
+        np.array([0, np.inf]),
+        np.zeros(3),
+        np.zeros((1, 2)),
+        np.zeros((2, 1)),
+        [np.zeros(1), np.zeros(1)],
+        np.zeros(2) * 1j,
+        np.zeros(2, bool),
+        np.ma.masked_array([0.5, 0.5], [True, False]),
+        np.array(["1", "0"]),
+        [None, 0.5],
+        [[0.5], 0.5],
+        {0.5: 0.25, 0.75: 0.5},
+        b"ab",
+        "ab",
+        0.5,
+        None,
+    ],
 )
 def test_a_bad_action_is_refused(action):
     env = gym.make("maze2d-umaze-v1").unwrapped
     env.reset(seed=0)
-    with pytest.raises(ValueError, match="action"):
+    with pytest.raises(ValueError, match="an action is two finite numbers") as error:
         env.step(action)
+    assert len(str(error.value)) < 200 and "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(
@@ -195,6 +264,16 @@ def test_a_bad_action_is_refused(action):
         ({"state": [0, 0, 0, 0]}, "outside the free cells"),
         ({"goal": [np.nan, 1]}, "'goal' is 2 finite numbers"),
         ({"goal": [50, 1]}, "outside the free cells"),
+        ({"goal": [1e300, 1]}, "outside the free cells"),
+        ({"goal": ["1", "1"]}, "'goal' is 2 finite numbers"),
+        ({"goal": np.array([1 + 5j, 1])}, "'goal' is 2 finite numbers"),
+        ({"goal": [[1, 1]]}, "'goal' is 2 finite numbers"),
+        ({"state": "1111"}, "'state' is 4 finite numbers"),
+        ({"state": None}, "'state' is 4 finite numbers"),
+        ({"state": [True, True, False, False]}, "'state' is 4 finite numbers"),
+        ({3: [1, 1], "stat": 1}, "unknown reset option 3"),
+        ("state", "reset options are a dictionary"),
+        ([1, 1], "reset options are a dictionary"),
     ],
 )
 def test_bad_reset_options_are_refused(options, message):
@@ -209,6 +288,9 @@ def test_bad_reset_options_are_refused(options, message):
         (CUSTOM_ID, {"layout": "###|#O|###"}, "ragged"),
         ("maze2d-large-v1", {"layout": LAYOUT}, "not both"),
         ("maze2d-large-v1", {"reward": "shaped"}, "unknown reward 'shaped'"),
+        ("maze2d-large-v1", {"goal_conditioned": "False"}, "goal_conditioned is True or False, not 'False'"),
+        ("maze2d-large-v1", {"random_goal": 2}, "random_goal is True or False, not 2"),
+        (CUSTOM_ID, {"layout": "#" * 200_000}, "at most 100 rows"),
     ],
 )
 def test_bad_options_are_refused(env_id, options, message):

@@ -39,6 +39,12 @@ def test_an_unknown_id_is_answered_with_the_nearest(env_id, near):
     assert near in str(error.value)
 
 
+@pytest.mark.parametrize("returns", [[1.0, np.nan], ["1"], [1j], None])
+def test_returns_that_are_no_numbers_are_refused(returns):
+    with pytest.raises(ValueError, match="returns are finite numbers"):
+        normalized_score("maze2d-large-v1", returns)
+
+
 def test_the_file_names_its_source():
     table = json.loads(files("dfplan.envs").joinpath("reference.json").read_text())
     assert "D4RL" in table["source"]

@@ -45,11 +45,18 @@ def test_rows_do_not_see_one_another():
         assert np.array_equal(rollouts(states[n : n + 1], actions[n : n + 1])[0], together[n])
 
 
-def test_bad_input():
-    rollouts = Rollouts(named("umaze"))
-    with pytest.raises(ValueError, match=r"states \(N, 4\) and actions \(N, H, 2\)"):
-        rollouts(np.ones((3, 4)), np.ones((2, 5, 2)))
-    with pytest.raises(ValueError, match=r"states \(N, 4\)"):
-        rollouts(np.ones(4), np.ones((1, 5, 2)))
-    with pytest.raises(ValueError, match="NaN or infinity"):
-        rollouts(np.full((1, 4), np.nan), np.ones((1, 5, 2)))
+@pytest.mark.parametrize(
+    ("states", "actions", "message"),
+    [
+        (np.ones((3, 4)), np.ones((2, 5, 2)), "as many rows of actions as of states, got 2 and 3"),
+        (np.ones(4), np.ones((1, 5, 2)), r"finite states \(N, 4\)"),
+        (np.ones((1, 4)), np.ones((1, 2)), r"finite actions \(N, H, 2\)"),
+        (np.full((1, 4), np.nan), np.ones((1, 5, 2)), "finite states"),
+        (np.ones((1, 4)), np.full((1, 5, 2), np.inf), "finite actions"),
+        (np.ones((1, 4)), np.ones((1, 5, 2)) * 1j, "finite actions"),
+        ([["1", "1", "0", "0"]], np.ones((1, 5, 2)), "finite states"),
+    ],
+)
+def test_bad_input(states, actions, message):
+    with pytest.raises(ValueError, match=message):
+        Rollouts(named("umaze"))(states, actions)
