@@ -1,16 +1,14 @@
 """Models of stable-baselines3 (and sb3-contrib) as agents: what its `learn` trained and its `save` wrote.
 
-A file of stable-baselines3 is a zip with pickles inside: to load it is to run the code that it carries. Load only files
-of people whom you trust; everything else in dfplan is safetensors. Before anything is unpickled, `load` reads the plain
-JSON in the zip, which says what the file is. The statistics of a `VecNormalize` lie in another file and are not applied.
+A file of stable-baselines3 is a zip with pickles inside, and to unpickle is to run the code that a file carries. `load`
+unpickles nothing, unless ``trust_pickle`` says that the file's author is trusted. The statistics of a `VecNormalize` lie
+in another file and are not applied.
 """
 
 from __future__ import annotations
 
-import importlib
 import io
 import json
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +17,8 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from dfplan.agents.model_zip import ModelZip, read_model_zip
+from dfplan.agents.policy_from_zip import ActingModel, acting_model, algorithm_class, no_learning
 from dfplan.checkpoint import CheckpointError
 from dfplan.whole_files import write_whole
 
@@ -27,10 +27,6 @@ if TYPE_CHECKING:
 
 GOAL_KEYS = ("observation", "achieved_goal", "desired_goal")
 """Keys of a goal-conditioned observation, as Gymnasium-Robotics and hindsight replay have them."""
-
-_TELLING = {"cg_max_steps": "trpo", "clip_range": "ppo", "target_policy_noise": "td3", "target_entropy": "sac"}
-"""Settings that only one algorithm has, for policies of a module that several of them share or of a user's own."""
-
 
 @dataclass(frozen=True)
 class StableBaselinesConfig:
@@ -56,38 +52,49 @@ class StableBaselinesAgent:
 
     execution = "learned policy"
 
-    def __init__(self, model: BaseAlgorithm, card: Mapping[str, Any] | None = None, file: bytes | None = None):
+    def __init__(
+        self,
+        model: BaseAlgorithm | ActingModel,
+        card: Mapping[str, Any] | None = None,
+        file: bytes | None = None,
+    ):
         """``file``: the zip that the model came from, which `save` then writes again; None lets the model write itself."""
-        self.model, self.card, self._file = model, dict(card or {}), file
-        self._width, self._goal_width = _widths(model.observation_space)
-        actions: Any = model.action_space
+        self.policy: Any = model.policy
+        self.observation_space, self.action_space = model.observation_space, model.action_space
+        self.card, self._file = dict(card or {}), file
+        self._model = model if file is None else None
+        self._width, self._goal_width = _widths(self.observation_space)
+        actions: Any = self.action_space
         if not hasattr(actions, "low") or len(actions.shape) != 1:
             raise CheckpointError(f"actions must be a Box of shape (A,), this model's are {actions}")
         self._action_width = int(actions.shape[0])
+        algorithm = model.algorithm if isinstance(model, ActingModel) else type(model).__name__
         self.config = StableBaselinesConfig(
-            type(model).__name__, type(model.policy).__name__, self._goal_width > 0, model.num_timesteps
+            algorithm, type(self.policy).__name__, self._goal_width > 0, model.num_timesteps
         )
         self.reset()
 
     @classmethod
     def load(
-        cls, path: str | Path, device: str = "cpu", observation_dim: int | None = None, action_dim: int | None = None
+        cls,
+        path: str | Path,
+        device: str = "cpu",
+        observation_dim: int | None = None,
+        action_dim: int | None = None,
+        trust_pickle: bool = False,
     ) -> Self:
         """The agent of a file that stable-baselines3's `save` wrote, with the card of the JSON file beside it, if any.
 
-        Runs code that the file carries: trust it first. ``observation_dim`` and ``action_dim`` are what a task has, for a
-        model that must fit it. Raises CheckpointError for a missing or foreign file, an unknown or missing library or
-        algorithm, and spaces that do not fit. The model acts; to train it on, use stable-baselines3's own `load`.
+        ``observation_dim`` and ``action_dim`` are what a task has, for a model that must fit it. ``trust_pickle`` runs
+        the code that the file carries, which a policy of its author's own classes needs: trust that author first.
+        The limits of actions are read as the file prints them, to eight decimals. Raises CheckpointError for a missing,
+        damaged or foreign file, for an unknown or missing library or algorithm, for a policy that cannot be built without
+        unpickling, and for spaces that do not fit. The agent acts; to train it on, use stable-baselines3's own `load`.
         """
-        path = Path(path)
-        data = describe(path)
-        algorithm = algorithm_class(data, path)
+        file = read_model_zip(path)
+        model = _unpickled(file, device) if trust_pickle else acting_model(file, device)
         try:
-            model = algorithm.load(path, device=device, custom_objects=_not_needed(data))
-        except Exception as error:  # whatever the pickles of a foreign version raise
-            raise CheckpointError(f"{path} cannot be loaded as a {algorithm.__name__} model ({error!r})") from error
-        try:
-            agent = cls(model, _card(path), path.read_bytes())
+            agent = cls(model, _card(Path(path)), file.content)
         except CheckpointError as error:
             raise CheckpointError(f"{path} does not fit: {error}") from error
         fits = {"observations": (agent._width, observation_dim), "actions": (agent._action_width, action_dim)}
@@ -98,17 +105,26 @@ class StableBaselinesAgent:
 
     def save(self, path: str | Path) -> None:
         """Write the model as a zip that `load` and stable-baselines3 read, and the card, if any, as JSON beside it."""
-        path, file = Path(path), io.BytesIO()
-        if self._file is None:
-            self.model.save(file)
+        path, file = Path(path), self._written()
         if self.card:
-            write_whole(path.with_suffix(".json"), (json.dumps(self.card, indent=1) + "\n").encode())
-        write_whole(path, self._file or file.getvalue())
+            write_whole(path.with_suffix(".json"), json.dumps(self.card, indent=1) + "\n")
+        write_whole(path, file)
+
+    def _written(self) -> bytes:
+        if self._file is None:
+            file = io.BytesIO()
+            self._model.save(file)  # type: ignore[union-attr] (only a live model comes without its file)
+            return file.getvalue()
+        return self._file
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For pickle and copies: a live model, whose environments neither takes, goes as its file."""
+        return self.__dict__ | {"_model": None, "_file": self._written()}
 
     @property
     def parameters(self) -> int:
         """Number of trained parameters: actor and critics, without the target networks that follow them."""
-        return sum(p.numel() for name, p in self.model.policy.named_parameters() if "_target" not in name)
+        return sum(p.numel() for name, p in self.policy.named_parameters() if "_target" not in name)
 
     def reset(self, goal: ArrayLike | None = None, seed: int | None = None) -> None:
         """Begin episodes; a goal-conditioned model needs a goal (G,) for all rows or (B, G). Nothing is drawn: no seed."""
@@ -127,7 +143,7 @@ class StableBaselinesAgent:
         if given.ndim not in (1, 2) or given.shape[-1] != self._width:
             raise ValueError(f"an observation must be ({self._width},) or (batch, {self._width}), got {given.shape}")
         begins = np.ones(given.shape[:-1] or 1, dtype=bool) if self._begins is None else self._begins
-        actions, self._state = self.model.predict(
+        actions, self._state = self.policy.predict(
             self._inputs(given),
             state=self._state,
             episode_start=begins,
@@ -154,52 +170,18 @@ class StableBaselinesAgent:
         return dict(zip(GOAL_KEYS, (given, achieved, np.broadcast_to(self._goal, achieved.shape)), strict=True))
 
 
-def describe(path: Path) -> dict[str, Any]:
-    """The JSON that stable-baselines3 wrote into a file, with its pickles as text. CheckpointError for other files."""
-    if not path.is_file():
-        raise CheckpointError(f"there is no model file {path}")
+def _unpickled(file: ModelZip, device: str) -> BaseAlgorithm:
+    """The model by stable-baselines3's own `load`, which runs what the file's pickles say."""
+    algorithm = algorithm_class(file.data, file.name)
     try:
-        with zipfile.ZipFile(path) as archive:
-            data = json.loads(archive.read("data"))
-        policy, spaces = data["policy_class"], (data["observation_space"], data["action_space"])
-        if not isinstance(policy["__module__"], str) or not all(isinstance(space[":type:"], str) for space in spaces):
-            raise KeyError("__module__")
-    except zipfile.BadZipFile as error:
-        raise CheckpointError(f"{path} is not a whole zip file ({error})") from error
-    except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{path} is a zip file, but not a whole model of stable-baselines3 ({error!r})") from error
-    if ".Box'" not in spaces[1][":type:"]:
-        raise CheckpointError(f"{path} does not fit: its actions are {spaces[1][':type:']}, expected a Box")
-    return data
-
-
-def algorithm_class(data: Mapping[str, Any], path: Path) -> type[BaseAlgorithm]:
-    """The algorithm of a file's `describe`, by the module of its policy's class, else by a setting that tells it."""
-    module = data["policy_class"]["__module__"].split(".")
-    package = "sb3_contrib" if module[0] == "sb3_contrib" or "cg_max_steps" in data else "stable_baselines3"
-    if module[0] == package and module[1:2] != ["common"]:
-        name = module[1]
-    elif "recurrent" in module:
-        name = "recurrentppo"
-    else:  # A2C alone has no setting of its own
-        name = next((name for key, name in _TELLING.items() if key in data), "a2c" if "gae_lambda" in data else "")
-    if name == "td3" and str(dict(data.get("policy_kwargs") or {}).get("n_critics")) == "1":
-        name = "ddpg"
-    try:
-        library = importlib.import_module(package)
-    except ImportError as error:
-        extra = 'pip install -e ".[sb3]"' if package == "stable_baselines3" else "pip install sb3-contrib"
-        raise CheckpointError(f"{path} is a model of {package}, which is not installed: {extra}") from error
-    found = {key.lower(): value for key, value in vars(library).items() if hasattr(value, "learn")}
-    if name not in found:
-        policy = data["policy_class"]["__module__"]
-        raise CheckpointError(f"the algorithm of {path} is not one of {package} (its policy is of {policy})")
-    return found[name]
+        return algorithm.load(io.BytesIO(file.content), device=device, custom_objects=_not_needed(file.data))
+    except Exception as error:  # whatever the pickles of a foreign version raise
+        raise CheckpointError(f"{file.name} cannot be loaded as a {algorithm.__name__} model ({error!r})") from error
 
 
 def _not_needed(data: Mapping[str, Any]) -> dict[str, Any]:
     """Stand-ins for what acting does not need, and what may be large, or pickled by another version of Python."""
-    stand_ins: dict[str, Any] = {"learning_rate": 0.0, "lr_schedule": lambda _: 0.0, "clip_range": lambda _: 0.0}
+    stand_ins: dict[str, Any] = {"learning_rate": 0.0, "lr_schedule": no_learning, "clip_range": no_learning}
     stand_ins |= {"_last_obs": None, "_last_original_obs": None, "_last_episode_starts": None}
     stand_ins |= {"ep_info_buffer": None, "ep_success_buffer": None, "action_noise": None}
     if "buffer_size" in data:  # an empty replay buffer; hindsight replay would ask for an environment
@@ -226,7 +208,7 @@ def _card(path: Path) -> dict[str, Any]:
         return {}
     try:
         card = json.loads(beside.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{beside}, the card of {path.name}, is not JSON ({error})") from error
     if not isinstance(card, dict):
         raise CheckpointError(f"{beside}, the card of {path.name}, is not a JSON object")

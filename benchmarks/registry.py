@@ -1,8 +1,9 @@
 """The rows of the table, as data: from a row's name to the agent that plays it.
 
 A trained baseline joins by one entry in `ROWS`: its class, and the recipe whose weights it loads. A user's own agent
-needs none: ``package.module:Class`` names a class or a factory, ``sb3:PATH`` a file of stable-baselines3. Agents are
-imported when they are built, so that torch is loaded by the processes that need it only.
+needs none: ``package.module:Class`` names a class or a factory, ``sb3:PATH`` a file of stable-baselines3, and
+``sb3-trust-pickle:PATH`` one whose pickles, which may run any code, its user trusts. Agents are imported when they are
+built, so that torch is loaded by the processes that need it only.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ SUFFIXES = (".safetensors", ".zip")
 """Of weights files; the second is stable-baselines3's."""
 PLAYED = ("dfplan.benchmarks.protocol", "dfplan.envs.maze2d")
 """Modules that decide about every row: the protocol and the environment."""
+FILES = ("sb3", "sb3-trust-pickle")
+"""Prefixes of a model file of stable-baselines3 that is named by its path."""
 MODEL_BASED = "dfplan.benchmarks.model_based"
 
 
@@ -70,6 +73,8 @@ class Row:
     """'module:function' that gives a loaded agent what of a task it needs beyond its weights: ``(agent, task) -> agent``."""
     path: Path | None = None
     """A weights file that was named, instead of the training seeds of a recipe."""
+    trust_pickle: bool = False
+    """Whether the pickles of that file may run their code."""
 
     def weights_name(self, task: Task) -> str:
         """'maze2d-large', 'maze2d-large-iql': one name for each maze and recipe."""
@@ -120,7 +125,8 @@ class Row:
             if path is None:
                 raise self.missing(task, seed or 0)
             load = imported(self.agent).load
-            agent = load(path, seed) if self.stacked > 1 else load(path)
+            trust = {"trust_pickle": True} if self.trust_pickle else {}
+            agent = load(path, seed) if self.stacked > 1 else load(path, **trust)
             if self.prepare is not None:
                 agent = imported(self.prepare)(agent, task)
         if device != "cpu" and self.recipe is not None:
@@ -231,7 +237,7 @@ DEFAULT_ROWS = ("diffusion-forcing", "diffusion-forcing-mcg", "diffusion-forcing
 
 
 def row(name: str) -> Row:
-    """The row of a name, of ``module:Class``, or of ``sb3:PATH``.
+    """The row of a name, of ``module:Class``, or of a file, ``sb3:PATH`` or ``sb3-trust-pickle:PATH``.
 
     Raises KeyError for an unknown name, ValueError for what cannot be imported, FileNotFoundError for a missing file.
     """
@@ -240,11 +246,12 @@ def row(name: str) -> Row:
     kind, colon, rest = name.partition(":")
     if not colon:
         raise unknown("agent", name, ROWS)
-    if kind == "sb3":
+    if kind in FILES:
         if not Path(rest).is_file():
             raise FileNotFoundError(f"there is no file {rest!r} to load the agent {name!r} from")
         agent = "dfplan.agents.stable_baselines:StableBaselinesAgent"
-        return Row(agent, f"stable-baselines3's {Path(rest).name}", path=Path(rest).resolve())
+        about = f"stable-baselines3's {Path(rest).name}"
+        return Row(agent, about, path=Path(rest).resolve(), trust_pickle=kind == "sb3-trust-pickle")
     search_here()
     if not kind or not rest or fingerprint.locate(kind) is None:
         raise ValueError(
@@ -256,7 +263,7 @@ def row(name: str) -> Row:
 def shown(name: str) -> str:
     """The name of a row in tables and folders: as given, but for files, 'sb3:model-1a2b3c4d' for 'sb3:runs/a/model.zip'."""
     kind, _, rest = name.partition(":")
-    if kind != "sb3" or name in ROWS:
+    if kind not in FILES or name in ROWS:
         return name
     path = Path(rest).resolve()
-    return f"sb3:{path.stem}-{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+    return f"{kind}:{path.stem}-{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"

@@ -1,6 +1,8 @@
 """Models of stable-baselines3 as agents: the same returns as its own evaluation, and one sentence for what does not fit."""
 
+import copy
 import json
+import pickle
 import zipfile
 
 import gymnasium
@@ -9,7 +11,9 @@ import pytest
 
 import dfplan.envs  # noqa: F401
 from dfplan.agents.adapters import Policy
-from dfplan.agents.stable_baselines import StableBaselinesAgent, algorithm_class, describe
+from dfplan.agents.model_zip import read_model_zip
+from dfplan.agents.policy_from_zip import algorithm_class
+from dfplan.agents.stable_baselines import StableBaselinesAgent
 from dfplan.benchmarks.protocol import TUNING_SEEDS, play
 from dfplan.checkpoint import CheckpointError
 
@@ -78,17 +82,17 @@ def test_the_class_is_found_without_unpickling(files, monkeypatch):
         raise AssertionError("something was unpickled")
 
     monkeypatch.setattr("cloudpickle.loads", refused)
-    found = {name: algorithm_class(describe(path), path) for name, path in files.items()}
+    found = {name: algorithm_class(read_model_zip(path).data, name) for name, path in files.items()}
     assert found == {"SAC": sb3.SAC, "PPO": sb3.PPO, "DDPG": sb3.DDPG, "HER": sb3.SAC}
 
 
 def test_a_user_s_own_policy_class_is_told_by_its_settings(files):
     for name in ("SAC", "PPO"):
-        data = describe(files[name])
+        data = dict(read_model_zip(files[name]).data)
         data["policy_class"]["__module__"] = "my.policies"
-        assert algorithm_class(data, files[name]).__name__ == name
+        assert algorithm_class(data, name).__name__ == name
     data = {"policy_class": {"__module__": "stable_baselines3.common.policies"}, "gae_lambda": 1.0}
-    assert algorithm_class(data, files["PPO"]) is sb3.A2C
+    assert algorithm_class(data, "A2C") is sb3.A2C
 
 
 def test_one_observation_or_a_batch(files):
@@ -149,7 +153,7 @@ def test_saving_keeps_model_and_card(files, tmp_path):
     assert copy.card == {"name": "mine"}
     observation = np.array([3.0, 1.0, 0.1, 0.0])
     assert (copy.act(observation) == agent.act(observation)).all()
-    StableBaselinesAgent(agent.model).save(tmp_path / "live.zip")
+    StableBaselinesAgent(sb3.PPO.load(files["PPO"])).save(tmp_path / "live.zip")
     assert (StableBaselinesAgent.load(tmp_path / "live.zip").act(observation) == agent.act(observation)).all()
 
 
@@ -178,7 +182,7 @@ def test_files_that_are_no_models_are_refused_in_one_sentence(files, tmp_path):
         StableBaselinesAgent.load(torn)
     with zipfile.ZipFile(tmp_path / "other.zip", "w") as archive:
         archive.writestr("readme", "hello")
-    with pytest.raises(CheckpointError, match="not a whole model of stable-baselines3"):
+    with pytest.raises(CheckpointError, match="not a whole model of stable-baselines3: it has no entry 'data'"):
         StableBaselinesAgent.load(tmp_path / "other.zip")
 
 
@@ -196,8 +200,8 @@ def test_unknown_algorithms_and_missing_libraries_are_named(files, tmp_path):
 
 def test_a_library_that_is_not_installed_is_a_sentence(files, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "stable_baselines3", None)
-    with pytest.raises(CheckpointError, match="stable_baselines3, which is not installed: pip install"):
-        algorithm_class(describe(files["SAC"]), files["SAC"])
+    with pytest.raises(CheckpointError, match=r"which is not installed: pip install stable-baselines3$"):
+        algorithm_class(read_model_zip(files["SAC"]).data, "model.zip")
 
 
 def test_spaces_that_do_not_fit_are_refused(files, tmp_path):
@@ -209,11 +213,14 @@ def test_spaces_that_do_not_fit_are_refused(files, tmp_path):
     with pytest.raises(CheckpointError, match=r"its actions are .*Discrete.*, expected a Box"):
         StableBaselinesAgent.load(tmp_path / "discrete.zip")
     pair = gymnasium.spaces.Dict({key: gymnasium.spaces.Box(-1, 1, (2,)) for key in ("a", "b")})
-    foreign = changed(files["HER"], tmp_path / "foreign.zip", lambda data: None)
-    agent = StableBaselinesAgent.load(foreign)
-    agent.model.observation_space = pair
+    text = "{'a': Box(-1.0, 1.0, (2,), float32), 'b': Box(-1.0, 1.0, (2,), float32)}"
+    foreign = changed(files["HER"], tmp_path / "foreign.zip", lambda data: data["observation_space"].update(spaces=text))
+    with pytest.raises(CheckpointError, match="does not fit"):
+        StableBaselinesAgent.load(foreign)
+    live = sb3.SAC.load(files["HER"], env=env(goal_conditioned=True))
+    live.observation_space = pair
     with pytest.raises(CheckpointError, match="a Dict of observation, achieved_goal, desired_goal"):
-        StableBaselinesAgent(agent.model)
+        StableBaselinesAgent(live)
 
 
 def test_bad_observations_and_goals_are_refused(files):
@@ -227,6 +234,19 @@ def test_bad_observations_and_goals_are_refused(files):
         agent.act(np.zeros(5))
     with pytest.raises(ValueError, match="a goal for each row"):
         agent.forget([0], [[1.0, 1.0]])
+
+
+def test_copies_act_alike_in_mid_episode(files):
+    """Also of a live model, whose environments cannot be copied."""
+    observations = np.array([[3.0, 1.0, 0.1, 0.0], [1.0, 1.0, 0.0, 0.2]])
+    live = sb3.PPO.load(files["PPO"], env=env())
+    for agent in (StableBaselinesAgent.load(files["HER"]), StableBaselinesAgent(live), StableBaselinesAgent.load(files["PPO"])):
+        agent.reset(goal=np.array([[1.0, 1.0], [3.0, 3.0]]))
+        agent.act(observations)
+        copies = [copy.deepcopy(agent), pickle.loads(pickle.dumps(agent))]
+        expected = agent.act(observations[::-1])
+        for other in copies:
+            np.testing.assert_array_equal(other.act(observations[::-1]), expected)
 
 
 def test_a_broken_card_is_a_sentence(files, tmp_path):
