@@ -44,7 +44,7 @@ def load(path: str | Path, member: int = 0) -> Any:
     """The agent of a weights file, acting as its header says; ``member`` picks one of the training seeds in the file.
 
     Raises CheckpointError for a file that is missing, truncated, foreign, or of no known kind, and ValueError for a
-    member that the file does not hold. A zip of stable-baselines3 holds pickles: load none that you do not trust.
+    member that the file does not hold. Nothing in a file is unpickled, and so no code in it runs.
     """
     kind = kind_of(path)
     if kind not in AGENTS:

@@ -18,17 +18,36 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired
 
 import torch
 from torch import Tensor
+from typing_extensions import TypedDict
 
-from dfplan.checkpoint import CheckpointError
+from dfplan.checkpoint import CheckpointError, require_finite
+from dfplan.config_json import checked
+from dfplan.fields import Whole
+from dfplan.whole_files import opened
 
 UNFOLDED = 32
 """How many times its own size a file may unfold to; stable-baselines3 itself does not compress."""
 PICKLED = ":serialized:"
 """The key of a pickle in the JSON."""
+
+
+_Class = TypedDict("_Class", {"__module__": str})
+_Object = TypedDict("_Object", {":type:": str})
+
+
+class _Data(TypedDict):
+    """What is read of the JSON."""
+
+    policy_class: _Class
+    observation_space: _Object
+    action_space: _Object
+    policy_kwargs: NotRequired[dict[str, Any]]
+    num_timesteps: Whole
+    use_sde: NotRequired[bool]
 
 
 @dataclass(frozen=True)
@@ -67,16 +86,18 @@ class ModelZip:
         )
         if not tensors:
             raise CheckpointError(f"{part}.pth in {self.name} holds something other than the tensors of a network")
-        if wrong := [name for name, value in found.items() if not bool(torch.isfinite(value).all())]:
-            raise CheckpointError(f"{part}.pth in {self.name} has weights that are not finite ({wrong[0]})")
+        require_finite(found, f"the tensors of {part}.pth in {self.name} are no weights")
         return dict(found)
 
 
 def read_model_zip(path: str | Path) -> ModelZip:
     """The model in a file. CheckpointError for a file that is missing or not a whole model of stable-baselines3."""
-    if not Path(path).is_file():
-        raise CheckpointError(f"there is no model file {path}")
-    return parse_model_zip(Path(path).read_bytes(), str(path))
+    try:
+        with opened(path) as file:
+            content = file.read()
+    except (OSError, ValueError, MemoryError) as error:
+        raise CheckpointError(f"there is no model file {path} to be read ({_first_line(error)})") from error
+    return parse_model_zip(content, str(path))
 
 
 def parse_model_zip(content: bytes, name: str) -> ModelZip:
@@ -108,24 +129,11 @@ def _data(entry: bytes, name: str) -> dict[str, Any]:
         raise CheckpointError(f"the entry 'data' of {name} is not JSON ({_first_line(error)})") from error
     if not isinstance(data, dict):
         raise CheckpointError(f"the entry 'data' of {name} is not a JSON object")
-    steps = data.get("num_timesteps")
-    expected = {
-        "policy_class": isinstance(data.get("policy_class"), dict)
-        and isinstance(data["policy_class"].get("__module__"), str),
-        "observation_space": _is_object(data.get("observation_space")),
-        "action_space": _is_object(data.get("action_space")),
-        "policy_kwargs": isinstance(data.get("policy_kwargs", {}), dict),
-        "num_timesteps": isinstance(steps, int) and not isinstance(steps, bool) and steps >= 0,
-        "use_sde": isinstance(data.get("use_sde", False), bool),
-    }
-    if wrong := [key for key, fits in expected.items() if not fits]:
-        problem = "has no" if wrong[0] not in data else "has an unexpected"
-        raise CheckpointError(f"{name} is not a whole model of stable-baselines3: its entry 'data' {problem} {wrong[0]}")
+    try:
+        checked(_Data, {key: data[key] for key in _Data.__annotations__ if key in data}, "data")
+    except ValueError as error:
+        raise CheckpointError(f"{name} is not a whole model of stable-baselines3: {error}") from error
     return data
-
-
-def _is_object(value: Any) -> bool:
-    return isinstance(value, dict) and isinstance(value.get(":type:"), str)
 
 
 def _unfolded(entries: list[zipfile.ZipInfo]) -> int:

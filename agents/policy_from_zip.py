@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from dfplan.agents.model_zip import PICKLED, ModelZip
-from dfplan.checkpoint import CheckpointError
+from dfplan.checkpoint import CheckpointError, require_tensors
 
 if TYPE_CHECKING:
     from stable_baselines3.common.base_class import BaseAlgorithm
@@ -155,7 +155,8 @@ def _built(
         settings.setdefault("use_sde", model.data.get("use_sde", False))
     given = [observation_space, action_space, *([no_learning] if "lr_schedule" in parameters else [])]
     try:
-        _require_shapes(model, _without_memory(policy_class)(*given, **copy.deepcopy(settings)).state_dict(), state)
+        expected = _without_memory(policy_class)(*given, **copy.deepcopy(settings)).state_dict()
+        require_tensors(expected, state, f"policy.pth in {model.name} does not fit its policy")
         with torch.random.fork_rng(devices=[]):  # initial weights are drawn, and replaced
             policy = policy_class(*given, **settings).float()
         policy.load_state_dict(dict(state))
@@ -183,13 +184,6 @@ def _without_memory(policy_class: type[BasePolicy]) -> Callable[..., BasePolicy]
             Distribution.set_default_validate_args(checked)
 
     return build
-
-
-def _require_shapes(model: ModelZip, expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
-    for name in (*expected, *found):
-        there, asked = (f"{of[name].dtype} {tuple(of[name].shape)}" if name in of else "none" for of in (found, expected))
-        if there != asked:
-            raise CheckpointError(f"policy.pth in {model.name} does not fit its policy: {name} is {there}, not {asked}")
 
 
 def _observation_space(model: ModelZip) -> spaces.Space[Any]:
@@ -241,8 +235,8 @@ def _numbers(text: Any) -> list[float]:
 
 def _needs_pickle(model: ModelZip, what: str) -> CheckpointError:
     return CheckpointError(
-        f"{model.name} cannot be read without unpickling: {what}, is in its pickles alone. To unpickle is to run whatever "
-        "code they carry: if you trust the file, load(path, trust_pickle=True), or sb3-trust-pickle:PATH in the benchmark"
+        f"{model.name} cannot be read without unpickling: {what}, is in its pickles alone. They may run any code: if you "
+        "trust the file, sb3-trust-pickle:PATH, or load(path, trust_pickle=True)"
     )
 
 

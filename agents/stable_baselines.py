@@ -111,11 +111,11 @@ class StableBaselinesAgent:
         write_whole(path, file)
 
     def _written(self) -> bytes:
-        if self._file is None:
-            file = io.BytesIO()
-            self._model.save(file)  # type: ignore[union-attr] (only a live model comes without its file)
-            return file.getvalue()
-        return self._file
+        if self._file is not None:
+            return self._file
+        live: Any = self._model
+        live.save(file := io.BytesIO())
+        return file.getvalue()
 
     def __getstate__(self) -> dict[str, Any]:
         """For pickle and copies: a live model, whose environments neither takes, goes as its file."""

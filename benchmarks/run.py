@@ -47,7 +47,7 @@ class Arguments:
     """Environments, with or without their version, or 'all': the three mazes, with a fixed and with random goals."""
     agents: tuple[str, ...] = registry.DEFAULT_ROWS
     """Rows of the table: registered names, 'all', package.module:Class for your own agent, or sb3:PATH for a model of
-    stable-baselines3."""
+    stable-baselines3. sb3-trust-pickle:PATH runs the code in that file's pickles, which a policy class of your own needs."""
     training_seeds: tuple[int, ...] | None = None
     """Training seeds of the agents that are trained; without it all that have weights, with --quick the first one."""
     episodes: int | None = None

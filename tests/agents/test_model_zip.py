@@ -111,14 +111,17 @@ def test_the_commands_run_no_pickle(tmp_path, monkeypatch, capsys):
     assert not marker.exists()
 
 
-def test_a_user_can_trust_a_named_file(tmp_path):
+def test_a_user_can_trust_a_named_file(tmp_path, monkeypatch):
     """By the prefix, for one's own classes; the plain one says so."""
     env = gymnasium.make("maze2d-umaze-v1")
     model = sb3.PPO("MlpPolicy", env, seed=0, policy_kwargs={"net_arch": [8], "activation_fn": OwnNet})
-    model.save(tmp_path / "own.zip")
+    monkeypatch.chdir(tmp_path)  # a short path, so that the sentence has room for all it says
+    model.save("own.zip")
     with pytest.raises(CheckpointError, match=r"activation_fn, <class '.*OwnNet'>, is in its pickles alone.*trust_pickle=True"):
-        registry.row(f"sb3:{tmp_path / 'own.zip'}").build(task("maze2d-umaze-v1"))
-    agent = registry.row(f"sb3-trust-pickle:{tmp_path / 'own.zip'}").build(task("maze2d-umaze-v1"))
+        StableBaselinesAgent.load("own.zip")
+    with pytest.raises(CheckpointError, match="without unpickling"):
+        registry.row("sb3:own.zip").build(task("maze2d-umaze-v1"))
+    agent = registry.row("sb3-trust-pickle:own.zip").build(task("maze2d-umaze-v1"))
     expected = model.predict(OBSERVATIONS, deterministic=True)[0]
     np.testing.assert_array_equal(agent.act(OBSERVATIONS), expected)
 
@@ -167,11 +170,11 @@ def put(*keys, value):
 
 
 WRONG = {
-    "steps in words": (put("num_timesteps", value="x"), "unexpected num_timesteps"),
-    "no policy": (lambda data: data.pop("policy_class"), "has no policy_class"),
-    "policy as text": (put("policy_class", value="MlpPolicy"), "unexpected policy_class"),
-    "space as a list": (put("observation_space", value=[4]), "unexpected observation_space"),
-    "settings as a number": (put("policy_kwargs", value=3), "unexpected policy_kwargs"),
+    "steps in words": (put("num_timesteps", value="x"), r"data\.num_timesteps: input should be a valid integer, got 'x'"),
+    "no policy": (lambda data: data.pop("policy_class"), r"data\.policy_class is missing"),
+    "policy as text": (put("policy_class", value="MlpPolicy"), r"data\.policy_class: "),
+    "space as a list": (put("observation_space", value=[4]), r"data\.observation_space: "),
+    "settings as a number": (put("policy_kwargs", value=3), r"data\.policy_kwargs: "),
     "a list": (lambda data: [1, 2], "is not a JSON object"),
     "huge observations": (put("observation_space", "_shape", value=[10**12]), "observations have the shape"),
     "fractions": (put("observation_space", "_shape", value=[4.0]), "observations have the shape"),
@@ -193,7 +196,7 @@ def test_wrong_json_is_one_sentence(case, file, tmp_path):
     path = changed(file, tmp_path / "wrong.zip", data=lambda data: result if isinstance(result := edit(data), list) else None)
     with pytest.raises(CheckpointError, match=text) as caught:
         StableBaselinesAgent.load(path)
-    assert "wrong.zip" in str(caught.value) and len(str(caught.value)) < 400 and "\n" not in str(caught.value)
+    assert "wrong.zip" in str(caught.value) and len(str(caught.value)) <= 300 and "\n" not in str(caught.value)
 
 
 def saved(value, **options):
@@ -213,11 +216,11 @@ def test_wrong_weights_are_one_sentence(file, tmp_path):
     cases = {
         "not a whole zip file": b"text",
         "is compressed": deflated.getvalue(),
-        "not finite": saved(state | {name: state[name] * float("nan")}),
+        "are no weights: 1 with NaN": saved(state | {name: state[name] * float("nan")}),
         "does not fit its policy": saved(state | {name: torch.zeros(3)}),
-        "does not fit its policy: extra": saved(state | {"extra": torch.zeros(3)}),
-        r"not torch\.float32": saved(state | {name: state[name].int()}),
-        "does not fit its policy: .* is none": saved({key: state[key] for key in list(state)[1:]}),
+        r"does not fit its policy: 1 unknown \(extra\)": saved(state | {"extra": torch.zeros(3)}),
+        r"torch\.int32 instead of torch\.float32": saved(state | {name: state[name].int()}),
+        "does not fit its policy: 1 missing": saved({key: state[key] for key in list(state)[1:]}),
         "other than the tensors": saved([1, 2]),
         "does not hold tensors alone": saved(Marks(marker)),
         "not a whole zip": saved(Marks(marker), _use_new_zipfile_serialization=False),
