@@ -141,7 +141,7 @@ class DecisionDiffuserAgent(SequencePlanner):
     config_class = DecisionDiffuserAgentConfig
     execution = "learned inverse dynamics"
 
-    def _act(self, batch: Tensor, track: Track) -> Tensor:
+    def _execute(self, batch: Tensor, track: Track) -> Tensor:
         model: DecisionDiffuserModel = self.learner
         last = track.path.shape[1] - 1
         ahead = track.clock + model.config.gap

@@ -104,7 +104,7 @@ class DiffuserAgent(SequencePlanner):
         """How actions come from plans, in words for a table."""
         return "diffused actions" if self.config.execution == "diffused_actions" else "PD tracking of planned states"
 
-    def _act(self, batch: Tensor, track: Track) -> Tensor:
+    def _execute(self, batch: Tensor, track: Track) -> Tensor:
         row = torch.arange(len(batch), device=batch.device)
         if self.config.execution == "diffused_actions":
             assert track.actions is not None

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from dfplan.agents.agent_config import AgentConfig
+from dfplan.agents.base import LearningAgent, undisturbed
 from dfplan.agents.following import Following, each_step, padded
 from dfplan.agents.loading import pretrained_path
 from dfplan.checkpoint import CheckpointError
@@ -20,7 +21,7 @@ from dfplan.planner import Plan, PlanConfig, goal_observation, make_plan, spread
 from dfplan.trajectory_model import Batch, TrajectoryModel
 
 
-class DiffusionForcingAgent:
+class DiffusionForcingAgent(LearningAgent):
     """Acts from one model in two ways, after `reset`: as a planner towards ``goal``, or, without a goal, as a policy
     that denoises only the next token.
 
@@ -29,19 +30,19 @@ class DiffusionForcingAgent:
     said by `execution`.
     """
 
+    learner: TrajectoryModel
+    config: AgentConfig
+
     def __init__(self, model: TrajectoryModel, config: AgentConfig | None = None, card: dict[str, Any] | None = None):
-        self.model = model.eval()
-        self.config = config or AgentConfig()
-        self.card = card or {}
-        self._optimizer: torch.optim.Optimizer | None = None
-        self._generator = torch.Generator(self._device).manual_seed(0)
-        if self.config.execution == "diffused_actions" and not model.config.layout.actions:
+        layout, config = model.config.layout, config or AgentConfig()
+        if config.execution == "diffused_actions" and not layout.actions:
             raise ValueError("this model's tokens hold no actions, so that it cannot execute diffused ones")
-        if self.config.lookahead > model.config.longest_gap:
+        if config.lookahead > model.config.longest_gap:
             raise ValueError(
-                f"lookahead {self.config.lookahead} is beyond the inverse dynamics' longest gap {model.config.longest_gap}"
+                f"lookahead {config.lookahead} is beyond the inverse dynamics' longest gap {model.config.longest_gap}"
             )
-        self.reset()
+        goal_dim = len(model.config.goal_columns)
+        super().__init__(model, config, card, observation_dim=layout.observation_dim, goal_dim=goal_dim)
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
@@ -67,76 +68,21 @@ class DiffusionForcingAgent:
 
     def with_options(self, **changes: Any) -> Self:
         """An agent with the same weights and other fields of `AgentConfig` or, by the same names, of its `PlanConfig`."""
-        plan_fields = {f.name for f in dataclasses.fields(PlanConfig)}
-        plan = dataclasses.replace(self.config.plan, **{k: v for k, v in changes.items() if k in plan_fields})
-        own = {k: v for k, v in changes.items() if k not in plan_fields}
-        try:
-            config = dataclasses.replace(self.config, **({"plan": plan} | own))
-        except TypeError as error:
-            raise ValueError(f"unknown option among {sorted(changes)}: {error}") from error
-        return type(self)(self.model, config, self.card)
+        own, plan = ([field.name for field in dataclasses.fields(part)] for part in (AgentConfig, PlanConfig))
+        self._known_options(changes, own + plan)
+        config = dataclasses.replace(self.config, **{k: v for k, v in changes.items() if k in own})
+        plans = dataclasses.replace(config.plan, **{k: v for k, v in changes.items() if k in plan})
+        return self._with(dataclasses.replace(config, plan=plans))
+
+    @property
+    def model(self) -> TrajectoryModel:
+        """The weights."""
+        return self.learner
 
     @property
     def execution(self) -> str:
         """How actions come from plans, in words for a table."""
         return self.config.execution.replace("_", " ").replace("inverse", "learned inverse")
-
-    @property
-    def parameters(self) -> int:
-        """Number of trained parameters."""
-        return sum(p.numel() for p in self.model.parameters())
-
-    def to(self, device: str | torch.device) -> Self:
-        """Move the weights, which agents made by `with_options` share, and forget goal and plan; returns the agent."""
-        self.model.to(device)
-        self.reset()
-        return self
-
-    def reset(self, goal: ArrayLike | None = None, seed: int | None = None) -> None:
-        """Forget the plan; take a goal (G,) for all rows or (B, G) for each, in recorded units, or None for no goal.
-
-        ``seed`` starts the agent's own randomness anew: same seed and observations, same actions.
-        """
-        G = len(self.model.config.goal_columns)
-        if goal is not None:
-            goal = _finite(goal, "the goal").to(self._device)
-            if goal.ndim not in (1, 2) or goal.shape[-1] != G:
-                raise ValueError(f"the goal must be ({G},) or (batch, {G}), got {tuple(goal.shape)}")
-        self._goal = goal
-        if seed is not None or self._generator.device.type != self._device.type:
-            self._generator = torch.Generator(self._device).manual_seed(0 if seed is None else seed)
-        self._following: Following | None = None
-        self.last_plan: Plan | None = None
-
-    def act(self, observation: ArrayLike) -> NDArray[np.float32]:
-        """The action (action_dim,) for an observation (observation_dim,), or (B, action_dim) for (B, observation_dim)."""
-        given = self._observations(observation)
-        batch = given if given.ndim == 2 else given.unsqueeze(0)
-        if self._following is None or len(self._following.clock) != len(batch):
-            self._follow(batch, torch.arange(len(batch), device=self._device), anew=True)
-        assert self._following is not None
-        due = (self._following.clock >= self._replan_every).nonzero().squeeze(1)
-        if len(due):
-            due = self._stay_at_goal(batch, due)
-        if len(due):
-            self._follow(batch[due], due, anew=False)
-        action = self._execute(batch)
-        self._following.clock += 1
-        return (action if given.ndim == 2 else action[0]).cpu().numpy()
-
-    def forget(self, rows: ArrayLike, goal: ArrayLike | None = None) -> None:
-        """New episodes began in these rows of the batch: plan them anew at the next `act`, to new goals (len(rows), G)."""
-        index = torch.as_tensor(rows, device=self._device).reshape(-1)
-        batch = None if self._following is None else len(self._following.clock)
-        if batch is not None and len(index) and not 0 <= int(index.min()) <= int(index.max()) < batch:
-            raise ValueError(f"rows of this batch lie in 0..{batch - 1}, got {index.tolist()}")
-        if goal is not None:
-            if self._goal is None or self._goal.ndim != 2:
-                raise ValueError("goals of single rows need a goal for each row: reset(goal) with (batch, G) first")
-            self._goal[index] = _finite(goal, "the goal").to(self._device)
-        if self._following is not None:
-            self._following.clock[index] = self._replan_every
-            self._following.possible[index] = False
 
     def plan(
         self,
@@ -153,17 +99,16 @@ class DiffusionForcingAgent:
         tokens; None lets the planner choose. guide: a further cost on observations (B, T, observation_dim) in recorded
         units. record: keep the plan at every row of denoising in ``history``.
         """
-        given = self._observations(observation)
-        batch = given if given.ndim == 2 else given.unsqueeze(0)
-        aim = self._goal if goal is None else _finite(goal, "the goal").to(self._device)
+        batch = np.atleast_2d(self._read_observation(observation))
+        goals = self._goals(self._goal if goal is None else self._read_goal(goal), len(batch))
         horizons = None
         if horizon is not None:
-            tokens = -(-horizon // self.model.config.layout.stride)
-            if not 1 <= tokens < self.model.config.tokens:
-                longest = (self.model.config.tokens - 1) * self.model.config.layout.stride
-                raise ValueError(f"a horizon is between 1 and {longest} environment steps for this model, got {horizon}")
+            stride = self.model.config.layout.stride
+            horizon = self._whole(horizon, "the horizon", 1, (self.model.config.tokens - 1) * stride)
+            tokens = -(-horizon // stride)
             horizons = torch.full((len(batch), 1), tokens)
-        return self._make_plan(batch, aim, horizons, guide, record)
+        with undisturbed(self.device):
+            return self._make_plan(self._tensor(batch), self._tensor(goals), horizons, guide, record)
 
     def update(self, batch: Batch | tuple[ArrayLike, ArrayLike]) -> dict[str, float]:
         """One AdamW step on windows of observations (B, S, observation_dim) and actions (B, S, action_dim): the losses.
@@ -171,19 +116,10 @@ class DiffusionForcingAgent:
         For small experiments and data that keep coming; `dfplan.training.train` is the trainer that made shipped weights
         (schedule, moving average, checkpoints). S is ``layout.steps(tokens)``.
         """
-        if self._optimizer is None:
-            self._optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-4)
-        tensors = Batch(*(_finite(part, "the batch").to(self._device) for part in batch))
-        losses = self.model.train()(tensors, self._generator)
-        self._optimizer.zero_grad()
-        losses["loss"].backward()
-        self._optimizer.step()
-        self.model.eval()
-        return {name: float(loss.detach()) for name, loss in losses.items()}
-
-    @property
-    def _device(self) -> torch.device:
-        return self.model.action_low.device
+        layout = self.model.config.layout
+        S = layout.steps(self.model.config.tokens)
+        shapes = {"observations": ("B", S, layout.observation_dim), "actions": ("B", S, layout.action_dim)}
+        return self._learn(self._read_batch(batch, shapes))
 
     @property
     def _replan_every(self) -> int:
@@ -192,27 +128,42 @@ class DiffusionForcingAgent:
             return min(self.config.replan_every, self.model.config.layout.stride)
         return self.config.replan_every
 
-    def _observations(self, observation: ArrayLike) -> Tensor:
-        given = _finite(observation, "the observation").to(self._device)
-        width = self.model.config.layout.observation_dim
-        if given.ndim not in (1, 2) or given.shape[-1] != width:
-            raise ValueError(f"an observation must be ({width},) or (batch, {width}), got {tuple(given.shape)}")
-        return given
+    def _begin(self) -> None:
+        self._following: Following | None = None
+        self.last_plan: Plan | None = None
+
+    def _begin_rows(self, rows: NDArray[np.intp]) -> None:
+        if self._following is not None:
+            self._following.clock[rows] = self._replan_every
+            self._following.possible[rows] = False
+
+    def _act(self, batch: NDArray[Any], goals: NDArray[Any] | None) -> NDArray[Any]:
+        observation, goal = self._tensor(batch), self._tensor(goals)
+        if self._following is None:
+            self._follow(observation, goal, torch.arange(len(batch), device=self.device), anew=True)
+        assert self._following is not None
+        due = (self._following.clock >= self._replan_every).nonzero().squeeze(1)
+        if len(due):
+            due = self._stay_at_goal(observation, goal, due)
+        if len(due):
+            self._follow(observation[due], None if goal is None else goal[due], due, anew=False)
+        action = self._execute(observation)
+        self._following.clock += 1
+        return action.cpu().numpy()
 
     def _make_plan(
         self, batch: Tensor, goal: Tensor | None, horizons: Tensor | None, guide: Guide | None = None, record: bool = False
     ) -> Plan:
-        if goal is not None:
-            goal = goal.expand(len(batch), -1)
         # bf16 products are several times faster where the hardware has them, and plans do not suffer.
-        with torch.autocast(self._device.type, torch.bfloat16):
-            return make_plan(
+        with torch.autocast(self.device.type, torch.bfloat16):
+            plan = make_plan(
                 self.model, batch, goal, self.config.plan, self._generator, horizons=horizons, guide=guide, record=record
             )
+        self._finite("plan", plan.observations, *(() if plan.actions is None else (plan.actions,)))
+        return plan
 
-    def _follow(self, batch: Tensor, rows: Tensor, *, anew: bool) -> None:
+    def _follow(self, batch: Tensor, goal: Tensor | None, rows: Tensor, *, anew: bool) -> None:
         """Plan for these rows and start their clocks."""
-        goal = self._goal if self._goal is None or self._goal.ndim == 1 else self._goal[rows]
         plan = self._make_plan(batch, goal, None if anew else self._horizons_left(rows))
         self.last_plan = plan
         steps = (self.model.config.tokens - 1) * self.model.config.layout.stride
@@ -220,7 +171,8 @@ class DiffusionForcingAgent:
         possible = plan.odds >= self.config.plan.margin
         if anew:
             actions = None if plan.actions is None else padded(plan.actions, steps)
-            self._following = Following(path, actions, plan.lengths, possible, torch.zeros(len(batch), device=self._device))
+            clock = torch.zeros(len(batch), dtype=torch.float32, device=self.device)
+            self._following = Following(path, actions, plan.lengths, possible, clock)
             return
         following = self._following
         assert following is not None
@@ -231,13 +183,12 @@ class DiffusionForcingAgent:
         following.possible[rows] = possible
         following.clock[rows] = 0
 
-    def _stay_at_goal(self, batch: Tensor, due: Tensor) -> Tensor:
+    def _stay_at_goal(self, batch: Tensor, goal: Tensor | None, due: Tensor) -> Tensor:
         """Give those of the due rows that have arrived a plan that stays there; the others are still due."""
         following = self._following
         assert following is not None
-        if self._goal is None or self.config.execution != "inverse_dynamics" or not self.config.arrival:
+        if goal is None or self.config.execution != "inverse_dynamics" or not self.config.arrival:
             return due
-        goal = self._goal.expand(len(batch), -1)
         distance = (batch[:, list(self.model.config.goal_columns)] - goal).norm(dim=1)
         near = distance[due] <= self.config.arrival
         there = due[near]
@@ -262,31 +213,23 @@ class DiffusionForcingAgent:
     def _execute(self, batch: Tensor) -> Tensor:
         following = self._following
         assert following is not None
-        row = torch.arange(len(batch), device=self._device)
-        with torch.no_grad():
-            if self.config.execution == "diffused_actions":
-                assert following.actions is not None
-                now = following.clock.long().clamp(max=following.actions.shape[1] - 1)
-                action = following.actions[row, now]
-            else:
-                played = following.clock * self.config.speed
-                ahead = played + self.config.lookahead * self.config.speed
-                ahead = ahead.clamp(max=following.path.shape[1] - 1)
-                gap = torch.full((len(batch),), float(self.config.lookahead), device=self._device)
-                if self._goal is None:
-                    # A policy's one token is not a place to rest: wish for its end, in as many steps as are left to it.
-                    ahead = torch.minimum(ahead, following.lengths * self.model.config.layout.stride)
-                    gap = ((ahead - played) / self.config.speed).clamp(min=1)
-                low = ahead.floor().long().clamp(max=following.path.shape[1] - 2)
-                share = (ahead - low).unsqueeze(1)
-                wish = (1 - share) * following.path[row, low] + share * following.path[row, low + 1]
-                action = self.model.inverse(self.model.observation.normalize(batch), wish, gap)
-                action = self.model.action.denormalize(action)
-            return action.clamp(self.model.action_low, self.model.action_high)
-
-
-def _finite(value: ArrayLike, what: str) -> Tensor:
-    tensor = torch.from_numpy(np.array(value, dtype=np.float32))  # a copy: `forget` writes into it
-    if not bool(torch.isfinite(tensor).all()):
-        raise ValueError(f"{what} must be finite, got {tensor.tolist()}")
-    return tensor
+        row = torch.arange(len(batch), device=self.device)
+        if self.config.execution == "diffused_actions":
+            assert following.actions is not None
+            now = following.clock.long().clamp(max=following.actions.shape[1] - 1)
+            action = following.actions[row, now]
+        else:
+            played = following.clock * self.config.speed
+            ahead = played + self.config.lookahead * self.config.speed
+            ahead = ahead.clamp(max=following.path.shape[1] - 1)
+            gap = torch.full_like(ahead, self.config.lookahead)
+            if self._goal is None:
+                # A policy's one token is not a place to rest: wish for its end, in as many steps as are left to it.
+                ahead = torch.minimum(ahead, following.lengths * self.model.config.layout.stride)
+                gap = ((ahead - played) / self.config.speed).clamp(min=1)
+            low = ahead.floor().long().clamp(max=following.path.shape[1] - 2)
+            share = (ahead - low).unsqueeze(1)
+            wish = (1 - share) * following.path[row, low] + share * following.path[row, low + 1]
+            action = self.model.inverse(self.model.observation.normalize(batch), wish, gap)
+            action = self.model.action.denormalize(action)
+        return action.clamp(self.model.action_low, self.model.action_high)

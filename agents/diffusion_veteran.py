@@ -19,6 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
 from dfplan import scheduling
+from dfplan.agents.base import LearningAgent, Shape
 from dfplan.agents.following import each_step
 from dfplan.checkpoint import CheckpointError, load_checkpoint, load_into, save_checkpoint
 from dfplan.datasets import Trajectories
@@ -213,7 +214,7 @@ class Veteran(nn.Module):
         B, C = s.shape
         shape = (B * candidates, self.config.tokens, C)
         matrix = scheduling.full_sequence(self.config.tokens, self.config.levels, steps)
-        tokens = torch.zeros(shape, device=s.device)
+        tokens = s.new_zeros(shape)
         tokens[:, 0] = s.repeat_interleave(candidates, dim=0)
         mask = torch.zeros(shape[:2], dtype=torch.bool, device=s.device)
         mask[:, 0] = True
@@ -240,103 +241,79 @@ class VeteranPlan:
     """(B, N) the critic's values of all candidates, 1 for a plan at the goal; the plan is the largest one's."""
 
 
-class DiffusionVeteranAgent:
+class DiffusionVeteranAgent(LearningAgent):
     """Acts for one observation or a batch, each row with a plan of its own, remade every ``replan_every`` steps.
 
     Between plans the wish s' moves along the chosen plan, always ``stride`` steps ahead, on straight lines between its
     states.
     """
 
+    learner: Veteran
+    config: VeteranConfig
     execution = "diffusion inverse dynamics"
+    learning_rate = 1e-3
 
     def __init__(self, learner: Veteran, config: VeteranConfig | None = None, card: dict[str, Any] | None = None):
-        self.learner = learner.eval()
-        self.config = config or VeteranConfig()
-        self.card = card or {}
-        self._optimizer: torch.optim.Optimizer | None = None
-        self._generator = torch.Generator().manual_seed(0)
-        self.reset()
+        D, G = learner.config.observation_dim, len(learner.config.positions)
+        super().__init__(learner, config or VeteranConfig(), card, observation_dim=D, goal_dim=G)
 
-    def with_options(self, **changes: Any) -> Self:
-        """An agent with the same weights and other fields of `VeteranConfig`."""
-        try:
-            config = dataclasses.replace(self.config, **changes)
-        except TypeError as error:
-            raise ValueError(f"unknown option among {sorted(changes)}: {error}") from error
-        return type(self)(self.learner, config, self.card)
-
-    @property
-    def parameters(self) -> int:
-        """Number of trained parameters."""
-        return sum(p.numel() for p in self.learner.parameters())
-
-    def reset(self, goal: ArrayLike | None = None, seed: int | None = None) -> None:
-        """Forget the plan. ``seed`` starts the agent's randomness anew: same seed and observations, same actions.
-
-        ``goal``, (G,) or (B, G), decides nothing: the reward of training does. Raises ValueError for a goal outside the
-        place where the data were rewarded, because these weights cannot go there.
+    def _read_goal(self, goal: Any) -> NDArray[np.float32]:
+        """A goal decides nothing, the reward of training does. ValueError for one outside the place where the data were
+        rewarded, because these weights cannot go there.
         """
-        low, high = self.learner.goal_low, self.learner.goal_high
-        if goal is not None:
-            asked = torch.tensor(np.asarray(goal, dtype=np.float32))
-            if asked.ndim not in (1, 2) or asked.shape[-1] != len(low):
-                raise ValueError(f"the goal must be ({len(low)},) or (batch, {len(low)}), got {tuple(asked.shape)}")
-            if not bool(((low <= asked) & (asked <= high)).all()):
-                raise ValueError(
-                    f"these weights know one goal, between {low.tolist()} and {high.tolist()}, not {asked.tolist()}"
-                )
-        if seed is not None:
-            self._generator = torch.Generator().manual_seed(seed)
+        goals = super()._read_goal(goal)
+        low, high = self.learner.goal_low.cpu().numpy(), self.learner.goal_high.cpu().numpy()
+        if not ((low <= goals) & (goals <= high)).all():
+            raise ValueError(
+                f"{self._name}: these weights know one goal, between {low.tolist()} and {high.tolist()}, got {goals.tolist()}"
+            )
+        return goals
+
+    def _begin(self) -> None:
         self._path: Tensor | None = None
-        self._clock = torch.zeros(0, dtype=torch.int64)
+        self._clock = torch.zeros(0, dtype=torch.int64, device=self.device)
         self.last_plan: VeteranPlan | None = None
 
-    def act(self, observation: ArrayLike) -> NDArray[np.float32]:
-        """The action (action_dim,) for an observation (observation_dim,), or (B, action_dim) for (B, observation_dim)."""
-        given = torch.tensor(np.asarray(observation, dtype=np.float32))
-        width = self.learner.config.observation_dim
-        if given.ndim not in (1, 2) or given.shape[-1] != width or not bool(given.isfinite().all()):
-            raise ValueError(f"an observation must be finite, ({width},) or (batch, {width}), got {given.tolist()}")
-        s = self.learner.observation.normalize(given if given.ndim == 2 else given.unsqueeze(0))
-        if self._path is None or len(self._clock) != len(s):
+    def _begin_rows(self, rows: NDArray[np.intp]) -> None:
+        if self._path is not None:
+            self._clock[rows] = self.config.replan_every
+
+    def _act(self, batch: NDArray[Any], goals: NDArray[Any] | None) -> NDArray[Any]:
+        s = self.learner.observation.normalize(self._tensor(batch))
+        if self._path is None:
             steps = (self.learner.config.tokens - 1) * self.learner.config.stride
-            self._path = s.new_zeros(len(s), steps + 1, width)
-            self._clock = torch.full((len(s),), self.config.replan_every)
+            self._path = s.new_zeros(len(s), steps + 1, s.shape[1])
+            self._clock = torch.full((len(s),), self.config.replan_every, device=self.device)
         due = (self._clock >= self.config.replan_every).nonzero().squeeze(1)
         if len(due):
             self._path[due] = self._plan(s[due])
             self._clock[due] = 0
         ahead = (self._clock + self.learner.config.stride).clamp(max=self._path.shape[1] - 1)
-        wished = self._path[torch.arange(len(s)), ahead]
+        wished = self._path[torch.arange(len(s), device=self.device), ahead]
         action = self.learner.act(s, wished, self._generator, self.config.temperature)
         self._clock += 1
-        return (action if given.ndim == 2 else action[0]).numpy()
-
-    def forget(self, rows: ArrayLike, goal: ArrayLike | None = None) -> None:
-        """New episodes began in these rows of the batch: plan them anew at the next `act`."""
-        self._clock[torch.as_tensor(rows).reshape(-1)] = self.config.replan_every
+        return action.cpu().numpy()
 
     def _plan(self, s: Tensor) -> Tensor:
         """Select plans from normalised states (B, C) and lay them out step by step."""
-        with torch.autocast("cpu", torch.bfloat16):
+        # bf16 products are several times faster where the hardware has them, and plans do not suffer.
+        with torch.autocast(self.device.type, torch.bfloat16):
             tokens, values = self.learner.select(s, self.config.candidates, self.config.steps, self._generator)
         tokens = tokens.float().unsqueeze(2)
+        self._finite("plan", tokens)
         B, T = tokens.shape[:2]
-        self.last_plan = VeteranPlan(self.learner.observation.denormalize(tokens), torch.full((B,), T - 1), values)
+        lengths = torch.full((B,), T - 1, device=self.device)
+        self.last_plan = VeteranPlan(self.learner.observation.denormalize(tokens), lengths, values)
         stride = self.learner.config.stride
         return each_step(tokens, stride, (T - 1) * stride)
 
     def update(self, batch: VeteranBatch | tuple[ArrayLike, ...]) -> dict[str, float]:
         """One AdamW step on a batch as `GoalPaths.sample` draws it: the losses. Not the trainer of shipped weights."""
-        if self._optimizer is None:
-            self._optimizer = torch.optim.AdamW(self.learner.parameters(), lr=1e-3)
-        tensors = tuple(torch.as_tensor(np.asarray(part, dtype=np.float32)) for part in batch)
-        losses = self.learner.train()(tensors, self._generator)
-        self._optimizer.zero_grad()
-        losses["loss"].backward()
-        self._optimizer.step()
-        self.learner.eval()
-        return {name: float(loss.detach()) for name, loss in losses.items()}
+        config = self.learner.config
+        D, A = config.observation_dim, config.action_dim
+        shapes: dict[str, Shape] = {"plans": ("B", config.tokens, D), "returns": ("B",)}
+        shapes |= {"s": ("B", "pairs", D), "wished": ("B", "pairs", D), "actions": ("B", "pairs", A)}
+        return self._learn(self._read_batch(batch, shapes))
 
     def save(self, path: str | Path) -> None:
         """Write weights, configs and card as one file that `load` reads. Parameters are rounded to half precision."""

@@ -32,7 +32,7 @@ def each_step(observations: Tensor, stride: int, steps: int) -> Tensor:
     B, T, kept, D = observations.shape
     if kept == 1:
         ends = observations[:, :, 0]
-        share = torch.arange(stride, device=observations.device) / stride
+        share = torch.arange(stride, dtype=observations.dtype, device=observations.device) / stride
         body = ends[:, :-1, None] * (1 - share[:, None]) + ends[:, 1:, None] * share[:, None]
         path = torch.cat([body.reshape(B, (T - 1) * stride, D), ends[:, -1:]], dim=1)
     else:

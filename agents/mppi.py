@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike, NDArray
 
+from dfplan.agents.base import Agent, LearningAgent, Shape
 from dfplan.checkpoint import CheckpointError, load_checkpoint, load_into, save_checkpoint
 from dfplan.dynamics_model import DynamicsConfig, DynamicsModel
 from dfplan.fields import Count, NotNegative, Positive, PositiveOrInf, check_fields
@@ -88,7 +88,7 @@ class GoalCost:
         return np.maximum(distance - self.arrival, 0.0).sum(axis=-1)
 
 
-class MPPIAgent:
+class MPPIAgent(Agent):
     """Acts by the first control of a sequence U that each decision improves: u += sum_k w_k epsilon_k, then shifts.
 
     One agent may drive a batch of environments: observations (B, D), and every row has a sequence of its own. The mean is
@@ -99,57 +99,54 @@ class MPPIAgent:
         self, rollout: Rollout, cost: Cost, config: MPPIConfig | None = None, card: dict[str, Any] | None = None
     ) -> None:
         self.rollout, self.cost = rollout, cost
-        self.config = config or MPPIConfig()
-        self.card = card or {}
-        self._rng = np.random.default_rng(0)
-        self.reset()
+        super().__init__(config or MPPIConfig(), card)
 
-    parameters = 0
-    """Trained parameters: none, the dynamics are given."""
+    config: MPPIConfig
     execution = "sampled controls"
+    _dtype = np.float64
 
-    def reset(self, goal: ArrayLike | None = None, seed: int | None = None) -> None:
-        """Begin episodes towards ``goal``, (G,) for all rows or (B, G); ``seed`` starts the agent's randomness anew."""
-        if goal is not None:
-            goal = np.array(goal, dtype=np.float64)
-            if goal.ndim not in (1, 2) or not np.isfinite(goal).all():
-                raise ValueError(f"a goal is (G,) or (batch, G) finite numbers, got shape {goal.shape}")
-        self._goal = goal
-        if seed is not None:
-            self._rng = np.random.default_rng(seed)
+    def _seed(self, seed: int) -> None:
+        self._rng = np.random.default_rng(seed)
+
+    def _begin(self) -> None:
         self._controls: Array | None = None  # U, (B, T, A)
         self._clock = 0
         self.last_plan: SampledPlan | None = None
 
-    def act(self, observation: ArrayLike) -> NDArray[np.float32]:
-        """The action (A,) for an observation (D,), or actions (B, A) for (B, D)."""
-        given = np.asarray(observation, dtype=np.float64)
-        if given.ndim not in (1, 2) or not np.isfinite(given).all():
-            raise ValueError(f"an observation is (D,) or (batch, D) finite numbers, got shape {given.shape}")
-        states = np.atleast_2d(given)
-        if self._controls is None or len(self._controls) != len(states):
-            self._controls = np.zeros((len(states), self.config.controls, self.config.action_dim))
-            self._clock = 0
+    def _begin_rows(self, rows: NDArray[np.intp]) -> None:
+        """Their sequences begin at zero. They follow that zero until the batch's next plan, less than ``hold`` steps later."""
+        if self._controls is not None:
+            self._controls[rows] = 0.0
+
+    def _with(self, config: MPPIConfig) -> Self:
+        return type(self)(self.rollout, self.cost, config, self.card)
+
+    def _act(self, batch: Array, goals: Array | None) -> Array:
+        if self._controls is None:
+            self._controls = np.zeros((len(batch), self.config.controls, self.config.action_dim))
         if self._clock % self.config.hold == 0:
+            controls = self._controls
             if self._clock:
-                self._controls = np.concatenate([self._controls[:, 1:], np.zeros_like(self._controls[:, :1])], axis=1)
-            self._controls = self.improve(states, self._controls)
+                controls = np.concatenate([controls[:, 1:], np.zeros_like(controls[:, :1])], axis=1)
+            controls = self.improve(batch, controls)
+            self._finite("plan", controls)
+            self._controls = controls
         self._clock += 1
-        actions = self._controls[:, 0].astype(np.float32)
-        return actions if given.ndim == 2 else actions[0]
+        return self._controls[:, 0]
 
     def improve(self, states: Array, controls: Array) -> Array:
         """One path integral update of control sequences U (B, T, A) from states (B, D): the same U, a little better."""
-        if self._goal is None:
-            raise ValueError("this agent plans towards a goal: call reset(goal) first")
         config, (B, T, A) = self.config, controls.shape
+        goals = self._goals(self._goal, B)
+        if goals is None:
+            raise ValueError(f"{self._name}: this planner needs a goal: call reset(goal=...) before it acts")
         K, S = config.samples, T * config.hold
         noise = config.sigma * self._rng.standard_normal((B, K, T, A))
         noise[:, 0] = 0.0
         tried = np.clip(controls[:, None] + noise, -config.limit, config.limit)
         held = np.repeat(tried, config.hold, axis=2).reshape(B * K, S, A)
         futures = self.rollout(np.repeat(states, K, axis=0), held).reshape(B, K, S, -1)
-        cost = self.cost(futures, np.broadcast_to(self._goal, (B, self._goal.shape[-1])))
+        cost = self.cost(futures, goals)
         if config.gamma:
             cost = cost + config.gamma / config.sigma**2 * np.einsum("bta,bkta->bk", controls, noise)
         best = cost.argmin(axis=1)
@@ -159,21 +156,8 @@ class MPPIAgent:
         self.last_plan = SampledPlan(path[:, :, None], np.full(B, S))
         return np.einsum("bk,bkta->bta", weight, tried)
 
-    def forget(self, rows: ArrayLike, goal: ArrayLike | None = None) -> None:
-        """New episodes began in these rows of the batch, towards new goals (len(rows), G): their sequences begin at zero.
 
-        They follow that zero until the batch's next plan, less than ``hold`` steps later.
-        """
-        index = np.asarray(rows, dtype=np.intp).reshape(-1)
-        if goal is not None:
-            if self._goal is None or self._goal.ndim != 2:
-                raise ValueError("goals of single rows need a goal for each row: reset(goal) with (batch, G) first")
-            self._goal[index] = np.asarray(goal, dtype=np.float64)
-        if self._controls is not None:
-            self._controls[index] = 0.0
-
-
-class LearnedMPPIAgent(MPPIAgent):
+class LearnedMPPIAgent(MPPIAgent, LearningAgent):
     """The same agent in learned dynamics. Without a ``cost`` it minimises the Euclidean distance to the goal."""
 
     def __init__(
@@ -183,28 +167,25 @@ class LearnedMPPIAgent(MPPIAgent):
         card: dict[str, Any] | None = None,
         cost: Cost | None = None,
     ) -> None:
-        self.learner = learner.eval()
-        self._optimizer: torch.optim.Optimizer | None = None
-        super().__init__(learner.rollout, cost or GoalCost(), config, card)
+        self.rollout, self.cost = learner.rollout, cost or GoalCost()
+        dim = learner.config.observation_dim
+        LearningAgent.__init__(self, learner, config or MPPIConfig(), card, observation_dim=dim)
 
     execution = "sampled controls in learned dynamics"
+    learning_rate = 1e-3
 
-    @property
-    def parameters(self) -> int:  # type: ignore[override]
-        """Number of trained parameters."""
-        return sum(p.numel() for p in self.learner.parameters())
+    def _seed(self, seed: int) -> None:
+        MPPIAgent._seed(self, seed)
+        LearningAgent._seed(self, seed)
+
+    def _with(self, config: MPPIConfig) -> Self:
+        return type(self)(self.learner, config, self.card, self.cost)
 
     def update(self, batch: tuple[ArrayLike, ...]) -> dict[str, float]:
         """One AdamW step of the dynamics on observations (B, 2, D) and actions (B, 2, A): the loss."""
-        if self._optimizer is None:
-            self._optimizer = torch.optim.AdamW(self.learner.parameters(), lr=1e-3)
-        tensors = tuple(torch.from_numpy(np.array(part, dtype=np.float32)) for part in batch)
-        loss = self.learner.train()(tensors, torch.Generator())["loss"]
-        self._optimizer.zero_grad()
-        loss.backward()
-        self._optimizer.step()
-        self.learner.eval()
-        return {"loss": float(loss.detach())}
+        config = self.learner.config
+        shapes: dict[str, Shape] = {"observations": ("B", 2, config.observation_dim), "actions": ("B", 2, config.action_dim)}
+        return self._learn(self._read_batch(batch, shapes))
 
     def save(self, path: str | Path) -> None:
         """Write the dynamics' weights, both configurations and the card as one file; the cost is not in it."""

@@ -23,6 +23,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
+from dfplan.agents.base import LearningAgent, Shape
 from dfplan.agents.replay import Noise, Replay, Transitions
 from dfplan.checkpoint import CheckpointError, load_checkpoint, load_into, save_checkpoint
 from dfplan.datasets import Trajectories
@@ -162,7 +163,7 @@ def gaussian_log_prob(a: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
     return -(0.5 * z.square() + log_std + 0.5 * math.log(2 * math.pi)).sum(dim=-1)
 
 
-class OfflineAgent:
+class OfflineAgent(LearningAgent):
     """A trained policy that acts without noise and without a plan; one member of the learner's stacks.
 
     Each algorithm's agent is this class with a ``kind``, which its files carry, and its ``learner_class``.
@@ -173,39 +174,24 @@ class OfflineAgent:
     execution = "learned policy"
 
     def __init__(self, learner: OfflineLearner[Any], config: ActingConfig | None = None, card: Mapping[str, Any] | None = None):
-        self.learner, self.config, self.card = learner, config or ActingConfig(), dict(card or {})
-        if not 0 <= self.config.member < len(learner.config.seeds):
-            raise ValueError(f"member must lie in 0..{len(learner.config.seeds) - 1}, got {self.config.member}")
-        self._optimizer: torch.optim.Optimizer | None = None
-        self.reset(seed=0)
+        config = config or ActingConfig()
+        if config.member >= len(learner.config.seeds):
+            raise ValueError(f"member must lie in 0..{len(learner.config.seeds) - 1}, got {config.member}")
+        super().__init__(learner, config, card, observation_dim=learner.config.observation_dim)
 
     @property
     def parameters(self) -> int:
         """Number of trained parameters of one training seed, critics included."""
-        return sum(p.numel() for p in self.learner.parameters()) // len(self.learner.config.seeds)
+        return super().parameters // len(self.learner.config.seeds)
 
-    def reset(self, goal: ArrayLike | None = None, seed: int | None = None) -> None:
-        """Nothing is remembered between steps, and the goal is the one of the data. ``seed``: of the noise of `update`."""
-        if seed is not None:
-            self._generator = torch.Generator(self.learner.action_low.device).manual_seed(seed)
+    def _begin(self) -> None:
+        """Nothing is remembered between steps, and the goal is the one of the data."""
 
-    def act(self, observation: ArrayLike) -> NDArray[np.float32]:
-        """The action (action_dim,) for an observation (observation_dim,), or (B, action_dim) for (B, observation_dim)."""
-        given = _finite(observation, "the observation").to(self.learner.action_low.device)
-        width = self.learner.config.observation_dim
-        if given.ndim not in (1, 2) or given.shape[-1] != width:
-            raise ValueError(f"an observation must be ({width},) or (batch, {width}), got {tuple(given.shape)}")
-        action = self.learner.play(given.reshape(-1, width), self.config.member)
-        return (action if given.ndim == 2 else action[0]).cpu().numpy()
+    def _begin_rows(self, rows: NDArray[np.intp]) -> None:
+        """Nothing is remembered between steps."""
 
-    def forget(self, rows: ArrayLike, goal: ArrayLike | None = None) -> None:
-        """New episodes began in these rows of a batch: there is nothing to be forgotten."""
-
-    def to(self, device: str | torch.device) -> Self:
-        """Move the weights; returns the agent."""
-        self.learner.to(device)
-        self.reset(seed=0)
-        return self
+    def _act(self, batch: NDArray[Any], goals: NDArray[Any] | None) -> NDArray[Any]:
+        return self.learner.play(self._tensor(batch), self.config.member).cpu().numpy()
 
     def update(self, batch: Transitions | tuple[Tensor | ArrayLike, ...]) -> dict[str, float]:
         """One optimizer step of all members on transitions (s, a, r, s'): the same (B, ...) for all, or (S, B, ...).
@@ -213,21 +199,18 @@ class OfflineAgent:
         After `load` of a file without critics these begin anew, from their initial values: then a policy that is
         trained on follows what it has yet to learn. Files of `save(path, critics=True)` go on where they were.
         """
-        if self._optimizer is None:
-            groups = [{"params": [p], "lr": 3e-4 * factor} for p, factor in _with_factors(self.learner)]
-            self._optimizer = torch.optim.Adam(groups)
-        parts = [_finite(part, "the batch").to(self.learner.action_low.device) for part in batch]
-        members = len(self.learner.config.seeds)
-        if len(parts) != 4 or parts[2].ndim not in (1, 2):
-            raise ValueError("a batch is (s, a, r, s') with rewards (batch,), or (members, batch) for each member its own")
-        if parts[2].ndim == 1:
-            parts = [part.expand(members, *part.shape) for part in parts]
-        losses = self.learner.train()(tuple(parts), self._generator)
-        self._optimizer.zero_grad()
-        losses["loss"].backward()
-        self._optimizer.step()
-        self.learner.eval()
-        return {name: float(loss.detach()) for name, loss in losses.items()}
+        config, members = self.learner.config, len(self.learner.config.seeds)
+        D, A = config.observation_dim, config.action_dim
+        shapes: dict[str, Shape] = {"s": ("B", D), "a": ("B", A), "r": ("B",), "s'": ("B", D)}
+        apart = isinstance(batch, list | tuple) and len(batch) == 4 and np.ndim(batch[0]) == 3
+        if apart:
+            shapes = {name: (members, *shape) for name, shape in shapes.items()}
+        parts = self._read_batch(batch, shapes)
+        return self._learn(parts if apart else [np.stack([part] * members) for part in parts])
+
+    def _new_optimizer(self) -> torch.optim.Optimizer:
+        groups = [{"params": [p], "lr": 3e-4 * factor} for p, factor in _with_factors(self.learner)]
+        return torch.optim.Adam(groups)
 
     def save(self, path: str | Path, critics: bool = False) -> None:
         """Write one file that `load` reads, all training seeds in it.
@@ -266,10 +249,3 @@ class OfflineAgent:
 def _with_factors(learner: nn.Module) -> list[tuple[nn.Parameter, float]]:
     factor = getattr(learner, "learning_rate_factor", lambda name: 1.0)
     return [(parameter, factor(name)) for name, parameter in learner.named_parameters()]
-
-
-def _finite(value: Tensor | ArrayLike, what: str) -> Tensor:
-    tensor = value if isinstance(value, Tensor) else torch.from_numpy(np.array(value, dtype=np.float32))
-    if not bool(torch.isfinite(tensor).all()):
-        raise ValueError(f"{what} must be finite")
-    return tensor

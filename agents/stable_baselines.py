@@ -7,6 +7,7 @@ in another file and are not applied.
 
 from __future__ import annotations
 
+import copy
 import io
 import json
 from collections.abc import Mapping
@@ -15,8 +16,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+import torch
+from numpy.typing import NDArray
 
+from dfplan.agents.base import Agent
 from dfplan.agents.model_zip import ModelZip, read_model_zip
 from dfplan.agents.policy_from_zip import ActingModel, acting_model, algorithm_class, no_learning
 from dfplan.checkpoint import CheckpointError
@@ -42,7 +45,7 @@ class StableBaselinesConfig:
     """Environment steps of its training."""
 
 
-class StableBaselinesAgent:
+class StableBaselinesAgent(Agent):
     """A model of stable-baselines3 with the face of an agent: ``reset(goal, seed)``, then ``act(observation)``.
 
     Its actions are those of ``model.predict(..., deterministic=True)``. A goal-conditioned model is given the goal of
@@ -51,6 +54,7 @@ class StableBaselinesAgent:
     """
 
     execution = "learned policy"
+    _dtype = np.float64
 
     def __init__(
         self,
@@ -61,18 +65,17 @@ class StableBaselinesAgent:
         """``file``: the zip that the model came from, which `save` then writes again; None lets the model write itself."""
         self.policy: Any = model.policy
         self.observation_space, self.action_space = model.observation_space, model.action_space
-        self.card, self._file = dict(card or {}), file
-        self._model = model if file is None else None
-        self._width, self._goal_width = _widths(self.observation_space)
+        self._file, self._model = file, model if file is None else None
+        width, self._goal_width = _widths(self.observation_space)
         actions: Any = self.action_space
         if not hasattr(actions, "low") or len(actions.shape) != 1:
             raise CheckpointError(f"actions must be a Box of shape (A,), this model's are {actions}")
         self._action_width = int(actions.shape[0])
         algorithm = model.algorithm if isinstance(model, ActingModel) else type(model).__name__
-        self.config = StableBaselinesConfig(
+        config = StableBaselinesConfig(
             algorithm, type(self.policy).__name__, self._goal_width > 0, model.num_timesteps
         )
-        self.reset()
+        super().__init__(config, card, observation_dim=width, goal_dim=self._goal_width or None)
 
     @classmethod
     def load(
@@ -97,7 +100,7 @@ class StableBaselinesAgent:
             agent = cls(model, _card(Path(path)), file.content)
         except CheckpointError as error:
             raise CheckpointError(f"{path} does not fit: {error}") from error
-        fits = {"observations": (agent._width, observation_dim), "actions": (agent._action_width, action_dim)}
+        fits = {"observations": (agent._observation_dim, observation_dim), "actions": (agent._action_width, action_dim)}
         for what, (there, asked) in fits.items():
             if asked is not None and there != asked:
                 raise CheckpointError(f"{path} does not fit: its {what} have {there} numbers, the task's have {asked}")
@@ -126,48 +129,48 @@ class StableBaselinesAgent:
         """Number of trained parameters: actor and critics, without the target networks that follow them."""
         return sum(p.numel() for name, p in self.policy.named_parameters() if "_target" not in name)
 
-    def reset(self, goal: ArrayLike | None = None, seed: int | None = None) -> None:
-        """Begin episodes; a goal-conditioned model needs a goal (G,) for all rows or (B, G). Nothing is drawn: no seed."""
-        self._goal = None
-        if self._goal_width and goal is not None:
-            self._goal = np.array(goal, dtype=np.float64)
-            if self._goal.ndim not in (1, 2) or self._goal.shape[-1] != self._goal_width:
-                asked = f"({self._goal_width},) or (batch, {self._goal_width})"
-                raise ValueError(f"the goal must be {asked}, got {self._goal.shape}")
+    @property
+    def device(self) -> torch.device:
+        return torch.device(self.policy.device)
+
+    def with_options(self, **changes: Any) -> Self:
+        """A copy. Its config says what the model is, and how it acts cannot be changed: ValueError for any option."""
+        self._known_options(changes, [])
+        return self._with(self.config)
+
+    def _with(self, config: StableBaselinesConfig) -> Self:
+        other = copy.copy(self)
+        other.reset()
+        return other
+
+    def _seed(self, seed: int) -> None:
+        """Nothing is drawn."""
+
+    def _begin(self) -> None:
         self._state: tuple[NDArray[Any], ...] | None = None
         self._begins: NDArray[np.bool_] | None = None
 
-    def act(self, observation: ArrayLike) -> NDArray[np.float32]:
-        """The action (action_dim,) for an observation (observation_dim,), or (B, action_dim) for (B, observation_dim)."""
-        given = np.asarray(observation)
-        if given.ndim not in (1, 2) or given.shape[-1] != self._width:
-            raise ValueError(f"an observation must be ({self._width},) or (batch, {self._width}), got {given.shape}")
-        begins = np.ones(given.shape[:-1] or 1, dtype=bool) if self._begins is None else self._begins
+    def _begin_rows(self, rows: NDArray[np.intp]) -> None:
+        if self._begins is not None:
+            self._begins[rows] = True
+
+    def _act(self, batch: NDArray[Any], goals: NDArray[Any] | None) -> NDArray[Any]:
+        begins = np.ones(len(batch), dtype=bool) if self._begins is None else self._begins
         actions, self._state = self.policy.predict(
-            self._inputs(given),
+            self._inputs(batch, goals),
             state=self._state,
             episode_start=begins,
             deterministic=True,
         )
         self._begins = np.zeros_like(begins)
-        return np.asarray(actions, dtype=np.float32)
+        return actions
 
-    def forget(self, rows: ArrayLike, goal: ArrayLike | None = None) -> None:
-        """New episodes began in these rows of the batch, to new goals (len(rows), G) if given."""
-        if goal is not None and self._goal_width:
-            if self._goal is None or self._goal.ndim != 2:
-                raise ValueError("goals of single rows need a goal for each row: reset(goal) with (batch, G) first")
-            self._goal[np.asarray(rows)] = np.asarray(goal, dtype=np.float64)
-        if self._begins is not None:
-            self._begins[np.asarray(rows)] = True
-
-    def _inputs(self, given: NDArray[Any]) -> NDArray[Any] | dict[str, NDArray[Any]]:
+    def _inputs(self, batch: NDArray[Any], goals: NDArray[Any] | None) -> NDArray[Any] | dict[str, NDArray[Any]]:
         if not self._goal_width:
-            return given
-        if self._goal is None:
-            raise ValueError("this model is goal-conditioned: reset(goal) must give it one")
-        achieved = given[..., : self._goal_width]
-        return dict(zip(GOAL_KEYS, (given, achieved, np.broadcast_to(self._goal, achieved.shape)), strict=True))
+            return batch
+        if goals is None:
+            raise ValueError(f"{self._name}: this model is goal-conditioned: reset(goal) must give it one")
+        return dict(zip(GOAL_KEYS, (batch, batch[:, : self._goal_width], goals), strict=True))
 
 
 def _unpickled(file: ModelZip, device: str) -> BaseAlgorithm:

@@ -90,7 +90,7 @@ class DynamicsModel(nn.Module):
                 f"rollouts need states (N, {D}) and actions (N, S, {A}), got {tuple(state.shape)} and {tuple(action.shape)}"
             )
         action = self.action.normalize(action.clamp(self.action_low, self.action_high))
-        path = torch.empty(*action.shape[:2], D, device=device)
+        path = state.new_empty(*action.shape[:2], D)
         for s in range(action.shape[1]):
             state = state + self.change.denormalize(self.network(self.observation.normalize(state), action[:, s]))
             path[:, s] = state

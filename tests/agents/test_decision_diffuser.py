@@ -84,7 +84,7 @@ def test_inverse_dynamics_wishes_for_the_state_a_gap_ahead_and_then_for_rest():
     model.act_towards = lambda s, wished: asked.append(wished) or torch.zeros(1, 2)
     path = torch.arange(15.0).view(1, 15, 1).expand(1, 15, 4)
     for clock in (0, 12, 13, 40):
-        agent._act(torch.zeros(1, 4), Track(path, None, torch.tensor([clock])))
+        agent._execute(torch.zeros(1, 4), Track(path, None, torch.tensor([clock])))
     assert asked[0].tolist() == [[2.0] * 4] and asked[1].tolist() == [[14.0] * 4]
     assert asked[2].tolist() == asked[3].tolist() == [[14.0, 14.0, 0.0, 0.0]]
 

@@ -38,16 +38,16 @@ def test_pd_tracks_the_next_waypoint_and_holds_the_end_at_rest():
     agent = build()
     observation = torch.tensor([[1.0, 2.0, 0.5, -0.5]])
     path = torch.tensor([[0.0, 0.0, 0.0, 0.0], [2.0, 4.0, 1.0, 1.0], [3.0, 3.0, 2.0, 2.0]])
-    assert agent._act(observation, track(0, path)).tolist() == [[1.0 + 0.5, 2.0 + 1.5]]
-    assert agent._act(observation, track(1, path)).tolist() == [[2.0 + 1.5, 1.0 + 2.5]]
+    assert agent._execute(observation, track(0, path)).tolist() == [[1.0 + 0.5, 2.0 + 1.5]]
+    assert agent._execute(observation, track(1, path)).tolist() == [[2.0 + 1.5, 1.0 + 2.5]]
     for beyond in (2, 50):
-        assert agent._act(observation, track(beyond, path)).tolist() == [[2.0 - 0.5, 1.0 + 0.5]]
+        assert agent._execute(observation, track(beyond, path)).tolist() == [[2.0 - 0.5, 1.0 + 0.5]]
 
 
 def test_diffused_actions_are_played_in_their_order_and_then_none():
     agent = build().with_options(execution="diffused_actions")
     actions = torch.tensor([[0.1, 0.2], [0.3, 0.4]])
-    played = [agent._act(torch.zeros(1, 4), track(t, torch.zeros(3, 4), actions)) for t in range(4)]
+    played = [agent._execute(torch.zeros(1, 4), track(t, torch.zeros(3, 4), actions)) for t in range(4)]
     assert torch.cat(played).tolist() == [*actions.tolist(), [0.0, 0.0], [0.0, 0.0]]
 
 

@@ -65,7 +65,7 @@ def test_a_plan_begins_at_the_start_and_ends_at_the_goal(shipped):
 
 def test_a_horizon_is_kept(shipped):
     assert shipped.plan(START, goal=GOAL, horizon=100).lengths.tolist() == [13]
-    with pytest.raises(ValueError, match="horizon is between"):
+    with pytest.raises(ValueError, match="the horizon must be a whole number from 1 to 184"):
         shipped.plan(START, goal=GOAL, horizon=10_000)
 
 
@@ -132,7 +132,7 @@ def test_save_and_load_keep_weights_and_config(small, tmp_path):
 def test_mistakes_get_a_sentence(small):
     with pytest.raises(ValueError, match=r"observation must be \(4,\) or \(batch, 4\)"):
         small.act(np.zeros(3))
-    with pytest.raises(ValueError, match="the observation must be finite"):
+    with pytest.raises(ValueError, match=r"the observation must be .* got NaN or infinity"):
         small.act(np.array([np.nan, 0, 0, 0]))
     with pytest.raises(ValueError, match=r"goal must be \(2,\)"):
         small.reset(goal=np.zeros(3))

@@ -46,5 +46,5 @@ def test_forgetting_a_row_that_is_not_in_the_batch_is_one_sentence():
     agent = DiffusionForcingAgent.from_pretrained("maze2d-umaze")
     agent.reset(goal=(1.0, 1.0), seed=0)
     agent.act(np.zeros((2, 4)) + 1)
-    with pytest.raises(ValueError, match=r"rows of this batch lie in 0\.\.1, got \[2\]"):
+    with pytest.raises(ValueError, match=r"rows of this batch must be from 0 to 1, got \[2\]"):
         agent.forget([2])

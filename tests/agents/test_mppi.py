@@ -139,7 +139,7 @@ def test_foreign_files_are_refused(tmp_path):
 
 def test_bad_input():
     agent = MPPIAgent(point, GoalCost(), MPPIConfig(samples=2, controls=2))
-    with pytest.raises(ValueError, match=r"call reset\(goal\) first"):
+    with pytest.raises(ValueError, match=r"needs a goal: call reset"):
         agent.act(np.zeros(2))
     agent.reset((0.0, 0.0))
     with pytest.raises(ValueError, match="finite"):

@@ -308,11 +308,11 @@ def test_a_foreign_or_broken_file_is_refused(tmp_path):
 
 def test_bad_input_is_named(tmp_path):
     agent = behavior_cloning.BehaviorCloningAgent(learner("bc"))
-    with pytest.raises(ValueError, match=r"an observation must be \(4,\) or \(batch, 4\), got \(3,\)"):
+    with pytest.raises(ValueError, match=r"the observation must be \(4,\) or \(batch, 4\), .* got shape \(3,\)"):
         agent.act(np.zeros(3))
-    with pytest.raises(ValueError, match="the observation must be finite"):
+    with pytest.raises(ValueError, match=r"the observation must be .* got NaN or infinity"):
         agent.act(np.full(4, np.nan))
-    with pytest.raises(ValueError, match=r"a batch is \(s, a, r, s'\)"):
+    with pytest.raises(ValueError, match=r"a batch must be \(s, a, r, s'\)"):
         agent.update((np.zeros((8, 4)), np.zeros((8, 2))))
     with pytest.raises(ValueError, match=r"member must lie in 0\.\.2, got 3"):
         behavior_cloning.BehaviorCloningAgent(learner("bc"), ActingConfig(member=3))

@@ -1,0 +1,368 @@
+"""What all agents have in common: how they are called, and the rules for what they are given and give back.
+
+Every rule stands here once: observations, goals, rows of a batch, seeds, options, training batches, results, and which of
+torch's modes a caller may have set. `Agent` is the face of all agents; `LearningAgent` is one whose weights are a torch
+module that `update` trains.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor, nn
+
+Shape = tuple[int | str, ...]
+"""Sizes of an array; a name stands for any size from 1 on."""
+
+
+class Agent(ABC):
+    """Acts for one observation or for a batch of them, each row an episode of its own.
+
+    A subclass forgets its plans in `_begin`, those of some rows in `_begin_rows`, and acts in `_act`. What reaches these
+    was checked. Agents can be pickled and copied in the middle of an episode, and go on as they would have.
+    """
+
+    config: Any
+    """How the agent acts: a dataclass whose fields `with_options` changes."""
+    _dtype: ClassVar[type[np.floating[Any]]] = np.float32
+
+    def __init__(
+        self,
+        config: Any,
+        card: Mapping[str, Any] | None,
+        *,
+        observation_dim: int | None = None,
+        goal_dim: int | None = None,
+    ):
+        """``observation_dim`` and ``goal_dim``: the widths that are asked for; None takes any."""
+        self.config, self.card = config, dict(card or {})
+        self._observation_dim, self._goal_dim = observation_dim, goal_dim
+        self.reset(seed=0)
+
+    def reset(self, goal: ArrayLike | None = None, seed: int | None = None) -> None:
+        """Begin new episodes: forget all plans, and take a goal (G,) for all rows, (1, G) likewise, (B, G) for each row,
+        or None. Recorded units. An agent that knows one goal only checks what it is given and goes to its own.
+
+        ``seed`` starts the agent's own randomness anew: same seed and observations, same actions.
+        """
+        goals = None if goal is None else self._read_goal(goal)
+        if seed is not None:
+            self._seed(self._whole(seed, "the seed", 0, 2**63 - 1))
+        self._goal: NDArray[Any] | None = goals
+        self._rows: int | None = None
+        self._begin()
+
+    def act(self, observation: ArrayLike) -> NDArray[np.float32]:
+        """The action (action_dim,) for an observation (observation_dim,), or (B, action_dim) for (B, observation_dim).
+
+        In recorded units. Another number of rows than before begins new episodes in all of them. Raises ValueError for an
+        observation of another form, for goals that are neither one nor one for each row, and where no finite action comes
+        out.
+        """
+        given = self._read_observation(observation)
+        batch = np.atleast_2d(given)
+        goals = self._goals(self._goal, len(batch))
+        if self._rows != len(batch):
+            self._begin()
+            self._rows = len(batch)
+        with undisturbed(self.device):
+            action = np.asarray(self._act(batch, goals), dtype=np.float32)
+        self._finite("action", action)
+        return action if given.ndim == 2 else action[0]
+
+    def forget(self, rows: ArrayLike, goal: ArrayLike | None = None) -> None:
+        """New episodes began in these rows of the batch: plan them anew at the next `act`, to new goals (len(rows), G),
+        or to one (G,).
+
+        Raises ValueError for rows outside the batch, for another number of goals, and for goals of single rows where
+        there is no goal for each row yet.
+        """
+        index = self._read_rows(rows)
+        if goal is not None:
+            goals = self._goals(self._read_goal(goal), len(index), "rows")
+            if self._goal is None or self._batch is None:
+                raise ValueError(
+                    f"{self._name}: goals of single rows need a goal for each row: reset(goal) with (batch, G) first"
+                )
+            self._goal = self._goals(self._goal, self._batch)
+            self._goal[index] = goals  # type: ignore[index]  # there is one
+        if len(index) and self._rows is not None:
+            with undisturbed(self.device):
+                self._begin_rows(index)
+
+    def with_options(self, **changes: Any) -> Self:
+        """An agent with the same weights that acts by other options: fields of its config. ValueError for other names."""
+        return self._with(self._changed(self.config, changes))
+
+    @property
+    def parameters(self) -> int:
+        """Number of trained parameters."""
+        return 0
+
+    @property
+    def device(self) -> torch.device:
+        """Where the agent computes."""
+        return torch.device("cpu")
+
+    @abstractmethod
+    def _seed(self, seed: int) -> None:
+        """Start the agent's own randomness anew."""
+
+    @abstractmethod
+    def _begin(self) -> None:
+        """Forget all plans."""
+
+    @abstractmethod
+    def _begin_rows(self, rows: NDArray[np.intp]) -> None:
+        """Forget the plans of these rows of the batch."""
+
+    @abstractmethod
+    def _act(self, batch: NDArray[Any], goals: NDArray[Any] | None) -> NDArray[Any]:
+        """Actions (B, action_dim) for observations (B, observation_dim) and goals (B, G)."""
+
+    @abstractmethod
+    def _with(self, config: Any) -> Self:
+        """A new agent with the same weights and another config."""
+
+    @property
+    def _name(self) -> str:
+        return type(self).__name__
+
+    def _changed(self, config: Any, changes: Mapping[str, Any]) -> Any:
+        known = [field.name for field in dataclasses.fields(config)]
+        self._known_options(changes, known)
+        return dataclasses.replace(config, **changes)
+
+    def _known_options(self, changes: Mapping[str, Any], known: list[str]) -> None:
+        if unknown := sorted(set(changes) - set(known)):
+            expected = f"expected some of {', '.join(known)}" if known else "it has none"
+            raise ValueError(f"{self._name}: unknown option {unknown[0]!r}, {expected}")
+
+    def _read(self, value: Any, what: str, *shapes: Shape) -> NDArray[Any]:
+        return read(value, f"{self._name}: {what}", *shapes, dtype=self._dtype)
+
+    def _read_observation(self, observation: Any) -> NDArray[Any]:
+        D = self._observation_dim or "observation_dim"
+        return self._read(observation, "the observation", (D,), ("batch", D))
+
+    def _read_goal(self, goal: Any) -> NDArray[Any]:
+        G = self._goal_dim or "goal_dim"
+        return self._read(goal, "the goal", (G,), ("batch", G))
+
+    def _whole(self, value: Any, what: str, low: int, high: int) -> int:
+        if isinstance(value, bool) or not isinstance(value, int | np.integer) or not low <= value <= high:
+            raise ValueError(f"{self._name}: {what} must be a whole number from {low} to {high}, got {value!r}")
+        return int(value)
+
+    def _goals(self, goal: NDArray[Any] | None, rows: int, what: str = "observations") -> NDArray[Any] | None:
+        """A goal for each of the rows, (rows, G): one goal is that of all. ValueError for another number of goals."""
+        if goal is None:
+            return None
+        goals = np.atleast_2d(goal)
+        if len(goals) not in (1, rows):
+            raise ValueError(f"{self._name}: there are {len(goals)} goals for {rows} {what}: expected 1 or {rows}")
+        return goals.copy() if len(goals) == rows else goals.repeat(rows, axis=0)
+
+    @property
+    def _batch(self) -> int | None:
+        """Rows of the batch that acts, or will act: None where neither observations nor goals have said."""
+        goals = 0 if self._rows is not None or np.ndim(self._goal) != 2 else len(self._goal)  # type: ignore[arg-type]
+        return goals if goals > 1 else self._rows  # one goal is for any number of rows
+
+    def _read_rows(self, rows: Any) -> NDArray[np.intp]:
+        index = _array(rows)
+        if index is None or (index.size and index.dtype.kind not in "iu"):
+            found = "parts that make no array" if index is None else _kind(rows, index)
+            raise ValueError(f"{self._name}: rows of a batch must be whole numbers, got {found}")
+        index, batch = index.reshape(-1).astype(np.intp), self._batch
+        if len(index) and (index.min() < 0 or (batch is not None and index.max() >= batch)):
+            inside = "from 0 on" if batch is None else f"from 0 to {batch - 1}"
+            raise ValueError(f"{self._name}: rows of this batch must be {inside}, got {_short(index.tolist())}")
+        return index
+
+    def _finite(self, what: str, *arrays: NDArray[Any] | Tensor) -> None:
+        """Raise ValueError unless all numbers of a result are finite: NaN never leaves an agent in silence."""
+        for array in arrays:
+            finite = array.isfinite() if isinstance(array, Tensor) else np.isfinite(array)
+            if not bool(finite.all()):
+                raise ValueError(
+                    f"{self._name}: the {what} has NaN or infinity in it: "
+                    "the weights, the options or what was given are out of range"
+                )
+
+
+class LearningAgent(Agent):
+    """An agent whose weights are a module with losses: ``learner(batch, generator)`` gives them, their sum as 'loss'."""
+
+    learning_rate: ClassVar[float] = 1e-4
+    """Of `update`."""
+
+    def __init__(
+        self,
+        learner: Any,
+        config: Any,
+        card: Mapping[str, Any] | None,
+        *,
+        observation_dim: int,
+        goal_dim: int | None = None,
+    ):
+        self.learner = learner.eval()
+        self._optimizer: torch.optim.Optimizer | None = None
+        super().__init__(config, card, observation_dim=observation_dim, goal_dim=goal_dim)
+
+    @property
+    def parameters(self) -> int:
+        return sum(p.numel() for p in self.learner.parameters())
+
+    @property
+    def device(self) -> torch.device:
+        return self.learner.action_low.device
+
+    def to(self, device: str | torch.device) -> Self:
+        """Move the weights, which agents made by `with_options` share, and forget goal and plan; returns the agent."""
+        self.learner.to(device)
+        self.reset(seed=0)
+        return self
+
+    def _seed(self, seed: int) -> None:
+        self._generator = torch.Generator(self.device).manual_seed(seed)
+
+    def _with(self, config: Any) -> Self:
+        return type(self)(self.learner, config, self.card)  # type: ignore[call-arg]  # a subclass knows its widths
+
+    def _tensor(self, array: NDArray[Any] | None) -> Any:
+        """The same as a tensor on the agent's device; None stays None."""
+        return None if array is None else torch.from_numpy(array).to(self.device)
+
+    def _read_batch(self, batch: Any, parts: Mapping[str, Shape]) -> list[NDArray[Any]]:
+        """The parts of a training batch, in their order; a size that has a name is the same in all parts.
+
+        Raises ValueError for another number of parts, and for a part that is not of its shape or not finite.
+        """
+        given = list(batch) if isinstance(batch, list | tuple) else []
+        if len(given) != len(parts):
+            found = f"{len(given)} parts" if given else f"a {type(batch).__name__}"
+            raise ValueError(f"{self._name}: a batch must be ({', '.join(parts)}), got {found}")
+        sizes: dict[str, int] = {}
+        arrays = []
+        for value, (what, shape) in zip(given, parts.items(), strict=True):
+            expected = tuple(sizes.get(size, size) if isinstance(size, str) else size for size in shape)
+            arrays.append(read(value, f"{self._name}: the batch's {what}", expected))
+            sizes |= {size: n for size, n in zip(shape, arrays[-1].shape, strict=True) if isinstance(size, str)}
+        return arrays
+
+    def _learn(self, arrays: list[NDArray[Any]]) -> dict[str, float]:
+        """One step of the optimizer on the parts of a batch: the losses. Where they are not finite the weights stay."""
+        if self._optimizer is None:
+            self._optimizer = self._new_optimizer()
+        with undisturbed(self.device), torch.enable_grad():
+            try:
+                losses = self.learner.train()(tuple(map(self._tensor, arrays)), self._generator)
+                self._finite("loss", losses["loss"].detach())
+                self._optimizer.zero_grad()
+                losses["loss"].backward()
+                gradients = [p.grad for p in self.learner.parameters() if p.grad is not None]
+                self._finite("gradient of the loss", nn.utils.get_total_norm(gradients))
+                self._optimizer.step()
+            finally:
+                self.learner.eval()
+        return {name: float(loss.detach()) for name, loss in losses.items()}
+
+    def _new_optimizer(self) -> torch.optim.Optimizer:
+        return torch.optim.AdamW(self.learner.parameters(), lr=self.learning_rate)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A generator cannot be sent to a spawned process; its device and its state can.
+        generator = self._generator
+        return self.__dict__ | {"_generator": (str(generator.device), generator.get_state().numpy().copy())}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        device, numbers = state["_generator"]
+        generator = torch.Generator(device)
+        generator.set_state(torch.from_numpy(numbers))
+        self.__dict__.update(state | {"_generator": generator})
+
+
+@contextmanager
+def undisturbed(device: torch.device) -> Iterator[None]:
+    """Torch as if nobody had changed its modes, without gradients.
+
+    What is kept from one call to the next must not be made in a caller's inference mode, and a caller's autocast would
+    give other actions.
+    """
+    surrounded = torch.is_autocast_enabled(device.type)
+    if surrounded:
+        torch.clear_autocast_cache()  # it may hold weights as they were before an update
+    try:
+        with torch.inference_mode(False), torch.no_grad(), torch.autocast(device.type, enabled=False):
+            yield
+    finally:
+        if surrounded:
+            torch.clear_autocast_cache()
+
+
+def read(value: Any, what: str, *shapes: Shape, dtype: type[np.floating[Any]] = np.float32) -> NDArray[Any]:
+    """``value`` as an array of its own, of one of the shapes, real, and finite in float32.
+
+    Raises ValueError, with one sentence that begins with ``what``, for anything else: complex numbers, text, None,
+    dictionaries, objects, lists of unequal length, empty arrays, NaN and infinity.
+    """
+    array, found = _array(value), None
+    if array is None:
+        found = "parts that make no array"
+    elif array.dtype.kind not in "fiu" or np.ma.is_masked(value):
+        found = _kind(value, array)
+    elif not any(_fits(array.shape, shape) for shape in shapes):
+        found = f"shape {array.shape}"
+    else:
+        with np.errstate(over="ignore"):
+            finite = np.isfinite(array.astype(np.float32)).all()
+        if not finite:
+            found = "a number beyond the range of float32" if np.isfinite(array).all() else "NaN or infinity"
+    if found is not None:
+        raise ValueError(f"{what} must be {' or '.join(map(_written, shapes))}, finite real numbers, got {found}")
+    return np.array(array, dtype=dtype)
+
+
+def _array(value: Any) -> NDArray[Any] | None:
+    """As NumPy takes it; None for what makes no array. A tensor may lie on any device and have a gradient."""
+    if isinstance(value, Tensor):
+        value = value.detach().cpu()
+        value = (value.float() if value.dtype == torch.bfloat16 else value).resolve_conj().resolve_neg().numpy()
+    try:
+        return np.asarray(value)
+    except (TypeError, ValueError, RuntimeError):
+        return None
+
+
+def _fits(found: tuple[int, ...], shape: Shape) -> bool:
+    return len(found) == len(shape) and all(
+        n > 0 and (isinstance(size, str) or n == size) for n, size in zip(found, shape, strict=True)
+    )
+
+
+def _written(shape: Shape) -> str:
+    return f"({', '.join(map(str, shape))}{',' if len(shape) == 1 else ''})"
+
+
+def _kind(value: Any, array: NDArray[Any]) -> str:
+    """What was given instead of real numbers, in words."""
+    if value is None:
+        return "None"
+    if isinstance(value, Mapping):
+        return f"a dictionary of {_short(list(value))}"
+    if np.ma.is_masked(value):
+        return "masked entries"
+    kinds = {"c": "complex numbers", "U": "text", "S": "text", "O": "objects", "M": "dates", "m": "times", "V": "records"}
+    return kinds.get(array.dtype.kind, f"{array.dtype} values")
+
+
+def _short(values: list[Any]) -> str:
+    return str(values) if len(values) < 8 else f"{str(values[:7])[:-1]}, ...]"
