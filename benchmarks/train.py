@@ -3,8 +3,8 @@
     python benchmarks/train.py --env maze2d-large
     python benchmarks/train.py --env all --recipe all
 
-Ctrl-C or a kill at any moment loses little: the same command goes on from the last checkpoint and, on a CPU, ends with
-the same weights bit for bit.
+Ctrl-C or a kill at any moment loses little: the same command goes on from the last checkpoint and, on a CPU with the same
+number of threads, ends with the same weights bit for bit.
 """
 
 from __future__ import annotations

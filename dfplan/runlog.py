@@ -17,6 +17,8 @@ from dfplan.whole_files import write_whole
 
 PLAIN_LINE_SECONDS = 15.0
 BAR_UPDATE_SECONDS = 0.2
+EVENTS_SUFFIX = ".dfplan"
+"""End of the names of TensorBoard files that are written here, and so may be written anew."""
 
 
 def read_records(path: str | Path, last_step: int | None = None) -> list[dict[str, Any]]:
@@ -131,9 +133,9 @@ def _tensorboard_writer(folder: Path) -> Any:
     # Imported late: it takes a second, and only the first process of a training needs it.
     from torch.utils.tensorboard import SummaryWriter
 
-    for stale in folder.glob("events.out.tfevents.*"):
+    for stale in folder.glob(f"events.out.tfevents.*{EVENTS_SUFFIX}"):
         stale.unlink()
-    return SummaryWriter(str(folder), flush_secs=10)
+    return SummaryWriter(str(folder), flush_secs=10, filename_suffix=EVENTS_SUFFIX)
 
 
 def _duration(seconds: float) -> str:

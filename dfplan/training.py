@@ -2,19 +2,18 @@
 
 The data and the noise of a step are pure functions of (seed, step, rank) and the learning rate is one of the step, so a
 checkpoint of weights, averaged weights and optimizer state is the whole state of a run. The same call after Ctrl-C,
-after ``kill -9`` or after a power failure goes on from the last checkpoint and, on a CPU, ends with the same weights
-bit for bit as a run that nobody disturbed.
+after ``kill -9`` or after a power failure goes on from the last checkpoint and, on a CPU with the same number of threads,
+ends with the same weights bit for bit as a run that nobody disturbed.
 """
 
 import dataclasses
 import json
-import logging
 import signal
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,20 +21,33 @@ from typing import Any
 import numpy as np
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.utilities.rank_zero import rank_zero_only
 from torch import Tensor, nn
 
 from dfplan.averaging import MovingAverage, ema_decay
-from dfplan.checkpoint import CheckpointError, load_checkpoint, load_into, save_checkpoint
+from dfplan.checkpoint import (
+    CheckpointError,
+    load_checkpoint,
+    load_header,
+    load_into,
+    require_finite,
+    require_tensors,
+    save_checkpoint,
+)
 from dfplan.datasets import BatchSource
+from dfplan.fields import NotNegative, Whole, check_fields
+from dfplan.run_folder import CHECKPOINT, another_run, claimed, differences, require_free, require_own
 from dfplan.runlog import RunLog
 from dfplan.train_config import TrainConfig, learning_rate
 from dfplan.whole_files import remove_partial_files
 
 __all__ = ["TrainConfig", "TrainResult", "TrainingInterrupted", "train"]
 
-CHECKPOINT_NAME = "last.safetensors"
 # Ctrl-C reaches the processes of a multi-device run at different steps; every so many steps they agree to stop.
 AGREE_EVERY = 10
+FREE = ("config.checkpoint_every", "config.log_every")
+"""What may change when a run continues: it does not decide about the weights. With a constant learning rate, so may the
+number of steps, to one that is not yet done."""
 
 Probe = Callable[[], Mapping[str, float]]
 """A measurement on the module while it holds the averaged weights."""
@@ -57,6 +69,23 @@ class TrainResult:
     """The last record of the log: mean loss and other scalars of the last steps (empty on ranks other than 0)."""
     rank: int
     """Index of this process among those of the run; only rank 0 should write files."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run has come: what the header of its checkpoint says beside what the run is."""
+
+    step: Whole
+    """Number of optimizer steps done."""
+    seconds: NotNegative
+    """Seconds of training."""
+    metrics: dict[str, float]
+    """The last record of the log."""
+    curve: tuple[dict[str, float], ...] = ()
+    """What the probe measured."""
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
 
 class TrainingInterrupted(SystemExit):
@@ -86,30 +115,51 @@ def train(
         batch: ``batch(rng, batch_size)`` returns a tuple of arrays or tensors, drawn with ``rng`` and nothing else.
         config: How to train.
         run_dir: Folder for ``last.safetensors`` (weights under ``weights/``, their average under ``ema/``, optimizer),
-            ``log.jsonl`` and TensorBoard events.
+            ``log.jsonl`` and TensorBoard events. It must be such a folder, or empty, or not there yet.
         header: JSON object that names what else decides about the weights (model, data fingerprint); a run whose
-            header differs is not continued.
+            header differs is not continued. A run whose learning rate is constant may be continued with more steps.
         probe: Called after every ``probe_every`` steps and after the last one, while the module holds the averaged
             weights: a learning curve. Its time does not count as training.
         accelerator, devices, strategy: As of ``lightning_fabric.Fabric``; several devices average their gradients.
         quiet: Show nothing.
 
     Raises:
-        ValueError: ``run_dir`` holds another run; the message names the fields that differ.
-        CheckpointError: The checkpoint cannot be read.
+        ValueError: ``run_dir`` holds another run, and the message names the fields that differ, or files that are no
+            run's; or the machine lacks what ``accelerator``, ``devices`` and ``strategy`` ask for.
+        InUseError: Another process trains in ``run_dir``; the message names it.
+        CheckpointError: The checkpoint cannot be read, or something in it has another type, shape or dtype.
         FloatingPointError: Loss or gradient stopped being finite; the checkpoint before that is kept.
         TrainingInterrupted: Ctrl-C or SIGTERM; the same call continues the run.
     """
-    logging.getLogger("lightning_fabric.utilities.rank_zero").setLevel(logging.WARNING)  # chats about precision
-    fabric = Fabric(accelerator=accelerator, devices=devices, strategy=strategy, precision=config.precision)
-    fabric.launch()
-    run = _Run(fabric, module, config, Path(run_dir), dict(header or {}))
-    if probe is not None:
-        run.probe, run.probe_every = probe, probe_every
-    if run.step < config.steps:
-        with stop_signals() as stop, run.open_log(quiet) as log:
-            run.loop(batch, log, stop)
-    return run.result()
+    fabric, run_dir = _fabric(accelerator, devices, strategy), Path(run_dir)
+    first = rank_zero_only.rank == 0  # further devices have processes of their own, in the same folder
+    with claimed(run_dir, "offline") if first else nullcontext():
+        fabric.launch()
+        run = _Run(fabric, module, config, run_dir, dict(header or {}))
+        if probe is not None:
+            run.probe, run.probe_every = probe, probe_every
+        if run.step < config.steps:
+            with stop_signals() as stop, run.open_log(quiet) as log:
+                run.loop(batch, log, stop)
+        return run.result()
+
+
+def require_trainable(run_dir: str | Path, config: TrainConfig, header: Mapping[str, Any], devices: int = 1) -> None:
+    """Refuse before any work what `train` would refuse; nothing is written.
+
+    ``header`` may lack what is not known yet, such as the data. Raises what `train` raises for a folder that holds
+    something else, or that another process trains in.
+    """
+    run_dir = Path(run_dir)
+    require_own(run_dir, "offline")
+    require_free(run_dir)
+    path = run_dir / CHECKPOINT
+    if path.exists():
+        there = load_header(path)
+        _progress(there, path)
+        if isinstance(known := there.get("header"), dict):
+            there = there | {"header": {name: value for name, value in known.items() if name in header}}
+        _require_same_run(run_dir, there, _identity(config, devices, header))
 
 
 class _Run:
@@ -119,9 +169,8 @@ class _Run:
         self, fabric: Fabric, module: nn.Module, config: TrainConfig, run_dir: Path, header: dict[str, Any]
     ) -> None:
         self.fabric, self.module, self.config, self.run_dir = fabric, module, config, run_dir
-        identity = {"config": dataclasses.asdict(config), "devices": fabric.world_size, "header": header}
-        self.identity: dict[str, Any] = json.loads(json.dumps(identity, allow_nan=False))
-        self.path = run_dir / CHECKPOINT_NAME
+        self.identity = _identity(config, fabric.world_size, header)
+        self.path = run_dir / CHECKPOINT
         self.step, self.seconds = 0, 0.0
         self.metrics: dict[str, float] = {}
         self.curve: list[dict[str, float]] = []
@@ -183,13 +232,13 @@ class _Run:
 
     def take_step(self, batch: BatchSource) -> None:
         """One optimizer step; a pure function of the state of the run and (seed, step, rank)."""
-        config, device = self.config, self.fabric.device
+        config = self.config
         rng = np.random.default_rng((config.seed, self.step, self.fabric.global_rank))
-        generator = torch.Generator(device).manual_seed(int(rng.integers(2**63)))
-        inputs = tuple(torch.as_tensor(x).to(device, non_blocking=True) for x in batch(rng, config.batch_size))
+        generator = torch.Generator(self.fabric.device).manual_seed(int(rng.integers(2**63)))
+        inputs = tuple(self.to_device(x) for x in batch(rng, config.batch_size))
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.step, config) * group["factor"]
-        metrics: dict[str, Tensor] = self.wrapped(inputs, generator)
+        metrics = self.forward(inputs, generator)
         if "loss" not in metrics:
             raise ValueError(f"{type(self.module).__name__} must return a dictionary with the key 'loss'")
         self.fabric.backward(metrics["loss"])
@@ -202,6 +251,20 @@ class _Run:
         self.average.update(ema_decay(self.step, config.ema_decay))
         self.collect({**{name: value.detach() for name, value in metrics.items()}, "gradient_norm": norm})
         self.step += 1
+
+    def to_device(self, x: Any) -> Tensor:
+        """A part of a batch on the device, numbers with a point as float32."""
+        tensor = torch.as_tensor(x)
+        dtype = torch.float32 if tensor.is_floating_point() else tensor.dtype
+        return tensor.to(self.fabric.device, dtype, non_blocking=True)
+
+    def forward(self, inputs: tuple[Tensor, ...], generator: torch.Generator) -> dict[str, Tensor]:
+        """What the module makes of a batch. Mixed precision begins inside it: the precision plugin of fabric would round
+        the batch before the module can normalise it.
+        """
+        mixed = self.config.precision == "bf16-mixed"
+        with torch.autocast(self.fabric.device.type, torch.bfloat16, enabled=mixed):
+            return self.wrapped(inputs, generator)
 
     def measure(self) -> None:
         """Let the probe see the averaged weights, and note what it says; only the first process does."""
@@ -276,23 +339,22 @@ class _Run:
         tensors |= {f"record/{name}": value for name, value in self.window.items()}
         for index, entries in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer/{self.names[index]}/{key}": value for key, value in entries.items()}
-        header = {"kind": "training", "step": self.step, "seconds": self.seconds, "metrics": self.metrics}
-        header["curve"] = self.curve
-        save_checkpoint(self.path, tensors, header | self.identity)
+        progress = Progress(self.step, self.seconds, self.metrics, tuple(self.curve))
+        save_checkpoint(self.path, tensors, {"kind": "training", **dataclasses.asdict(progress), **self.identity})
 
     def restore(self) -> None:
-        """Take the state of the run from its checkpoint."""
+        """Take the state of the run from its checkpoint, after a check of everything in it: nothing is taken in part."""
         tensors, header = load_checkpoint(self.path)
-        if header.get("kind") != "training":
-            raise CheckpointError(f"{self.path} is not the checkpoint of a training run")
-        self.require_same_run(header)
+        progress = _progress(header, self.path)
+        _require_same_run(self.run_dir, header, self.identity)
         parts: dict[str, dict[str, Tensor]] = {"weights": {}, "ema": {}, "record": {}, "optimizer": {}}
         for name, value in tensors.items():
             part, _, rest = name.partition("/")
-            parts[part][rest] = value
+            parts.setdefault(part, {})[rest] = value
+        complaint = f"the tensors of {self.path} do not fit {type(self.module).__name__}"
+        require_tensors(self.expected(parts, progress.step), tensors, complaint)
+        require_finite(tensors, f"{self.path} is damaged")
         load_into(self.module, parts["weights"], self.path)
-        if parts["ema"].keys() != self.average.state.keys():
-            raise CheckpointError(f"the averaged weights of {self.path} do not belong to {type(self.module).__name__}")
         for name, value in self.average.state.items():
             value.copy_(parts["ema"][name])
         state: dict[int, dict[str, Tensor]] = {}
@@ -301,23 +363,38 @@ class _Run:
             state.setdefault(self.names.index(parameter), {})[key] = value
         self.optimizer.load_state_dict({"state": state, "param_groups": self.optimizer.state_dict()["param_groups"]})
         self.window = {name: value.to(self.fabric.device) for name, value in parts["record"].items()}
-        self.step, self.seconds, self.metrics = header["step"], header["seconds"], header["metrics"]
-        self.curve = header.get("curve", [])
+        self.step, self.seconds = progress.step, progress.seconds
+        self.metrics, self.curve = progress.metrics, list(progress.curve)
 
-    def require_same_run(self, header: Mapping[str, Any]) -> None:
-        there, asked = _flat({key: header.get(key) for key in self.identity}), _flat(self.identity)
-        free = ("config.checkpoint_every", "config.log_every")
-        names = [n for n in {**there, **asked} if n not in free and there.get(n) != asked.get(n)]
-        if names:
-            fields = ", ".join(f"{n} is {there.get(n)!r} there and {asked.get(n)!r} here" for n in sorted(names))
-            raise ValueError(
-                f"{self.run_dir} holds another run: {fields}; choose another folder, or remove that one to start anew"
-            )
+    def expected(self, parts: Mapping[str, Mapping[str, Tensor]], step: int) -> dict[str, Tensor]:
+        """Names of a checkpoint's tensors with ones of the same shapes and dtypes. ``parts``: those that are there."""
+        number = torch.zeros(())
+        tensors = {f"weights/{name}": value for name, value in self.module.state_dict().items()}
+        tensors |= {f"ema/{name}": value for name, value in self.average.state.items()}
+        tensors |= {f"record/{name}": number for name in parts["record"]}
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        stepped = {name.rpartition("/")[0] for name in parts["optimizer"]}
+        for name, parameter in zip(self.names, parameters, strict=True):
+            if name in stepped or (step > 0 and not stepped):  # a parameter that never had a gradient has no state
+                moments = {"step": number, "exp_avg": parameter, "exp_avg_sq": parameter}
+                tensors |= {f"optimizer/{name}/{key}": value for key, value in moments.items()}
+        return tensors
 
     def result(self) -> TrainResult:
         state = {**self.module.state_dict(), **self.average.state}
         ema_state = {name: value.detach().cpu().clone() for name, value in state.items()}
         return TrainResult(ema_state, self.step, self.seconds, self.curve, self.metrics, self.fabric.global_rank)
+
+
+def _fabric(accelerator: str, devices: int | str, strategy: str) -> Fabric:
+    try:
+        return Fabric(accelerator=accelerator, devices=devices, strategy=strategy, precision="32-true")
+    except (ValueError, TypeError, RuntimeError, ImportError) as error:  # what it raises for what the machine lacks
+        reason = " ".join(str(error).split())
+        raise ValueError(
+            f"no training with accelerator {accelerator!r}, devices {devices!r} and strategy {strategy!r} here: "
+            f"{reason[:160]}"
+        ) from error
 
 
 def _groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
@@ -338,11 +415,42 @@ def _groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     ]
 
 
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    leaves: dict[str, Any] = {}
-    for name, value in tree.items():
-        leaves |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value}
-    return leaves
+def _identity(config: TrainConfig, devices: int, header: Mapping[str, Any]) -> dict[str, Any]:
+    """What decides about the weights, as plain JSON."""
+    identity = {"config": dataclasses.asdict(config), "devices": devices, "header": header}
+    return dict(json.loads(json.dumps(identity, allow_nan=False)))
+
+
+def _progress(header: Mapping[str, Any], path: Path) -> Progress:
+    """The progress in a checkpoint's header. CheckpointError for the header of something else, or of wrong types."""
+    if header.get("kind") != "training":
+        raise CheckpointError(f"{path} is not the checkpoint of a training run")
+    try:
+        return Progress(
+            **{part.name: header[part.name] for part in dataclasses.fields(Progress) if part.name in header}
+        )
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"the header of {path} is damaged: {error}") from error
+
+
+def _require_same_run(run_dir: Path, there: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
+    """Raise ValueError if the header of a checkpoint is of another run than what is asked for."""
+    differing = differences({key: there.get(key) for key in asked}, asked)
+    for name in FREE:
+        differing.pop(name, None)
+    config, step = asked["config"], there["step"]
+    constant = config["schedule"] == "constant"
+    if constant and config["steps"] >= step:
+        differing.pop("config.steps", None)
+    if differing:
+        reason = ""
+        if list(differing) == ["config.steps"]:
+            reason = (
+                f" ({step} are done)"
+                if constant
+                else " (a cosine learning rate ends at a step that is set at the start)"
+            )
+        raise another_run(run_dir, differing, reason)
 
 
 @contextmanager

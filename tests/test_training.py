@@ -3,6 +3,8 @@ import json
 import math
 import os
 import random
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,7 +20,8 @@ from torch import nn
 
 from dfplan.averaging import MovingAverage, ema_decay
 from dfplan.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
-from dfplan.training import TrainConfig, TrainingInterrupted, learning_rate, train
+from dfplan.locks import InUseError
+from dfplan.training import TrainConfig, TrainingInterrupted, learning_rate, require_trainable, train
 
 CONFIG = TrainConfig(
     steps=60, batch_size=16, learning_rate=3e-3, warmup_steps=10, checkpoint_every=7, log_every=5, precision="32-true"
@@ -121,9 +124,13 @@ def test_constant_learning_rate():
     ("field", "value"),
     [
         ("steps", 0),
+        ("steps", 2.5),
+        ("steps", True),
         ("batch_size", -1),
         ("learning_rate", math.nan),
+        ("learning_rate", "high"),
         ("gradient_clip", 0.0),
+        ("weight_decay", math.inf),
         ("ema_decay", 1.0),
         ("precision", "16-mixed"),
         ("schedule", "linear"),
@@ -248,6 +255,48 @@ def test_log_and_tensorboard_agree(tmp_path, reference):
     assert [loss for _, loss in written] == pytest.approx([record["loss"] for record in records(reference)])
 
 
+# Numbers of the data
+
+
+class Watching(nn.Module):
+    """Notes the batch that it is given; the first column of the numbers is normalised, and then meets a weight."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = nn.Linear(1, 1)
+        self.seen = []
+
+    def forward(self, batch, generator):
+        self.seen.append(tuple(part.clone() for part in batch))
+        hidden = self.net((batch[0][:, :1] - 31.0) / 0.5)
+        self.product = hidden.dtype
+        return {"loss": hidden.float().square().mean()}
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_a_module_sees_the_numbers_of_the_data_whatever_the_precision(tmp_path, precision):
+    numbers, whole = np.array([[31.37, -1.5711, 100_003.28125]]), np.array([2**24 + 1])
+    module = Watching()
+    config = replace(CONFIG, steps=1, precision=precision)
+    source = {np.float64: numbers, np.float32: numbers.astype(np.float32)}
+    for dtype, values in source.items():
+        train(module, lambda rng, size, v=values: (v, whole), config, tmp_path / dtype.__name__, quiet=True)
+        seen = module.seen[-1]
+        assert seen[0].dtype == torch.float32 and seen[0].tolist() == numbers.astype(np.float32).tolist()
+        assert seen[1].dtype == torch.int64 and seen[1].item() == 2**24 + 1, "a label is no number to be rounded"
+    assert module.product == (torch.bfloat16 if precision == "bf16-mixed" else torch.float32)
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_mixed_precision_resumes_bit_for_bit_too(tmp_path, precision):
+    config = replace(CONFIG, steps=20, precision=precision)
+    run(tmp_path / "whole", config)
+    with pytest.raises(PowerFailureError):
+        run(tmp_path / "cut", config, source=batch_until(12, fail))
+    run(tmp_path / "cut", config)
+    assert_same_run(tmp_path / "cut", tmp_path / "whole")
+
+
 # Interruption
 
 
@@ -336,6 +385,49 @@ def test_another_config_is_refused_with_the_differing_fields(reference):
     assert (reference / "last.safetensors").read_bytes() == before
 
 
+def test_a_run_with_a_constant_learning_rate_can_be_lengthened(tmp_path):
+    """The longer run is what it would have been from the start."""
+    config = replace(CONFIG, steps=30, schedule="constant")
+    run(tmp_path / "whole", replace(config, steps=45))
+    run(tmp_path / "longer", config)
+    assert run(tmp_path / "longer", replace(config, steps=45)).steps == 45
+    assert_same_run(tmp_path / "longer", tmp_path / "whole")
+    with pytest.raises(ValueError, match=r"config.steps is 45 there and 44 here \(45 are done\)"):
+        run(tmp_path / "longer", replace(config, steps=44))
+
+
+def test_a_run_along_a_cosine_cannot_be_lengthened_and_says_so_before_any_data(reference):
+    before = (reference / "last.safetensors").read_bytes()
+    longer = replace(CONFIG, steps=120)
+    sentence = (
+        r"config.steps is 60 there and 120 here \(a cosine learning rate ends at a step that is set at the start\)"
+    )
+    with pytest.raises(ValueError, match=sentence):
+        require_trainable(reference, longer, {})
+    with pytest.raises(ValueError, match=sentence):
+        run(reference, longer)
+    assert (reference / "last.safetensors").read_bytes() == before
+
+
+def test_what_is_known_before_the_data_is_compared_before_the_data(tmp_path):
+    run(tmp_path, replace(CONFIG, steps=5), header={"model": {"width": 3}, "data": "abc"})
+    listing = sorted(tmp_path.iterdir())
+    require_trainable(tmp_path, replace(CONFIG, steps=5), {"model": {"width": 3}})
+    with pytest.raises(ValueError, match=r"header\.model\.width is 3 there and 4 here"):
+        require_trainable(tmp_path, replace(CONFIG, steps=5), {"model": {"width": 4}})
+    with pytest.raises(ValueError, match="devices is 1 there and 2 here"):
+        require_trainable(tmp_path, replace(CONFIG, steps=5), {}, devices=2)
+    require_trainable(tmp_path / "new", CONFIG, {})
+    assert sorted(tmp_path.iterdir()) == listing
+
+
+def test_many_differences_make_one_short_sentence(reference):
+    other = replace(CONFIG, steps=61, batch_size=3, seed=9, weight_decay=0.5, warmup_steps=3, ema_decay=0.2)
+    with pytest.raises(ValueError, match=r"and 5 more; choose") as caught:
+        run(reference, other, header={"note": "x" * 1000})
+    assert len(str(caught.value)) - len(str(reference)) < 250
+
+
 def test_how_often_to_write_may_change(tmp_path, reference):
     with pytest.raises(PowerFailureError):
         run(tmp_path, source=batch_until(30, fail))
@@ -384,6 +476,124 @@ def test_a_foreign_checkpoint_is_refused(tmp_path):
         run(tmp_path)
 
 
+def damaged(folder, reference, change):
+    """A copy of the reference run, its checkpoint's tensors and header changed."""
+    shutil.copytree(reference, folder)
+    tensors, header = load_checkpoint(folder / "last.safetensors")
+    change(tensors, header)
+    save_checkpoint(folder / "last.safetensors", tensors, header)
+    return folder
+
+
+MOMENT = "optimizer/net.0.weight/exp_avg"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        (MOMENT, torch.zeros(1)),  # a shape that crashed the fused optimizer
+        (MOMENT, torch.zeros(0)),
+        (MOMENT, torch.zeros(3, 32)),
+        (MOMENT, torch.zeros(32, 3, dtype=torch.int32)),
+        (MOMENT, torch.zeros(32, 3, dtype=torch.float64)),
+        (MOMENT, None),
+        ("optimizer/net.0.weight/step", torch.zeros(1)),
+        ("optimizer/net.9.weight/exp_avg", torch.zeros(1)),
+        ("weights/net.0.bias", torch.zeros(32, dtype=torch.int32)),
+        ("weights/net.0.bias", None),
+        ("ema/net.0.bias", torch.zeros(1)),
+        ("ema/net.0.bias", torch.zeros(32, dtype=torch.float16)),
+        ("record/loss", torch.zeros(2)),
+        ("elsewhere/net.0.bias", torch.zeros(1)),
+        ("noslash", torch.zeros(1)),
+    ],
+)
+def test_every_tensor_of_a_checkpoint_is_checked(tmp_path, reference, name, value):
+    def change(tensors, header):
+        tensors.pop(name, None)
+        if value is not None:
+            tensors[name] = value
+
+    folder = damaged(tmp_path / "run", reference, change)
+    before = (folder / "last.safetensors").read_bytes()
+    module = Regression(seed=3)
+    weights = {key: tensor.clone() for key, tensor in module.state_dict().items()}
+    with pytest.raises(CheckpointError, match=rf"the tensors of .*last.safetensors do not fit Regression: .*{name}"):
+        run(folder, replace(CONFIG, log_every=7), module=module)
+    assert (folder / "last.safetensors").read_bytes() == before
+    assert all(torch.equal(module.state_dict()[key], tensor) for key, tensor in weights.items())
+
+
+def test_a_checkpoint_without_its_optimizer_is_refused(tmp_path, reference):
+    def change(tensors, header):
+        for name in [name for name in tensors if name.startswith("optimizer/")]:
+            del tensors[name]
+
+    with pytest.raises(CheckpointError, match=r"18 missing \(optimizer/net.0.weight/step"):
+        run(damaged(tmp_path / "run", reference, change))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("step", "x"),
+        ("step", None),
+        ("step", -1),
+        ("step", 2.5),
+        ("step", True),
+        ("seconds", "long"),
+        ("seconds", -1.0),
+        ("metrics", [1]),
+        ("metrics", {"loss": "small"}),
+        ("curve", {"step": 1}),
+        ("curve", [3]),
+    ],
+)
+def test_every_part_of_a_checkpoints_header_is_checked(tmp_path, reference, field, value):
+    folder = damaged(tmp_path / "run", reference, lambda tensors, header: header.update({field: value}))
+    for call in (lambda: run(folder), lambda: require_trainable(folder, CONFIG, {})):
+        with pytest.raises(
+            CheckpointError, match=rf"the header of .*last.safetensors is damaged: Progress: {field}"
+        ) as caught:
+            call()
+        assert "\n" not in str(caught.value) and len(str(caught.value)) - len(str(folder)) < 200
+
+
+@pytest.mark.parametrize("field", ["step", "seconds", "metrics"])
+def test_a_part_of_a_header_that_is_not_there_is_named(tmp_path, reference, field):
+    folder = damaged(tmp_path / "run", reference, lambda tensors, header: header.pop(field))
+    with pytest.raises(CheckpointError, match=rf"the header of .* is damaged: .*'{field}'"):
+        run(folder)
+
+
+@pytest.mark.parametrize("part", ["config", "devices", "header"])
+@pytest.mark.parametrize("value", [None, "x", [1, 2], {"steps": {"deep": 1}}])
+def test_a_header_that_describes_no_run_is_another_run(tmp_path, reference, part, value):
+    folder = damaged(tmp_path / "run", reference, lambda tensors, header: header.update({part: value}))
+    with pytest.raises(ValueError, match="holds another run"):
+        run(folder, header={"data": "abc"})
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"accelerator": "cuda"},
+        {"accelerator": "tpu"},
+        {"accelerator": "abacus"},
+        {"devices": -1},
+        {"devices": 0},
+        {"devices": "two"},
+        {"strategy": "hope"},
+    ],
+)
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_devices_that_are_not_there_are_one_sentence(tmp_path, options):
+    with pytest.raises(ValueError, match="no training with accelerator") as caught:
+        train(Regression(), batch, CONFIG, tmp_path / "run", **{"accelerator": "cpu", "quiet": True} | options)
+    assert "\n" not in str(caught.value) and len(str(caught.value)) <= 300
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("poison", [math.nan, math.inf])
 def test_a_loss_that_is_not_finite_names_its_step_and_keeps_the_checkpoint(tmp_path, poison):
     count = iter(range(1000))
@@ -407,6 +617,48 @@ def test_a_module_without_loss_is_refused(tmp_path):
 
     with pytest.raises(ValueError, match="Wrong must return a dictionary with the key 'loss'"):
         run(tmp_path, module=Wrong())
+
+
+# Folders
+
+
+def test_files_of_others_are_left_alone(tmp_path):
+    """Names that a run would use, in a folder that is not a run's."""
+    for name in ("log.jsonl", "weights.safetensors", "tensorboard/events.out.tfevents.1.host.2.0", "notes.txt"):
+        folder = tmp_path / name.replace("/", "-")
+        mine = folder / name
+        mine.parent.mkdir(parents=True)
+        mine.write_text("mine")
+        for call in (lambda f=folder: run(f), lambda f=folder: require_trainable(f, CONFIG, {})):
+            with pytest.raises(ValueError, match="holds files, but no run of dfplan: choose another folder"):
+                call()
+        assert mine.read_text() == "mine" and [p for p in folder.rglob("*") if p.is_file()] == [mine]
+    with pytest.raises(OSError, match="notes"):
+        run(tmp_path / "notes.txt" / "notes.txt")
+
+
+def test_what_others_add_to_a_run_stays(tmp_path):
+    run(tmp_path, replace(CONFIG, steps=5))
+    mine = [tmp_path / "notes.txt", tmp_path / "tensorboard" / "events.out.tfevents.1.host.2.0"]
+    for path in mine:
+        path.write_text("mine")
+    run(tmp_path, replace(CONFIG, steps=5))
+    assert [path.read_text() for path in mine] == ["mine", "mine"]
+
+
+def test_a_run_of_an_earlier_version_has_no_marker_and_goes_on(tmp_path, reference):
+    with pytest.raises(PowerFailureError):
+        run(tmp_path, source=batch_until(30, fail))
+    (tmp_path / ".dfplan-run").unlink()
+    run(tmp_path)
+    assert_same_run(tmp_path, reference)
+
+
+def test_an_online_run_is_no_place_for_another(tmp_path):
+    (tmp_path / "run.json").write_text('{"checkpoint": "checkpoint-64", "recipe": {}, "seed": 0}')
+    with pytest.raises(ValueError, match="holds another run, an online one, and this is an offline one"):
+        run(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
 
 
 # Real processes
@@ -484,6 +736,22 @@ def test_ctrl_c_exits_with_130_and_can_be_continued(tmp_path, reference):
     assert "Traceback" not in errors
     run(tmp_path / "run")
     assert_same_run(tmp_path / "run", reference)
+
+
+def test_of_two_trainings_in_one_folder_the_second_is_told_who_holds_it(tmp_path):
+    config = replace(CONFIG, steps=100_000)
+    first = start(tmp_path, tmp_path / "run", config.steps, delay=0.02)
+    wait_for_record(first, tmp_path / "run", 5)
+    second = start(tmp_path, tmp_path / "run", config.steps)
+    _, errors = second.communicate(timeout=60)
+    assert second.returncode == 1
+    assert re.search(rf"InUseError: .* is locked by process {first.pid} on .*, training since 20\d\d-", errors)
+    with pytest.raises(InUseError, match=f"process {first.pid}"):
+        require_trainable(tmp_path / "run", config, {})
+    assert first.poll() is None
+    first.kill()
+    first.communicate()
+    require_trainable(tmp_path / "run", config, {})  # the lock of the dead is free
 
 
 @pytest.mark.slow

@@ -57,6 +57,31 @@ def test_a_step_of_training_then_an_agent_that_survives_its_file(tmp_path, data,
     assert actions[0].shape == (2, 2) and np.array_equal(*actions) and np.abs(actions[0]).max() <= 1
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_data_far_from_zero_train_to_the_same_loss(tmp_path, data, name):
+    """Nothing is rounded before it is normalised. The data lie on a grid that float32 still has at 100,000, and are
+    mirrored, so that their means lie on it too.
+    """
+    grid = np.round(data.observations * 64) / 64
+    mirrored = np.concatenate([grid, 4 - grid]).astype(np.float32)
+    losses = []
+    for move in (0, 100_000):
+        moved = replace(
+            data,
+            observations=mirrored + np.float32(move),
+            actions=np.tile(data.actions, (2, 1)),
+            rewards=np.tile(data.rewards, 2),
+            episode_starts=np.array([0, len(grid)]),
+        )
+        assert np.array_equal(moved.observations - np.float32(move), mirrored)
+        learner = learner_of(recipe("umaze", name))
+        learner.fit_statistics(moved)
+        short = replace(recipe("umaze", name).train, steps=1, batch_size=2, warmup_steps=0)
+        result = train(learner, learner.batches(moved), short, tmp_path / str(move), quiet=True)
+        losses.append(result.metrics["loss"])
+    assert losses[1] == pytest.approx(losses[0], rel=0.02)
+
+
 def test_every_maze_has_every_recipe_under_a_name_of_its_own():
     assert all(sorted(RECIPES[maze]) == NAMES for maze in RECIPES)
     weights = [one.weights for maze in RECIPES.values() for one in maze.values()]
