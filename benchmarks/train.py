@@ -32,7 +32,7 @@ from dfplan.benchmarks.recipe import Recipe
 from dfplan.benchmarks.recipes import ONLINE, RECIPES, recipe
 from dfplan.benchmarks.registry import weights_name
 from dfplan.datasets import Trajectories
-from dfplan.envs.collect import collect
+from dfplan.envs.collect import own_data
 from dfplan.envs.reference import normalized_score
 from dfplan.envs.tasks import Task, find
 from dfplan.readers import load, load_minari
@@ -64,13 +64,8 @@ class Arguments:
 
 
 def read_data(env: str, source: str | None) -> Trajectories:
-    """The data to train on; a maze's own data is collected first if it is not there."""
-    if source is not None:
-        return load(source)
-    try:
-        return load_minari(f"dfplan/{env}")
-    except FileNotFoundError:
-        return load_minari(collect(env))
+    """The data to train on; a maze's own data is collected first if it is not there or not whole."""
+    return load_minari(own_data(env)) if source is None else load(source)
 
 
 def command(arguments: Arguments) -> str:
@@ -159,7 +154,9 @@ def train_offline(arguments: Arguments, task: Task) -> Path:
     """Train a recipe on recorded data, collecting them first if they are missing."""
     chosen = recipe(task.maze, arguments.recipe)
     if chosen.stacked > 1 and arguments.seed:
-        raise ValueError(f"{arguments.recipe!r} trains the seeds 0 to {chosen.stacked - 1} in one run: leave --seed out")
+        raise ValueError(
+            f"{arguments.recipe!r} trains the seeds 0 to {chosen.stacked - 1} in one run: leave --seed out"
+        )
     steps = arguments.steps or chosen.train.steps
     chosen = replace(chosen, train=replace(chosen.train, seed=arguments.seed, steps=steps))
     began = time.perf_counter()

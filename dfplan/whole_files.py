@@ -5,11 +5,13 @@ place. What is to be read may be a pipe or a device, from which reading never en
 """
 
 import contextlib
+import ctypes
 import errno
 import os
 import re
 import secrets
 import stat
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -81,3 +83,14 @@ def sync_folder(folder: str | Path) -> None:
             os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def exchange(first: str | Path, second: str | Path) -> bool:
+    """Let two files or folders of one file system swap their names in one step; False where the system cannot."""
+    try:
+        rename = ctypes.CDLL(None, use_errno=True).renameat2
+    except (AttributeError, OSError, TypeError):  # no Linux, or an old one
+        return False
+    here, swap = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+    sys.audit("os.rename", str(first), str(second), -1, -1)  # as Python's own renames are announced
+    return rename(here, os.fsencode(first), here, os.fsencode(second), swap) == 0

@@ -3,37 +3,38 @@
     python -m dfplan.envs.collect --env maze2d-large
 
 Finished shards wait in a hidden folder beside the dataset; after an interruption the same command goes on from them.
-The dataset appears by one rename, when all of it is there.
+The dataset appears in one step, when all of it is there. Of two collections of one dataset the second waits for the first.
 """
 
 from __future__ import annotations
 
 import os
-import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import gymnasium
 import numpy as np
-from gymnasium.envs.registration import EnvSpec
 
+from dfplan.envs import assemble, minari_store, shards
 from dfplan.envs.expert import distance_field
-from dfplan.envs.layouts import Layout, parse
-from dfplan.envs.shards import SHARD_STEPS, Recipe, make_shards, read_shard
-from dfplan.envs.tasks import CUSTOM_ID, TASKS, unknown
+from dfplan.envs.layouts import parse, read
+from dfplan.envs.shards import Recipe, make_shards, shard_path
+from dfplan.envs.tasks import CUSTOM_ID, TASKS, Task, find
+from dfplan.locks import hold
 
 DEFAULT_STEPS = {"umaze": 1_000_000, "medium": 2_000_000, "large": 4_000_000}
 """D4RL's own sizes; any other maze gets a million."""
 
-_SOURCE = "https://github.com/Farama-Foundation/D4RL/blob/master/scripts/generation/generate_maze2d_datasets.py"
+_LIMITS = {"steps": (1, 10**9), "workers": (1, 256), "seed": (0, 2**63)}
+_LONGEST_SENTENCE = 300
 
 
 def collect(
     env: str = "maze2d-large",
-    layout: str | None = None,
+    layout: str | Path | None = None,
     steps: int | None = None,
     seed: int = 0,
     workers: int | None = None,
@@ -44,11 +45,12 @@ def collect(
     """Collect a maze's data and return its Minari dataset id.
 
     Each shard is one episode of the dataset (terminated nowhere, truncated at its end), with the expert's target at
-    every observation in ``infos["goal"]``; arrays are float32.
+    every observation in ``infos["goal"]``; arrays are float32. A dataset of dfplan's that is not whole is made again.
 
     Args:
         env: an environment id, or one without its version ('maze2d-large'). All tasks in one maze share its data.
-        layout: a maze of the user's own, as text, instead of ``env``; then ``dataset_id`` must be given.
+        layout: a maze of the user's own, as text or as the path of a text file, instead of ``env``; then ``dataset_id``
+            must be given.
         steps: how many; None is D4RL's own number (1, 2 and 4 million for umaze, medium and large).
         seed: same seed, same bytes.
         workers: processes; None is one for each core. The data does not depend on it.
@@ -56,111 +58,169 @@ def collect(
         overwrite: replace a dataset of that id. Otherwise an existing one is left alone, which a line on stderr says.
         quiet: no progress bar.
 
-    Raises KeyError for an unknown environment, ValueError for a bad number, layout or dataset id, and RuntimeError if a
-    collecting process fails.
+    Raises KeyError for an unknown environment; ValueError for a bad number, layout or dataset id, and where something that
+    is no dataset has the dataset's place; OSError where nothing can be written; RuntimeError if a collecting process fails.
     """
-    from minari.dataset.minari_dataset import parse_dataset_id
-    from minari.storage.datasets_root_dir import get_dataset_path
-
-    spec, maze = _maze(env, layout)
-    assert spec.max_episode_steps is not None
-    dataset_id = dataset_id or (f"dfplan/{spec.id}" if layout is None else None)
-    if dataset_id is None:
-        raise ValueError("a dataset id is needed for a layout of your own, such as 'dfplan/maze2d-mine-v1'")
-    parse_dataset_id(dataset_id)
-    steps = _default_steps(spec) if steps is None else steps
-    workers = _cores() if workers is None else workers
-    for name, value, least in (("steps", steps, 1), ("workers", workers, 1), ("seed", seed, 0)):
-        if value < least:
-            raise ValueError(f"{name} must be at least {least}, not {value}")
-    target = get_dataset_path(dataset_id)
-    if (target / "data").exists() and not overwrite:
-        print(f"{dataset_id} is already there, in {target}; --overwrite would collect it again", file=sys.stderr)
+    if layout is None:
+        env_id, standard = find(env).data_id, own_recipe(find(env))
+    else:
+        env_id, standard = CUSTOM_ID, _custom_recipe(layout)
+        if dataset_id is None:
+            raise ValueError("a dataset id is needed for a layout of your own, such as 'mine/maze2d-ring-v0'")
+    dataset_id = own_id(find(env)) if dataset_id is None else dataset_id
+    steps, seed = _checked("steps", standard.steps if steps is None else steps), _checked("seed", seed)
+    workers = _checked("workers", _cores() if workers is None else workers)
+    recipe = Recipe(standard.layout, standard.episode_steps, steps, seed)
+    target = minari_store.dataset_folder(dataset_id)
+    if not overwrite and minari_store.flaw(target) is None:
+        _say_it_is_there(dataset_id, target, recipe)
         return dataset_id
-
-    recipe = Recipe(str(maze), spec.max_episode_steps, steps, seed)
-    folder = target.parent / f".collecting-{target.name}-{recipe.fingerprint()}"
-    folder.mkdir(parents=True, exist_ok=True)
-    make_shards(recipe, folder, min(workers, recipe.shards), f"{spec.id}: {steps:,} steps in shards", quiet)
-    _assemble(recipe, spec, folder, dataset_id, target)
-    shutil.rmtree(folder)
+    minari_store.prepare(target.parent)
+    with hold(target.with_name(f".{target.name}.lock"), f"which collects {dataset_id}", wait=True):
+        minari_store.tidy(target)
+        if not overwrite and minari_store.flaw(target) is None:  # made while this process waited
+            _say_it_is_there(dataset_id, target, recipe)
+            return dataset_id
+        if os.path.lexists(target):
+            _check_replaceable(dataset_id, target, overwrite)
+        own = next((task for task in TASKS.values() if own_id(task) == dataset_id), None)
+        if own and (different := _differences(asdict(recipe), own_recipe(own))):
+            print(
+                f"warning: later trainings in this maze take {dataset_id} for its own data, and it will have {different}; "
+                "another --dataset-id keeps it apart",
+                file=sys.stderr,
+            )
+        _make(recipe, workers, env_id, dataset_id, target, quiet)
     return dataset_id
 
 
-def _maze(env: str, layout: str | None) -> tuple[EnvSpec, Layout]:
-    """The environment that stands for the data, and its maze, in which every cell must be reachable."""
-    if layout is None:
-        task = next((TASKS[name] for name in (env, f"{env}-v1", f"{env}-v0") if name in TASKS), None)
-        if task is None:
-            raise unknown("environment", env, TASKS)
-        spec, maze = gymnasium.spec(task.data_id), task.layout
-    else:
-        maze = parse(layout)
-        made = gymnasium.make(CUSTOM_ID, layout=str(maze))
-        assert made.spec is not None
-        spec = made.spec
+def own_id(task: Task) -> str:
+    """The Minari id under which trainings look for the data of a task's maze."""
+    return f"dfplan/{task.data_id}"
+
+
+def own_recipe(task: Task) -> Recipe:
+    """How the own data of a task's maze is made, unless a user asks for something else."""
+    steps = DEFAULT_STEPS.get(task.maze.removeprefix("eval-"), 1_000_000)
+    return Recipe(str(task.layout), TASKS[task.data_id].max_episode_steps, steps, seed=0)
+
+
+def own_data(env: str) -> str:
+    """The Minari id of the own data of an environment's maze, collected now if it is not there or not whole.
+
+    If it was made otherwise than by `own_recipe`, with fewer steps for example, a warning on stderr says so. Raises what
+    `collect` raises.
+    """
+    task = find(env)
+    dataset_id = own_id(task)
+    folder = minari_store.dataset_folder(dataset_id)
+    if minari_store.flaw(folder) is not None:
+        collect(env)
+    if different := _differences(_made_by(folder), own_recipe(task)):
+        print(
+            f"warning: {dataset_id}, the data of this maze, has {different}; "
+            f"python -m dfplan.envs.collect --env {task.data_id} --overwrite makes it again",
+            file=sys.stderr,
+        )
+    return dataset_id
+
+
+def _made_by(folder: Path) -> Mapping[str, Any]:
+    """The entries of the recipe that a dataset was made by, as far as its metadata say."""
+    about = minari_store.metadata(folder)
+    made = about.get("collect_recipe")
+    return made if isinstance(made, dict) else {"steps": about.get("total_steps")}
+
+
+def _differences(made: Mapping[str, Any], recipe: Recipe) -> str:
+    """How a dataset differs from a recipe, as in '3,000 steps instead of 1,000,000'; empty if it does not."""
+    different = {name: made[name] for name, value in asdict(recipe).items() if name in made and made[name] != value}
+    sentences = {
+        "layout": lambda _: "another layout",
+        "episode_steps": lambda found: f"targets given up after {found} steps instead of {recipe.episode_steps}",
+        "steps": lambda found: f"{_grouped(found)} steps instead of {_grouped(recipe.steps)}",
+        "seed": lambda found: f"seed {found} instead of {recipe.seed}",
+    }
+    return " and ".join(sentences[name](found) for name, found in different.items())
+
+
+def _grouped(number: object) -> str:
+    return f"{number:,}" if isinstance(number, int) else repr(number)
+
+
+def _say_it_is_there(dataset_id: str, target: Path, recipe: Recipe) -> None:
+    different = _differences(_made_by(target), recipe)
+    with_what = f", with {different}" if different else ""
+    print(f"{dataset_id} is already there, in {target}{with_what}; --overwrite would collect it again", file=sys.stderr)
+
+
+def _check_replaceable(dataset_id: str, target: Path, overwrite: bool) -> None:
+    """Raise ValueError unless what lies in a dataset's place is a dataset that may be replaced."""
+    if (entry := minari_store.foreign(target)) is not None:
+        raise ValueError(f"{entry} is in the place of {dataset_id} and is no part of a collected dataset: move it away")
+    if overwrite:
+        return
+    reason = minari_store.flaw(target)
+    if not (dataset_id.startswith("dfplan/") or _is_collected(target)):
+        raise ValueError(f"{dataset_id} is there but not whole ({reason}); --overwrite would replace it")
+    print(f"{dataset_id} is not whole ({reason}) and is made again", file=sys.stderr)
+
+
+def _is_collected(target: Path) -> bool:
+    """Whether nothing of another origin is lost with a dataset: its metadata hold a recipe, or it holds no files."""
+    try:
+        return "collect_recipe" in minari_store.metadata(target)
+    except ValueError:
+        return not any(path.is_file() for path in target.rglob("*"))
+
+
+def _custom_recipe(layout: str | Path) -> Recipe:
+    """The recipe for a maze of the user's own, in which every cell must be reachable."""
+    maze = read(layout) if isinstance(layout, Path) else parse(layout)
     first = maze.free_cells[0].tolist()
     unreachable = np.argwhere((distance_field(maze, (first[0], first[1])) < 0) & ~maze.walls)
     if len(unreachable):
-        raise ValueError(f"no way leads from cell {first} of the maze to cell {unreachable[0].tolist()}")
-    return spec, maze
+        where = f"{layout}: " if isinstance(layout, Path) else ""
+        raise ValueError(f"{where}no way leads from cell {first} of the maze to cell {unreachable[0].tolist()}")
+    episode_steps = gymnasium.spec(CUSTOM_ID).max_episode_steps
+    assert episode_steps is not None
+    return Recipe(str(maze), episode_steps, 1_000_000, seed=0)
 
 
-def _default_steps(spec: EnvSpec) -> int:
-    return DEFAULT_STEPS.get(TASKS[spec.id].maze.removeprefix("eval-") if spec.id in TASKS else "", 1_000_000)
+def _checked(name: str, value: object) -> int:
+    least, most = _LIMITS[name]
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+        raise ValueError(f"{name} is a whole number, not {value!r}")
+    if value < least:
+        raise ValueError(f"{name} must be at least {least}, not {value}")
+    if value > most:
+        raise ValueError(f"{name} must be at most {most}, not more")
+    return int(value)
 
 
 def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _assemble(recipe: Recipe, spec: EnvSpec, folder: Path, dataset_id: str, target: Path) -> None:
-    """Write the shards as one Minari dataset in the hidden folder, then rename it into place."""
-    from gymnasium.spaces import Box
-    from minari.data_collector import EpisodeBuffer
-    from minari.dataset.minari_storage import MinariStorage
-    from minari.namespace import create_namespace, list_local_namespaces
-
-    def episodes() -> Iterator[EpisodeBuffer]:
-        for index in range(recipe.shards):
-            arrays = read_shard(folder, index)
-            steps = recipe.shard_steps(index)
-            yield EpisodeBuffer(
-                id=index,
-                observations=arrays["observations"],
-                actions=arrays["actions"],
-                rewards=arrays["rewards"],
-                terminations=np.zeros(steps, dtype=bool),
-                truncations=np.arange(steps) == steps - 1,
-                infos={"goal": arrays["goals"]},
-            )
-
-    new, old = folder / "new", folder / "old"
-    shutil.rmtree(new, ignore_errors=True)
-    (new / "data").mkdir(parents=True)
-    state_space, action_space = Box(-np.inf, np.inf, (4,), np.float32), Box(-1.0, 1.0, (2,), np.float32)
-    storage = MinariStorage.new(new / "data", state_space, action_space, env_spec=spec)
-    versions = {package: version(package) for package in ("dfplan", "mujoco", "numpy")}
-    goal = parse(recipe.layout).goal.tolist()
-    storage.update_metadata(
-        {
-            "dataset_id": dataset_id,
-            "minari_version": version("minari"),
-            "algorithm_name": "waypoint expert",
-            "author": {"The dfplan developers"},
-            "code_permalink": _SOURCE,
-            "description": f"Data of {spec.id}, collected by D4RL's recipe: a waypoint expert drives to random targets "
-            f"with no reset between them. The rewards are sparse and belong to the fixed goal {goal}.",
-            "collect_recipe": {**asdict(recipe), "shard_steps": SHARD_STEPS, "versions": versions},
-        }
-    )
-    storage.update_episodes(episodes())
-    namespace = dataset_id.rpartition("/")[0]
-    if namespace and namespace not in list_local_namespaces():
-        create_namespace(namespace)
-    if target.exists():
-        os.replace(target, old)
-    os.replace(new, target)
+def _make(recipe: Recipe, workers: int, env_id: str, dataset_id: str, target: Path, quiet: bool) -> None:
+    """Make the missing shards, write them as a dataset into a private store, and put it into its place."""
+    folder = target.with_name(f".collecting-{target.name}-{recipe.fingerprint()}")
+    if folder.is_symlink():
+        raise ValueError(f"{folder} is a link, where a folder for shards is expected: move it away")
+    missing = sum(recipe.shard_steps(i) for i in range(recipe.shards) if not shard_path(folder, i).exists())
+    needed = missing * shards.BYTES_PER_STEP + recipe.steps * assemble.BYTES_PER_STEP
+    minari_store.need_room(target.parent, needed, f"collecting {recipe.steps:,} steps")
+    folder.mkdir(exist_ok=True)
+    make_shards(recipe, folder, min(workers, recipe.shards), f"{env_id}: {recipe.steps:,} steps in shards", quiet)
+    store = minari_store.new_folder(target)
+    try:
+        minari_store.need_room(store, recipe.steps * assemble.BYTES_PER_STEP, f"writing {dataset_id}")
+        new = assemble.assemble(recipe, folder, env_id, dataset_id, store)
+        minari_store.put_namespaces(store, target.parents[dataset_id.count("/")])
+        minari_store.put(new, target)
+    finally:
+        minari_store.remove(store)
+    shards.remove_shards(recipe, folder)
 
 
 @dataclass(frozen=True)
@@ -190,15 +250,21 @@ def main() -> int:
 
     arguments = tyro.cli(_Arguments, prog="python -m dfplan.envs.collect")
     try:
-        layout = None if arguments.layout is None else arguments.layout.read_text(encoding="utf-8")
-        print(collect(**{**vars(arguments), "layout": layout}))
+        print(collect(**vars(arguments)))
     except (KeyError, ValueError, RuntimeError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {_shortened(str(error))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from the finished shards", file=sys.stderr)
         return 130
     return 0
+
+
+def _shortened(sentence: str) -> str:
+    """One line of no more characters than a screen shows well; names and paths in it may be of any length."""
+    line = " ".join(sentence.split())
+    half = _LONGEST_SENTENCE // 2 - 10
+    return line if len(line) <= 2 * half else f"{line[:half]} ... {line[-half:]}"
 
 
 if __name__ == "__main__":

@@ -15,12 +15,16 @@ whatever the number of processes and interruptions.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import io
 import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
+import zipfile
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -30,8 +34,11 @@ from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
 
 from dfplan.envs.layouts import Layout, parse
+from dfplan.whole_files import remove_partial_files, write_whole
 
 SHARD_STEPS = 20_000
+BYTES_PER_STEP = 40
+"""Of a shard, generously."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +117,7 @@ def shard_path(folder: Path, index: int) -> Path:
 
 
 def read_shard(folder: Path, index: int) -> dict[str, np.ndarray]:
-    """The arrays of :func:`drive`, from disk."""
+    """The arrays of `drive`, from disk."""
     with np.load(shard_path(folder, index)) as shard:
         return {name: shard[name] for name in shard.files}
 
@@ -119,9 +126,10 @@ def make_shards(recipe: Recipe, folder: Path, workers: int, title: str, quiet: b
     """Make the missing shards of a recipe in a folder, by ``workers`` processes, with a progress bar on stderr.
 
     The processes are started afresh, not forked, so that it does not matter what the caller has loaded or threaded.
-    They end with this call, also when it is interrupted, and at their next shard when this process is killed.
-    Raises RuntimeError if one of them fails.
+    They end with this call, also when it is interrupted, and at their next shard when this process is killed. Shards that
+    are damaged are made again. Raises RuntimeError, with one sentence, if a process fails.
     """
+    remove_damaged(recipe, folder)
 
     def done() -> int:
         return sum(shard_path(folder, index).exists() for index in range(recipe.shards))
@@ -137,39 +145,68 @@ def make_shards(recipe: Recipe, folder: Path, workers: int, title: str, quiet: b
     environment = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     processes: list[subprocess.Popen[bytes]] = []
+    with tempfile.TemporaryFile() as messages:
+        try:
+            for worker in range(workers):
+                command = [sys.executable, "-c", program, job, str(worker)]
+                processes.append(subprocess.Popen(command, env=environment, stderr=messages))
+            with Progress(*columns, console=Console(stderr=True), disable=quiet) as progress:
+                bar = progress.add_task(title, total=recipe.shards, completed=done())
+                codes: list[int | None] = [None]
+                while None in codes and not any(codes):  # some still work, and none has failed
+                    time.sleep(0.1)
+                    codes = [process.poll() for process in processes]
+                    progress.update(bar, completed=done())
+        finally:
+            for process in processes:
+                process.terminate()
+            for process in processes:
+                process.wait()
+        if done() != recipe.shards:
+            messages.seek(0)
+            lines = messages.read().decode(errors="replace").strip().splitlines() or [f"exit codes {codes}"]
+            raise RuntimeError(f"{title}: a collecting process failed ({lines[-1]})")
+
+
+def remove_damaged(recipe: Recipe, folder: Path) -> None:
+    """Remove shards that are not whole, and what killed processes left of others."""
+    for index in range(recipe.shards):
+        path = shard_path(folder, index)
+        remove_partial_files(path)
+        if path.exists() and not _is_whole(recipe, folder, index):
+            path.unlink()
+
+
+def remove_shards(recipe: Recipe, folder: Path) -> None:
+    """Remove a recipe's shards, and their folder if nothing else is in it."""
+    for index in range(recipe.shards):
+        shard_path(folder, index).unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # something else is in it
+        folder.rmdir()
+
+
+def _is_whole(recipe: Recipe, folder: Path, index: int) -> bool:
+    steps = recipe.shard_steps(index)
+    shapes = {"observations": (steps + 1, 4), "actions": (steps, 2), "rewards": (steps,), "goals": (steps + 1, 2)}
     try:
-        for worker in range(workers):
-            processes.append(subprocess.Popen([sys.executable, "-c", program, job, str(worker)], env=environment))
-        with Progress(*columns, console=Console(stderr=True), disable=quiet) as progress:
-            bar = progress.add_task(title, total=recipe.shards, completed=done())
-            codes: list[int | None] = [None]
-            while None in codes and not any(codes):  # some still work, and none has failed
-                time.sleep(0.1)
-                codes = [process.poll() for process in processes]
-                progress.update(bar, completed=done())
-    finally:
-        for process in processes:
-            process.terminate()
-        for process in processes:
-            process.wait()
-    if done() != recipe.shards:
-        raise RuntimeError(f"{title}: a collecting process failed (exit codes {codes}); its message stands above")
+        arrays = read_shard(folder, index)
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile):
+        return False
+    return {name: array.shape for name, array in arrays.items()} == shapes
 
 
 def work(job: str, worker: int) -> None:
-    """One process of :func:`make_shards`: make every missing shard of its share, until the parent is gone."""
+    """One process of `make_shards`: make every missing shard of its share, until the parent is gone."""
     order = json.loads(job)
     recipe, folder = Recipe(**order["recipe"]), Path(order["folder"])
     layout = parse(recipe.layout)
     seeds = np.random.SeedSequence(recipe.seed).spawn(recipe.shards)
     for index in range(worker, recipe.shards, order["workers"]):
-        if os.getppid() != order["parent"]:
-            return
         path = shard_path(folder, index)
         if path.exists():
             continue
-        temporary = path.with_suffix(f".{os.getpid()}.part")
-        arrays = drive(layout, recipe.episode_steps, recipe.shard_steps(index), seeds[index])
-        with open(temporary, "wb") as file:
-            np.savez(file, **arrays)  # type: ignore[arg-type]
-        os.replace(temporary, path)
+        arrays, file = drive(layout, recipe.episode_steps, recipe.shard_steps(index), seeds[index]), io.BytesIO()
+        np.savez(file, **arrays)  # type: ignore[arg-type]
+        if os.getppid() != order["parent"]:  # after driving: another collection may have ended meanwhile
+            return
+        write_whole(path, file.getvalue())

@@ -96,3 +96,13 @@ def test_a_pipe_that_takes_the_place_of_a_file_is_not_waited_for(tmp_path, monke
     monkeypatch.setattr(os, "stat", stat)
     with pytest.raises(OSError, match="no ordinary file"), opened(path):
         pass
+
+
+def test_two_folders_swap_their_names(tmp_path):
+    for name in "ab":
+        write_whole(tmp_path / name / "text", name)
+    if not exchange(tmp_path / "a", tmp_path / "b"):
+        pytest.skip("this system cannot exchange folders")
+    assert [(tmp_path / name / "text").read_text() for name in "ab"] == ["b", "a"]
+    assert not exchange(tmp_path / "a", tmp_path / "nowhere")
+    assert (tmp_path / "a" / "text").read_text() == "b"

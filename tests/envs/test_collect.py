@@ -1,3 +1,4 @@
+import io
 import json
 import os
 import signal
@@ -178,43 +179,82 @@ def test_a_maze_of_the_users_own(root, tmp_path):
     ("arguments", "message"),
     [
         (["--env", "maze2d-lrge"], "unknown environment 'maze2d-lrge'; did you mean maze2d-large-v1"),
+        (["--env", "x" * 5000], "unknown environment 'xxx"),
+        (["--env", ""], "unknown environment ''"),
         (["--steps", "0"], "steps must be at least 1, not 0"),
+        (["--steps", "-5"], "steps must be at least 1, not -5"),
+        (["--steps", "1" + "0" * 30], "steps must be at most 1000000000"),
         (["--workers", "0"], "workers must be at least 1, not 0"),
+        (["--workers", "100000"], "workers must be at most 256"),
         (["--seed", "-1"], "seed must be at least 0, not -1"),
-        (["--dataset-id", "no version"], "dataset"),
-        (["--layout", "missing.txt", "--dataset-id", "a/b-v0"], "missing.txt"),
+        (["--seed", "1" + "0" * 30], "seed must be at most"),
+        (["--dataset-id", "no version"], "a dataset id has a name and a version"),
+        (["--dataset-id", "mine/ring"], "a dataset id has a name and a version"),
+        (["--dataset-id", "../ring-v0"], "a dataset id has a name and a version"),
+        (["--dataset-id", "mine/../../ring-v0"], "a dataset id has a name and a version"),
+        (["--dataset-id", "/tmp/ring-v0"], "a dataset id has a name and a version"),
+        (["--dataset-id", "mine//ring-v0"], "a dataset id has a name and a version"),
+        (["--dataset-id", ""], "a dataset id has a name and a version"),
+        (["--dataset-id", "x" * 5000 + "-v0"], "a dataset id has a name and a version"),
+        (["--layout", "missing.txt", "--dataset-id", "ab/c-v0"], "there is no layout file missing.txt"),
+        (["--layout", ".", "--dataset-id", "ab/c-v0"], "the layout . is not a file"),
+        (["--layout", "/dev/zero", "--dataset-id", "ab/c-v0"], "the layout /dev/zero is not a file"),
+        (["--layout", "huge.txt", "--dataset-id", "ab/c-v0"], "huge.txt: the maze layout has"),
+        (["--layout", "open.txt", "--dataset-id", "ab/c-v0"], "open.txt: the maze layout is open at row 1, column 0"),
+        (["--layout", "utf16.txt", "--dataset-id", "ab/c-v0"], "utf16.txt is not text in UTF-8"),
         (["--layout", "ring.txt"], "a dataset id is needed"),
-        (["--layout", "split.txt", "--dataset-id", "a/b-v0"], "no way leads from cell [1, 1]"),
+        (["--layout", "split.txt", "--dataset-id", "ab/c-v0"], "split.txt: no way leads from cell [1, 1]"),
     ],
 )
-def test_a_mistake_is_one_sentence_and_status_2(root, tmp_path, arguments, message):
+def test_a_mistake_is_one_sentence_and_status_2(root, tmp_path, monkeypatch, capsys, arguments, message):
     (tmp_path / "split.txt").write_text("#####\n#O#O#\n#####")
     (tmp_path / "ring.txt").write_text("#####\n#OOG#\n#####")
-    result = command(*arguments, cwd=tmp_path)
-    assert result.returncode == 2
-    assert result.stderr.startswith("error: ") and message in result.stderr
-    assert result.stderr.strip().count("\n") == 0
-    assert not list(root.rglob("*.npz")) and not list(root.rglob("*.hdf5"))
+    (tmp_path / "open.txt").write_text("###\nOG#\n###")
+    (tmp_path / "utf16.txt").write_text("#####\n#OOG#\n#####", encoding="utf-16")
+    (tmp_path / "huge.txt").write_text("\n".join(["#" * 1500] * 1500))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["collect", *arguments])
+    before = sorted(tmp_path.rglob("*"))
+    assert module.main() == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: ") and message in said
+    assert said.strip().count("\n") == 0 and len(said) < 300
+    assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_a_failing_process_is_reported(tmp_path, capfd):
-    with pytest.raises(RuntimeError, match="a collecting process failed"):
+def test_a_mistake_ends_the_command_without_a_traceback(root, tmp_path):
+    result = command("--steps", "0", cwd=tmp_path)
+    assert (result.returncode, result.stderr) == (2, "error: steps must be at least 1, not 0\n")
+
+
+@pytest.mark.parametrize(
+    "options", [{"steps": 2.5}, {"steps": True}, {"steps": "3"}, {"seed": None}, {"dataset_id": 3}]
+)
+def test_values_of_another_type_are_refused(root, options):
+    with pytest.raises(ValueError, match=r"is a whole number, not|a dataset id has"):
+        collect("maze2d-umaze", **options)
+    assert not root.exists()
+
+
+def test_a_failing_process_is_reported(tmp_path):
+    with pytest.raises(RuntimeError, match=r"a collecting process failed .*unknown character 'n'"):
         make_shards(Recipe("not a maze", 100, 100, seed=0), tmp_path, workers=1, title="broken", quiet=True)
-    assert "unknown character 'n'" in capfd.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_failure_while_assembling_leaves_the_old_dataset(root, monkeypatch):
-    collect("maze2d-umaze", steps=300, quiet=True)
-    before = data_bytes(root, "dfplan/maze2d-umaze-v1")
-
-    def broken(*_):
-        raise OSError("no space left on device")
-
-    monkeypatch.setattr(module, "read_shard", broken)
-    with pytest.raises(OSError, match="no space"):
-        collect("maze2d-umaze", steps=200, overwrite=True, quiet=True)
-    assert data_bytes(root, "dfplan/maze2d-umaze-v1") == before
+def test_a_damaged_shard_is_made_again(tmp_path):
+    recipe = Recipe(str(named("umaze")), 300, SHARD_STEPS + 100, seed=0)
+    make_shards(recipe, tmp_path, workers=1, title="shards", quiet=True)
+    paths = sorted(tmp_path.iterdir())
+    whole = [path.read_bytes() for path in paths]
+    paths[0].write_bytes(whole[1])  # of another length
+    paths[1].write_bytes(whole[1][:-30])
+    (tmp_path / f".{paths[0].name}.0123.partial").write_bytes(b"part")
+    make_shards(recipe, tmp_path, workers=1, title="shards", quiet=True)
+    assert sorted(tmp_path.iterdir()) == paths
+    for path, content in zip(paths, whole, strict=True):
+        with np.load(path) as found, np.load(io.BytesIO(content)) as expected:
+            assert all(np.array_equal(found[name], expected[name]) for name in expected.files)
 
 
 def test_a_target_is_given_up_when_the_episode_length_has_passed():

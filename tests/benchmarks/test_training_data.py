@@ -1,0 +1,24 @@
+import os
+
+from dfplan.benchmarks.train import read_data
+from dfplan.envs import collect
+
+
+def test_the_mazes_own_data_is_collected_once_and_again_if_it_is_torn(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
+    monkeypatch.setitem(collect.DEFAULT_STEPS, "umaze", 300)
+    file = tmp_path / "dfplan" / "maze2d-umaze-v1" / "data" / "main_data.hdf5"
+    first = read_data("maze2d-umaze-v1", None)
+    written = file.stat().st_ino
+    assert len(first) == 300 and len(read_data("maze2d-umaze-v1", None)) == 300
+    assert file.stat().st_ino == written and "warning" not in capsys.readouterr().err
+    os.truncate(file, 5000)
+    assert read_data("maze2d-umaze-v1", None).fingerprint == first.fingerprint
+
+
+def test_a_short_collection_under_the_mazes_own_id_is_said_to_be_so(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
+    collect.collect("maze2d-umaze", steps=300, quiet=True)
+    capsys.readouterr()
+    assert len(read_data("maze2d-umaze-v1", None)) == 300
+    assert "has 300 steps instead of 1,000,000; python -m dfplan.envs.collect" in capsys.readouterr().err
