@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from dfplan.whole_files import opened, remove_partial_files, write_whole
+from dfplan.whole_files import exchange, opened, remove_partial_files, write_whole
 
 
 def test_a_file_is_replaced_and_nothing_else_is_left(tmp_path):
