@@ -1,16 +1,19 @@
-"""The faces of an agent for other libraries' loops, in one place. A plain Gymnasium loop needs none: ``agent.act(obs)``.
+"""The faces of an agent for other libraries' loops, in one place. A plain Gymnasium loop needs none: `agent.act(obs)`.
 
-`Policy` is what stable-baselines3's ``evaluate_policy`` asks of a model (``predict``), and drives Gymnasium's vector
+`Policy` is what stable-baselines3's `evaluate_policy` asks of a model (`predict`), and drives Gymnasium's vector
 environments as well. Nothing here imports those libraries.
 """
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+from dfplan.agents.jumps import Jumps
 
 
 class Agent(Protocol):
@@ -21,41 +24,95 @@ class Agent(Protocol):
     def act(self, observation: ArrayLike) -> NDArray[Any]: ...
 
 
-class Policy:
-    """An agent as a policy with memory: ``predict(observation, state, episode_start)``.
+AUTORESETS = ("SameStep", "NextStep", "Disabled")
+"""When a vector environment begins an episode after another has ended, by the names of Gymnasium's `AutoresetMode`."""
 
-    goal: (G,) for every episode, (B, G) for each row, or None: then dictionary observations must bring ``desired_goal``
+
+class Policy:
+    """An agent as a policy with memory: `predict(observation, state, episode_start)`.
+
+    goal: (G,) for every episode, (B, G) for each row, or None: then dictionary observations must bring `desired_goal`
     (goal-conditioned environments), or the agent acts without a goal. seed: the agent's randomness from the first episode on.
+
+    autoreset: what the first observation of an episode comes with. In 'SameStep', stable-baselines3's way, it comes with
+    the end of the episode before. In 'NextStep', Gymnasium's default, an end comes with the old episode's last observation,
+    and the first one a step later, whose action counts for nothing. Pass `envs.metadata["autoreset_mode"]`; then the
+    loop is the same in both. ValueError for anything else.
     """
 
-    def __init__(self, agent: Agent, goal: ArrayLike | None = None, seed: int | None = 0):
-        self.agent, self.seed = agent, seed
+    def __init__(self, agent: Agent, goal: ArrayLike | None = None, seed: int | None = 0, autoreset: Any = "SameStep"):
+        mode = getattr(autoreset, "value", autoreset)  # Gymnasium's is an enum
+        if mode not in AUTORESETS:
+            expected = ", ".join(AUTORESETS)
+            raise ValueError(f"autoreset must be one of {expected}, or of Gymnasium's AutoresetMode, got {autoreset!r}")
+        self.agent, self.seed, self.autoreset = agent, seed, mode
         self._goal = None if goal is None else np.asarray(goal, dtype=np.float32)
+        self.reset()
+
+    def reset(self) -> None:
+        """All environments were reset by hand: the next `predict` begins an episode in each row."""
         self._rows: tuple[int, ...] | None = None
 
     def predict(
         self,
         observation: NDArray[Any] | Mapping[str, NDArray[Any]],
         state: Any = None,
-        episode_start: NDArray[np.bool_] | None = None,
+        episode_start: ArrayLike | None = None,
         deterministic: bool = True,
     ) -> tuple[NDArray[Any], Any]:
-        """Actions (B, action_dim) for observations (B, observation_dim), or one for one; ``state`` is passed through.
+        """Actions (B, action_dim) for observations (B, observation_dim), or one for one; `state` is passed through.
 
-        episode_start (B,) marks rows whose episode begins now: they are planned anew. ``deterministic`` is accepted for the
-        face's sake; an agent's randomness comes from the seed. Raises TypeError if some but not all rows begin anew and the
-        agent cannot forget single rows.
+        episode_start (B,): rows in which the step that gave these observations ended an episode, `terminated | truncated`
+        in Gymnasium. At the first call all rows begin. Rows that begin are planned anew. `deterministic` is accepted for
+        the face's sake; an agent's randomness comes from the seed.
+
+        Warns, once, when a row moves as only a reset moves it, although no episode was to begin there. Raises ValueError
+        for an `episode_start` of another length, and TypeError if some but not all rows begin anew and the agent cannot
+        forget single rows.
         """
         plain, goal = self._parts(observation)
         rows = np.shape(plain)[:-1]
-        begins = np.zeros(rows, dtype=bool) if episode_start is None else np.asarray(episode_start, bool).reshape(rows)
-        if rows != self._rows or begins.all():
-            self._rows = rows
+        ended = np.zeros(rows, dtype=bool) if episode_start is None else np.asarray(episode_start, bool)
+        if ended.size != int(np.prod(rows)):
+            raise ValueError(f"episode_start must have one entry for each row, {rows or (1,)}, got {ended.shape}")
+        ended = ended.reshape(rows)
+        if rows != self._rows:
+            self._rows, self._ended, self._jumps = rows, np.zeros(rows, dtype=bool), Jumps()
+            begins = np.ones(rows, dtype=bool)
+        elif self.autoreset == "NextStep":
+            begins, self._ended = self._ended, ended
+        else:
+            begins = ended
+        self._look_for_jumps(observation, goal, begins)
+        if begins.all():
             self.agent.reset(goal, self.seed)
             self.seed = None  # one seed for the whole run: each further episode goes on with the same generator
         elif begins.any():
             self._begin_rows(np.flatnonzero(begins), goal)
         return self.agent.act(plain), state
+
+    def _look_for_jumps(
+        self,
+        observation: NDArray[Any] | Mapping[str, NDArray[Any]],
+        goal: NDArray[np.float32] | None,
+        begins: NDArray[np.bool_],
+    ) -> None:
+        """Warn of rows in which an episode began unannounced, judged by where they are, in the columns of the goal."""
+        if goal is None or self._jumps.found or not begins.size:
+            return
+        conditioned = isinstance(observation, Mapping)
+        where = observation.get("achieved_goal") if conditioned else np.asarray(observation)[..., : goal.shape[-1]]
+        if where is None or (not conditioned and goal.shape[-1] >= np.shape(observation)[-1]):
+            return  # the goal is a whole observation: velocities are in it, and those may well jump
+        aim = goal.reshape(-1, goal.shape[-1]) if conditioned else None
+        jumped = self._jumps.look(np.asarray(where, dtype=np.float64).reshape(begins.size, -1), aim, begins.reshape(-1))
+        if jumped.any():
+            warnings.warn(
+                f"row {int(np.argmax(jumped))} of the observations moved as only a new episode moves it, but episode_start "
+                "did not announce one there, so that the agent goes on with its old plan: pass `terminated | truncated` of "
+                'each step, and Policy(..., autoreset=envs.metadata["autoreset_mode"]) for Gymnasium\'s vector environments',
+                stacklevel=3,
+            )
 
     def _parts(
         self, observation: NDArray[Any] | Mapping[str, NDArray[Any]]
