@@ -17,6 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
+from dfplan.whole_files import opened
+
 WALL_SHIFT = -0.2
 _FREE = "O0 "
 _TILES = _FREE + "#G"
@@ -106,18 +108,17 @@ def parse(text: str) -> Layout:
 
 
 def read(path: str | Path) -> Layout:
-    """Read a maze from a text file in UTF-8. Raises ValueError, naming the file, for whatever `parse` refuses and for what
-    is no text file (a folder, a device, another encoding), and FileNotFoundError if there is none.
+    """Read a maze from a text file in UTF-8.
+
+    Raises ValueError, naming the file, for whatever `parse` refuses, and for what is not there or is no text file: a
+    folder, a device, another encoding.
     """
-    path = Path(path)
-    if not path.exists():
-        raise FileNotFoundError(f"there is no layout file {path}")
-    if not path.is_file():  # a device may have no end, and a pipe no beginning
-        raise ValueError(f"the layout {path} is not a file")
-    with open(path, "rb") as file:
-        content = file.read(4 * _MAX_CHARACTERS + 1)  # no more, however large the file is
     try:
+        with opened(path) as file:
+            content = file.read(4 * _MAX_CHARACTERS + 1)  # no more, however large the file is
         return parse(content.decode("utf-8-sig"))
+    except OSError as error:
+        raise ValueError(f"the layout file {path} cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise ValueError(f"the layout file {path} is not text in UTF-8") from error
     except ValueError as error:

@@ -196,9 +196,15 @@ def test_a_maze_of_the_users_own(root, tmp_path):
         (["--dataset-id", "mine//ring-v0"], "a dataset id has a name and a version"),
         (["--dataset-id", ""], "a dataset id has a name and a version"),
         (["--dataset-id", "x" * 5000 + "-v0"], "a dataset id has a name and a version"),
-        (["--layout", "missing.txt", "--dataset-id", "ab/c-v0"], "there is no layout file missing.txt"),
-        (["--layout", ".", "--dataset-id", "ab/c-v0"], "the layout . is not a file"),
-        (["--layout", "/dev/zero", "--dataset-id", "ab/c-v0"], "the layout /dev/zero is not a file"),
+        (
+            ["--layout", "missing.txt", "--dataset-id", "ab/c-v0"],
+            "the layout file missing.txt cannot be read: No such file",
+        ),
+        (["--layout", ".", "--dataset-id", "ab/c-v0"], "the layout file . cannot be read: it is a folder"),
+        (
+            ["--layout", "/dev/zero", "--dataset-id", "ab/c-v0"],
+            "the layout file /dev/zero cannot be read: it is no ordinary file",
+        ),
         (["--layout", "huge.txt", "--dataset-id", "ab/c-v0"], "huge.txt: the maze layout has"),
         (["--layout", "open.txt", "--dataset-id", "ab/c-v0"], "open.txt: the maze layout is open at row 1, column 0"),
         (["--layout", "utf16.txt", "--dataset-id", "ab/c-v0"], "utf16.txt is not text in UTF-8"),

@@ -67,12 +67,11 @@ def start(program, *arguments):
 # Two processes
 
 
-@pytest.mark.parametrize("call", ["own_data('maze2d-umaze')", "collect('maze2d-umaze', quiet=True)"])
-def test_of_two_processes_the_second_waits_and_uses_what_is_there(root, call):
+def test_of_two_processes_the_second_waits_and_uses_what_is_there(root):
     program = (
         "import dfplan.envs.collect as module; from dfplan.envs.collect import *\n"
         f"module.DEFAULT_STEPS['umaze'] = {2 * SHARD_STEPS}\n"
-        f"print({call})"
+        "print(own_data('maze2d-umaze'))"
     )
     both = [start(program), start(program)]
     said = [process.communicate() for process in both]
@@ -112,10 +111,10 @@ def test_a_held_lock_is_waited_for(root, short):
 
 def test_collections_of_several_mazes_share_a_namespace(root):
     program = "import sys; from dfplan.envs.collect import collect; collect(sys.argv[1], steps=300, quiet=True)"
-    every = [start(program, maze) for maze in ("maze2d-umaze", "maze2d-medium", "maze2d-open")]
+    every = [start(program, maze) for maze in ("maze2d-umaze", "maze2d-open")]
     said = [process.communicate()[1] for process in every]
-    assert [process.returncode for process in every] == [0, 0, 0], said
-    assert set(minari.list_local_datasets()) == {f"dfplan/maze2d-{x}" for x in ("umaze-v1", "medium-v1", "open-v0")}
+    assert [process.returncode for process in every] == [0, 0], said
+    assert set(minari.list_local_datasets()) == {f"dfplan/maze2d-{x}" for x in ("umaze-v1", "open-v0")}
 
 
 # Torn datasets
