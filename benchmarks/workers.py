@@ -18,6 +18,7 @@ import numpy as np
 
 from dfplan.benchmarks import protocol, registry, timing
 from dfplan.benchmarks.fingerprint import Key
+from dfplan.benchmarks.fitting import require_fit
 from dfplan.benchmarks.importing import blame
 from dfplan.envs.tasks import task
 
@@ -76,7 +77,9 @@ def build(player: Player) -> Any:
                 )
     if player.device != "cpu":
         check_device(player.device)
-    return row.build(where, player.device, player.training_seed)
+    agent = row.build(where, player.device, player.training_seed)
+    require_fit(agent, player.env_id, f"the agent {player.agent!r}")
+    return agent
 
 
 def describe(player: Player) -> dict[str, Any]:
