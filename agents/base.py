@@ -8,9 +8,10 @@ module that `update` trains.
 from __future__ import annotations
 
 import dataclasses
+import pickle
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -41,7 +42,7 @@ class Agent(ABC):
         observation_dim: int | None = None,
         goal_dim: int | None = None,
     ):
-        """``observation_dim`` and ``goal_dim``: the widths that are asked for; None takes any."""
+        """`observation_dim` and `goal_dim`: the widths that are asked for; None takes any."""
         self.config, self.card = config, dict(card or {})
         self._observation_dim, self._goal_dim = observation_dim, goal_dim
         self.reset(seed=0)
@@ -50,7 +51,7 @@ class Agent(ABC):
         """Begin new episodes: forget all plans, and take a goal (G,) for all rows, (1, G) likewise, (B, G) for each row,
         or None. Recorded units. An agent that knows one goal only checks what it is given and goes to its own.
 
-        ``seed`` starts the agent's own randomness anew: same seed and observations, same actions.
+        `seed` starts the agent's own randomness anew: same seed and observations, same actions.
         """
         goals = None if goal is None else self._read_goal(goal)
         if seed is not None:
@@ -131,6 +132,17 @@ class Agent(ABC):
     def _with(self, config: Any) -> Self:
         """A new agent with the same weights and another config."""
 
+    def __getstate__(self) -> bytes:
+        # Plainly pickled inside: multiprocessing's own way would put tensors where both processes write, or fail.
+        return pickle.dumps(self._state_to_pickle())
+
+    def __setstate__(self, state: bytes) -> None:
+        self.__dict__.update(pickle.loads(state))
+
+    def _state_to_pickle(self) -> dict[str, Any]:
+        """What is kept of the agent when it is pickled or copied."""
+        return self.__dict__
+
     @property
     def _name(self) -> str:
         return type(self).__name__
@@ -199,7 +211,7 @@ class Agent(ABC):
 
 
 class LearningAgent(Agent):
-    """An agent whose weights are a module with losses: ``learner(batch, generator)`` gives them, their sum as 'loss'."""
+    """An agent whose weights are a module with losses: `learner(batch, generator)` gives them, their sum as 'loss'."""
 
     learning_rate: ClassVar[float] = 1e-4
     """Of `update`."""
@@ -278,17 +290,6 @@ class LearningAgent(Agent):
     def _new_optimizer(self) -> torch.optim.Optimizer:
         return torch.optim.AdamW(self.learner.parameters(), lr=self.learning_rate)
 
-    def __getstate__(self) -> dict[str, Any]:
-        # A generator cannot be sent to a spawned process; its device and its state can.
-        generator = self._generator
-        return self.__dict__ | {"_generator": (str(generator.device), generator.get_state().numpy().copy())}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        device, numbers = state["_generator"]
-        generator = torch.Generator(device)
-        generator.set_state(torch.from_numpy(numbers))
-        self.__dict__.update(state | {"_generator": generator})
-
 
 @contextmanager
 def undisturbed(device: torch.device) -> Iterator[None]:
@@ -297,21 +298,22 @@ def undisturbed(device: torch.device) -> Iterator[None]:
     What is kept from one call to the next must not be made in a caller's inference mode, and a caller's autocast would
     give other actions.
     """
-    surrounded = torch.is_autocast_enabled(device.type)
-    if surrounded:
-        torch.clear_autocast_cache()  # it may hold weights as they were before an update
-    try:
-        with torch.inference_mode(False), torch.no_grad(), torch.autocast(device.type, enabled=False):
-            yield
-    finally:
-        if surrounded:
-            torch.clear_autocast_cache()
+    with ExitStack() as modes:
+        if torch.is_autocast_enabled(device.type):
+            torch.clear_autocast_cache()  # it may hold weights as they were before an update
+            modes.callback(torch.clear_autocast_cache)
+            modes.enter_context(torch.autocast(device.type, enabled=False))
+        if torch.get_default_device().type != "cpu":
+            modes.enter_context(torch.device("cpu"))
+        modes.enter_context(torch.inference_mode(False))
+        modes.enter_context(torch.no_grad())
+        yield
 
 
 def read(value: Any, what: str, *shapes: Shape, dtype: type[np.floating[Any]] = np.float32) -> NDArray[Any]:
-    """``value`` as an array of its own, of one of the shapes, real, and finite in float32.
+    """`value` as an array of its own, of one of the shapes, real, and finite in float32.
 
-    Raises ValueError, with one sentence that begins with ``what``, for anything else: complex numbers, text, None,
+    Raises ValueError, with one sentence that begins with `what`, for anything else: complex numbers, text, None,
     dictionaries, objects, lists of unequal length, empty arrays, NaN and infinity.
     """
     array, found = _array(value), None

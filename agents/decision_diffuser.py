@@ -80,7 +80,7 @@ class DecisionDiffuserModel(SequenceModel):
             y = s[:, -1, list(self.config.goal_columns)]
         else:
             y = self.returns.normalize(batch[2].unsqueeze(-1))
-        hidden = torch.rand((len(y), 1), generator=generator, device=y.device) < self.config.dropout
+        hidden = torch.rand((len(y), 1), generator=generator, device=y.device, dtype=y.dtype) < self.config.dropout
         x = self.config.layout.pack(s, a)
         levels = shared_from_start(x.shape[0], x.shape[1], self.config.levels, generator)
         losses = {
@@ -98,7 +98,7 @@ class DecisionDiffuserModel(SequenceModel):
 
     def act_towards(self, s: Tensor, wished: Tensor) -> Tensor:
         """Normalised actions (B, action_dim) from normalised states to those wished ``gap`` steps later."""
-        return self.inverse(s, wished, torch.full((len(s),), float(self.config.gap), device=s.device))
+        return self.inverse(s, wished, s.new_full((len(s),), self.config.gap))
 
     def plan_to(
         self, observation: Tensor, goal: Tensor | None, config: Any, generator: torch.Generator, record: bool = False

@@ -59,8 +59,10 @@ class Noise:
 
     def normal(self, *shape: int) -> Tensor:
         """(S, *shape), standard normal."""
-        return torch.stack([torch.randn(shape, generator=g, device=g.device) for g in self._generators])
+        drawn = [torch.randn(shape, generator=g, device=g.device, dtype=torch.float32) for g in self._generators]
+        return torch.stack(drawn)
 
     def uniform(self, *shape: int) -> Tensor:
         """(S, *shape), uniform in [-1, 1)."""
-        return torch.stack([torch.rand(shape, generator=g, device=g.device) for g in self._generators]) * 2 - 1
+        drawn = [torch.rand(shape, generator=g, device=g.device, dtype=torch.float32) for g in self._generators]
+        return torch.stack(drawn) * 2 - 1

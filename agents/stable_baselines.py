@@ -23,6 +23,7 @@ from dfplan.agents.base import Agent
 from dfplan.agents.model_zip import ModelZip, read_model_zip
 from dfplan.agents.policy_from_zip import ActingModel, acting_model, algorithm_class, no_learning
 from dfplan.checkpoint import CheckpointError
+from dfplan.quoting import shortened
 from dfplan.whole_files import write_whole
 
 if TYPE_CHECKING:
@@ -120,7 +121,7 @@ class StableBaselinesAgent(Agent):
         live.save(file := io.BytesIO())
         return file.getvalue()
 
-    def __getstate__(self) -> dict[str, Any]:
+    def _state_to_pickle(self) -> dict[str, Any]:
         """For pickle and copies: a live model, whose environments neither takes, goes as its file."""
         return self.__dict__ | {"_model": None, "_file": self._written()}
 
@@ -156,12 +157,12 @@ class StableBaselinesAgent(Agent):
 
     def _act(self, batch: NDArray[Any], goals: NDArray[Any] | None) -> NDArray[Any]:
         begins = np.ones(len(batch), dtype=bool) if self._begins is None else self._begins
-        actions, self._state = self.policy.predict(
-            self._inputs(batch, goals),
-            state=self._state,
-            episode_start=begins,
-            deterministic=True,
-        )
+        inputs = self._inputs(batch, goals)
+        try:
+            actions, self._state = self.policy.predict(inputs, self._state, begins, deterministic=True)
+        except ValueError as error:  # distributions refuse NaN
+            reason = shortened(" ".join(str(error).split()), 200)
+            raise ValueError(f"{self._name}: the policy gave no action: {reason}") from error
         self._begins = np.zeros_like(begins)
         return actions
 

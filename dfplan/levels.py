@@ -8,7 +8,9 @@ Not to be confused with `dfplan.scheduling`, which moves levels down while sampl
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -65,17 +67,13 @@ def goal_ramp(batch: int, tokens: int, levels: int, generator: torch.Generator) 
     ``offset + slope * t``, clipped to 0..K: slope 0, half of the draws, is full-sequence sampling; a positive slope is
     a row of the zig-zag matrix. In a quarter of the sequences the goal is unknown and h only bounds the sequence.
     """
-
-    def uniform(shape: tuple[int, ...]) -> Tensor:
-        return torch.rand(shape, generator=generator, device=generator.device)
-
     position = torch.arange(tokens, device=generator.device)
-    horizon = 1 + (uniform((batch, 1)) * (tokens - 1)).long().clamp(max=max(tokens - 2, 0))
-    slope = (2 * uniform((batch, 1)) - 1).clamp(min=0) * 4 * levels / tokens
+    horizon = 1 + (_uniform(batch, generator) * (tokens - 1)).long().clamp(max=max(tokens - 2, 0))
+    slope = (2 * _uniform(batch, generator) - 1).clamp(min=0) * 4 * levels / tokens
     rise = slope * horizon
-    offset = uniform((batch, 1)) * (levels + rise) - rise
+    offset = _uniform(batch, generator) * (levels + rise) - rise
     k = (offset + slope * position).ceil().clamp(0, levels).long()
-    known = (position == 0) | ((position == horizon) & (uniform((batch, 1)) < 0.75))
+    known = (position == 0) | ((position == horizon) & (_uniform(batch, generator) < 0.75))
     return between(Ends(horizon, known), k, levels)
 
 
@@ -96,12 +94,17 @@ def next_token_to_goal(batch: int, tokens: int, levels: int, generator: torch.Ge
     """
     ends = known_ends(batch, tokens, generator)
     position = torch.arange(tokens, device=generator.device)
-    share = torch.rand((batch, 1), generator=generator, device=generator.device)
+    share = _uniform(batch, generator)
     now = 1 + (share * ends.horizon).long().clamp(max=ends.horizon - 1)
     noisy = torch.randint(1, levels + 1, (batch, 1), generator=generator, device=generator.device)
     k = torch.where(position < now, 0, torch.where(position == now, noisy, levels))
     drawn = between(ends, k, levels)
     return Levels(drawn.k, drawn.counted & (position == now))
+
+
+def _uniform(batch: int, generator: torch.Generator) -> Tensor:
+    """(batch, 1) numbers in [0, 1): float32, whatever torch's default is, because its draws are others."""
+    return torch.rand((batch, 1), generator=generator, device=generator.device, dtype=torch.float32)
 
 
 class Ends(NamedTuple):
@@ -113,13 +116,9 @@ class Ends(NamedTuple):
 
 def known_ends(batch: int, tokens: int, generator: torch.Generator) -> Ends:
     """Horizons uniform on 1..T-1; the start is known, and in three quarters of the sequences so is the goal."""
-
-    def uniform() -> Tensor:
-        return torch.rand((batch, 1), generator=generator, device=generator.device)
-
     position = torch.arange(tokens, device=generator.device)
-    horizon = 1 + (uniform() * (tokens - 1)).long().clamp(max=max(tokens - 2, 0))
-    return Ends(horizon, (position == 0) | ((position == horizon) & (uniform() < 0.75)))
+    horizon = 1 + (_uniform(batch, generator) * (tokens - 1)).long().clamp(max=max(tokens - 2, 0))
+    return Ends(horizon, (position == 0) | ((position == horizon) & (_uniform(batch, generator) < 0.75)))
 
 
 def between(ends: Ends, k: Tensor, levels: int) -> Levels:
@@ -142,29 +141,33 @@ DRAWS: Mapping[str, Draw] = {
 }
 
 
-def mixture(weights: Mapping[str, float]) -> Draw:
+@dataclass(frozen=True)
+class Mixture:
     """A draw that splits each batch between named draws in proportion to their weights.
 
-    The split is by position in the batch (batches are already random), the last name takes the rest.
+    The split is by position in the batch (batches are already random), the last name takes the rest. Raises ValueError
+    for names that are not in `DRAWS`, and for weights that are not positive.
     """
-    unknown = sorted(set(weights) - set(DRAWS))
-    if unknown or not weights:
-        raise ValueError(f"unknown level draws {unknown}: expected some of {sorted(DRAWS)} with weights")
-    if min(weights.values()) <= 0:
-        raise ValueError(f"weights of level draws must be positive, got {dict(weights)}")
-    total = sum(weights.values())
 
-    def draw(batch: int, tokens: int, levels: int, generator: torch.Generator) -> Levels:
+    weights: Mapping[str, float]
+
+    def __post_init__(self) -> None:
+        unknown = sorted(set(self.weights) - set(DRAWS))
+        if unknown or not self.weights:
+            raise ValueError(f"unknown level draws {unknown}: expected some of {sorted(DRAWS)} with weights")
+        if not all(0 < weight < math.inf for weight in self.weights.values()):
+            raise ValueError(f"weights of level draws must be positive, got {dict(self.weights)}")
+
+    def __call__(self, batch: int, tokens: int, levels: int, generator: torch.Generator) -> Levels:
+        total = sum(self.weights.values())
         parts, start, share = [], 0, 0.0
-        for name, weight in weights.items():
+        for name, weight in self.weights.items():
             share += weight
             end = round(batch * share / total)
             if end > start:
                 parts.append(DRAWS[name](end - start, tokens, levels, generator))
             start = max(start, end)
         return Levels(torch.cat([p.k for p in parts]), torch.cat([p.counted for p in parts]))
-
-    return draw
 
 
 def unknown_padding(drawn: Levels, valid: Tensor, levels: int) -> Levels:

@@ -150,7 +150,7 @@ def choose(odds: Tensor, lengths: Tensor, margin: float, price: float) -> Tensor
 
 def spread(low: int, high: int, count: int) -> Tensor:
     """``count`` whole numbers evenly over low..high, the last one exactly high: (count,) int64."""
-    return torch.linspace(high, low, count).round().long().flip(0)
+    return torch.linspace(high, low, count, dtype=torch.float32).round().long().flip(0)
 
 
 def hold_end(x: Tensor, lengths: Tensor) -> Tensor:

@@ -118,7 +118,7 @@ def sample(
         raise ValueError(f"lengths must be ({B},), one for each sequence, got {tuple(lengths.shape)}")
     device = diffusion.schedule.alpha_bar.device
     rows = matrix.to(device).unsqueeze(1).expand(-1, B, -1)
-    x = torch.randn(shape, generator=generator, device=device)
+    x = torch.randn(shape, generator=generator, device=device, dtype=torch.float32)
     if lengths is not None:
         beyond = torch.arange(T, device=device) >= lengths.unsqueeze(1)
         rows = torch.where(beyond, diffusion.levels, rows)

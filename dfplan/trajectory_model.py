@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from dfplan.checkpoint import CheckpointError, load_checkpoint, load_into, save_checkpoint
 from dfplan.datasets import BatchSource, Trajectories, Windows
 from dfplan.diffusion import Diffusion, Weighting
-from dfplan.levels import mixture
+from dfplan.levels import Mixture
 from dfplan.models import InverseDynamics, ModelConfig, RecurrentConfig, StepCritic, TransformerConfig, build
 from dfplan.normalizers import Normalizer
 from dfplan.schedules import NoiseSchedule, Prediction, ScheduleName
@@ -98,7 +98,7 @@ class TrajectoryModel(nn.Module):
         self.critic = StepCritic(len(config.goal_columns))
         self.register_buffer("action_low", -torch.ones(layout.action_dim))
         self.register_buffer("action_high", torch.ones(layout.action_dim))
-        self.draw = mixture(config.draws)
+        self.draw = Mixture(config.draws)
 
     def fit_statistics(self, data: Trajectories) -> None:
         """Take normalisers and action limits from the data, before training."""
@@ -137,7 +137,7 @@ class TrajectoryModel(nn.Module):
         longest = min(self.config.longest_gap, S - 1)
         device = observations.device
         gap = torch.randint(1, longest + 1, (B, pairs), generator=generator, device=device)
-        start = (torch.rand((B, pairs), generator=generator, device=device) * (S - gap)).long()
+        start = (torch.rand((B, pairs), generator=generator, device=device, dtype=torch.float32) * (S - gap)).long()
         row = torch.arange(B, device=device).unsqueeze(1)
         guess = self.inverse(
             observations[row, start].flatten(0, 1), observations[row, start + gap].flatten(0, 1), gap.flatten()
@@ -176,5 +176,5 @@ class TrajectoryModel(nn.Module):
 
 def _random_starts(windows: int, count: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Row (B, 1) and a start uniform in 0..count-1 for each entry of count (B, P)."""
-    start = (torch.rand(count.shape, generator=generator, device=count.device) * count).long()
+    start = (torch.rand(count.shape, generator=generator, device=count.device, dtype=torch.float32) * count).long()
     return torch.arange(windows, device=count.device).unsqueeze(1), start

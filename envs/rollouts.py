@@ -31,11 +31,16 @@ class Rollouts:
     """
 
     def __init__(self, layout: Layout) -> None:
+        self._layout = layout
         self._model = mujoco.MjModel.from_xml_string(model_text(layout))
         self._data = [mujoco.MjData(self._model)]
         self._rollout = mujoco.rollout.Rollout(nthread=0)
         self._near = _near_walls(layout)
         self._gain = TIMESTEP / (float(self._model.dof_M0[0]) + TIMESTEP * _DAMPING)  # of a force on a velocity
+
+    def __reduce__(self) -> tuple[type[Rollouts], tuple[Layout]]:
+        """Pickled and copied as what it was made of: MuJoCo's threads are neither."""
+        return type(self), (self._layout,)
 
     def __call__(self, states: ArrayLike, actions: ArrayLike) -> NDArray[np.float64]:
         state = real_array("rollouts need finite states (N, 4)", states, (None, 4))

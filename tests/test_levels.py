@@ -5,10 +5,10 @@ from scipy.stats import chi2_contingency, chisquare
 from dfplan.levels import (
     DRAWS,
     Levels,
+    Mixture,
     goal_ramp,
     independent,
     inpainted,
-    mixture,
     next_token,
     next_token_to_goal,
     shared,
@@ -146,15 +146,15 @@ def test_same_seed_same_levels(name):
 
 
 def test_mixture_splits_the_batch_in_proportion():
-    k, counted = draw(mixture({"shared": 1.0, "next_token": 2.0, "independent": 1.0}), batch=400)
+    k, counted = draw(Mixture({"shared": 1.0, "next_token": 2.0, "independent": 1.0}), batch=400)
     assert len(k) == len(counted) == 400
     same = (k == k[:, :1]).all(1) & counted.all(1)
     assert bool(same[:100].all()) and not bool(same[100:].all())
     assert bool((counted[100:300].sum(1) == 1).all())
     assert int((counted[300:].sum(1) > 1).sum()) > 95
     for batch in (1, 2, 3, 7):
-        assert draw(mixture({"shared": 0.3, "independent": 0.7}), batch=batch).k.shape == (batch, T)
-    alone = draw(mixture({"goal_ramp": 3.0}), batch=50)
+        assert draw(Mixture({"shared": 0.3, "independent": 0.7}), batch=batch).k.shape == (batch, T)
+    alone = draw(Mixture({"goal_ramp": 3.0}), batch=50)
     assert torch.equal(alone.k, draw(goal_ramp, batch=50).k)
 
 
@@ -178,7 +178,7 @@ def test_padding_is_pure_noise_and_not_counted():
 )
 def test_mixture_errors(weights, sentence):
     with pytest.raises(ValueError, match=sentence):
-        mixture(weights)
+        Mixture(weights)
 
 
 def test_inpainted_tokens_are_clean_and_not_counted_and_the_others_as_drawn():

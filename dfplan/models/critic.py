@@ -42,10 +42,10 @@ class StepCritic(nn.Module):
         """Binary cross-entropy of telling real steps (N, D), (N, D) from noisy copies, a scalar."""
 
         def normal() -> Tensor:
-            return torch.randn(before.shape, generator=generator, device=before.device)
+            return torch.randn(before.shape, generator=generator, device=before.device, dtype=before.dtype)
 
         low, high = self.noise
-        scale = low + (high - low) * torch.rand((len(before), 1), generator=generator, device=before.device)
+        scale = low + (high - low) * torch.rand((len(before), 1), generator=generator, device=before.device, dtype=before.dtype)
         # A third each: only the end is moved, both ends apart, both alike (a real step in the wrong place).
         kind = torch.randint(0, 3, (len(before), 1), generator=generator, device=before.device)
         first = torch.where(kind == 0, torch.zeros_like(before), scale * normal())

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 def sinusoid(value: Tensor, width: int, longest: float = 10_000.0) -> Tensor:
     """Sines and cosines of ``value`` (...) at ``width / 2`` geometrically spaced frequencies: (..., width), fp32."""
-    frequency = torch.exp(torch.arange(width // 2, device=value.device) * (-math.log(longest) / (width // 2)))
+    steps = torch.arange(width // 2, dtype=torch.float32, device=value.device)
+    frequency = torch.exp(steps * (-math.log(longest) / (width // 2)))
     angle = value.float().unsqueeze(-1) * frequency
     return torch.cat([angle.sin(), angle.cos()], dim=-1)
 
@@ -26,7 +27,7 @@ class LevelEmbedding(nn.Module):
 
     def forward(self, k: Tensor) -> Tensor:
         # Computed once for each of the K + 1 levels and looked up: there are far fewer levels than tokens.
-        every = torch.arange(self.levels + 1, device=k.device) * (1000.0 / self.levels)
+        every = torch.arange(self.levels + 1, dtype=torch.float32, device=k.device) * (1000.0 / self.levels)
         return self.mlp(sinusoid(every, self.width))[k]
 
 

@@ -1,3 +1,6 @@
+import copy
+import pickle
+
 import numpy as np
 import pytest
 
@@ -60,3 +63,9 @@ def test_rows_do_not_see_one_another():
 def test_bad_input(states, actions, message):
     with pytest.raises(ValueError, match=message):
         Rollouts(named("umaze"))(states, actions)
+
+
+@pytest.mark.parametrize("again", [copy.deepcopy, lambda rollouts: pickle.loads(pickle.dumps(rollouts))])
+def test_rollouts_are_pickled_and_copied(again):
+    rollouts, (states, actions) = Rollouts(named("umaze")), drives("umaze")
+    assert np.array_equal(again(rollouts)(states, actions), rollouts(states, actions))

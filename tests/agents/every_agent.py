@@ -1,0 +1,107 @@
+"""Every kind of agent, small and untrained, for tests of what all of them must do."""
+
+import numpy as np
+import torch
+from sequence_toy import NETWORK, TOKENS, drives, layout
+
+from dfplan.agents import awac, behavior_cloning, cql, iql, td3_bc
+from dfplan.agents.agent_config import AgentConfig
+from dfplan.agents.decision_diffuser import DecisionDiffuserAgent, DecisionDiffuserConfig, DecisionDiffuserModel
+from dfplan.agents.diffuser import DiffuserAgent, DiffuserAgentConfig, DiffuserModel
+from dfplan.agents.diffusion_forcing import DiffusionForcingAgent
+from dfplan.agents.diffusion_veteran import DiffusionVeteranAgent, Veteran, VeteranConfig, VeteranModelConfig
+from dfplan.agents.loading import from_pretrained
+from dfplan.agents.mppi import GoalCost, LearnedMPPIAgent, MPPIAgent, MPPIConfig
+from dfplan.agents.sequence_model import SequenceConfig
+from dfplan.dynamics_model import DynamicsConfig, DynamicsModel
+from dfplan.models import TransformerConfig
+from dfplan.planner import PlanConfig
+from dfplan.tokens import TokenLayout
+from dfplan.trajectory_model import TrajectoryModel, TrajectoryModelConfig
+
+OBSERVATION = np.array([0.1, -0.2, 0.3, 0.1])
+GOAL = np.array([0.6, 0.4])
+SMALL = TransformerConfig(width=16, depth=1, heads=2, octaves=2)
+
+
+def ready(learner):
+    """Weights that are not zero, and the statistics of some data."""
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for parameter in learner.parameters():
+            parameter.normal_(std=0.1)
+    learner.fit_statistics(drives(episodes=20))
+    return learner
+
+
+def trajectory_model(**options):
+    """Replans, and so draws, every third step; every guide, future and noise of sampling is in use."""
+    config = TrajectoryModelConfig(TokenLayout(4, 2, stride=2, actions=True), tokens=5, levels=8, model=SMALL, longest_gap=4)
+    plan = PlanConfig(goal="guided", horizons=3, samples=2, steps=2, eta=1.0, scale=0.1, futures=2, margin=-99.0)
+    return DiffusionForcingAgent(
+        ready(TrajectoryModel(config)), AgentConfig(plan, lookahead=2, replan_every=3, arrival=0.0)
+    ).with_options(**options)
+
+
+def diffuser(towards="goal", **options):
+    config = SequenceConfig(layout(actions=True), tokens=TOKENS, towards=towards, levels=8, network=NETWORK)
+    return DiffuserAgent(ready(DiffuserModel(config)), DiffuserAgentConfig(steps=2, eta=1.0, replan_every=3, **options))
+
+
+def decision_diffuser():
+    config = DecisionDiffuserConfig(layout(actions=False), tokens=TOKENS, levels=8, network=NETWORK, gap=2)
+    return DecisionDiffuserAgent(ready(DecisionDiffuserModel(config))).with_options(steps=2, eta=1.0, replan_every=3)
+
+
+def diffusion_veteran():
+    learner = Veteran(VeteranModelConfig(tokens=5, stride=2, denoiser=SMALL, critic=SMALL, levels=8, inverse_levels=3))
+    return DiffusionVeteranAgent(ready(learner), VeteranConfig(candidates=4, steps=2, replan_every=3))
+
+
+def point(states, actions):
+    """A point that goes where it is sent, for MPPI without learning."""
+    here = states[:, None, :2] + np.cumsum(actions, axis=1) / 10
+    return np.concatenate([here, actions], axis=-1)
+
+
+def offline(agent, config):
+    return agent(ready(agent.learner_class(config)))
+
+
+EVERY = {
+    "trajectory_model": trajectory_model,
+    "trajectory_model, known goal": lambda: trajectory_model(goal="known", scale=0.0, futures=0),
+    "trajectory_model, diffused actions": lambda: trajectory_model(execution="diffused_actions"),
+    "diffuser": diffuser,
+    "diffuser, diffused actions": lambda: diffuser(execution="diffused_actions"),
+    "diffuser, to a return": lambda: diffuser(towards="return"),
+    "decision_diffuser": decision_diffuser,
+    "diffusion_veteran": diffusion_veteran,
+    "mppi": lambda: MPPIAgent(point, GoalCost(), MPPIConfig(samples=8, controls=3, hold=2)),
+    "dynamics": lambda: LearnedMPPIAgent(
+        ready(DynamicsModel(DynamicsConfig(width=8))), MPPIConfig(samples=8, controls=3, hold=2)
+    ),
+    "bc": lambda: offline(behavior_cloning.BehaviorCloningAgent, behavior_cloning.BCConfig(hidden=(8, 8))),
+    "td3-bc": lambda: offline(td3_bc.TD3BCAgent, td3_bc.TD3BCConfig(hidden=(8, 8))),
+    "iql": lambda: offline(iql.IQLAgent, iql.IQLConfig(hidden=(8, 8))),
+    "awac": lambda: offline(awac.AWACAgent, awac.AWACConfig(hidden=(8, 8))),
+    "cql": lambda: offline(cql.CQLAgent, cql.CQLConfig(hidden=(8, 8), actions=2, states=2)),
+    "stable_baselines3, PPO": lambda: from_pretrained("maze2d-umaze-ppo"),
+    "stable_baselines3, SAC": lambda: from_pretrained("maze2d-umaze-sac"),
+    "stable_baselines3, TD3": lambda: from_pretrained("maze2d-umaze-td3"),
+    "stable_baselines3, HER": lambda: from_pretrained("maze2d-umaze-her"),
+}
+"""What builds an agent of each kind, and of each way to act that a kind has."""
+
+
+def goal_of(agent):
+    """A goal that the agent can go to."""
+    learner = getattr(agent, "learner", None)
+    return ((learner.goal_low + learner.goal_high) / 2).numpy() if hasattr(learner, "goal_low") else GOAL
+
+
+def batch_for(agent):
+    """A training batch of the agent's own data; None where it has no `update`."""
+    if not hasattr(agent, "update"):
+        return None
+    return tuple(np.asarray(part) for part in agent.learner.batches(drives(episodes=20))(np.random.default_rng(0), 4))
