@@ -4,25 +4,34 @@
     results/maze2d-large/expert/untrained.json              an agent that is not trained
     results/maze2d-large/diffusion-forcing/timing.json      how long its decisions take, measured once for all its seeds
 
-A file is written whole or not at all. Tables and plots are made from these files alone.
+A file is written whole or not at all. Tables and plots are made from these files alone, and what can be checked of a file
+is checked when it is read: the type of each entry, and that the returns are those of the reward curve.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
+import stat
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from dfplan.whole_files import write_whole
 
 SCHEMA = 2
 KEY = ("code", "config", "weights", "protocol")
 """What a cell depends on: each a sha256 in hex, 'weights' None where there are none."""
+
+STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+"""Entries of a file have exactly the types of their fields, and there are no others."""
+LARGEST = 64 * 2**20
+"""Bytes of a file that is read at all."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +77,11 @@ class Cell:
     """Of the source tree, with '+' if it had changes; None outside a git checkout."""
     versions: dict[str, str]
     hardware: dict[str, Any]
+    files: dict[str, str] = field(default_factory=dict)
+    """sha256 of each file that a user's own agent read while it was made and tried, by path; empty for registered rows."""
     schema: int = SCHEMA
+
+    __pydantic_config__ = STRICT
 
 
 @dataclass(frozen=True)
@@ -91,7 +104,15 @@ class Timing:
     hardware: dict[str, Any]
     commit: str | None
     created: str
+    files: dict[str, str] = field(default_factory=dict)
+    """As of a cell."""
     schema: int = SCHEMA
+
+    __pydantic_config__ = STRICT
+
+
+class NewerSchemaError(ValueError):
+    """A file was written by a newer dfplan; the message is one sentence that names it."""
 
 
 def env_folder(env_id: str) -> str:
@@ -136,44 +157,87 @@ def to_json(content: Any) -> str:
 
 def read_cell(path: str | Path) -> Cell:
     """ValueError, naming the file, if it is not a whole cell; FileNotFoundError if it is not there."""
-    cell = _read(Path(path), Cell)
-    for name in ("returns", "success", "first_reach"):
-        if len(getattr(cell, name)) != len(cell.seeds):
-            raise ValueError(f"{path}: {name!r} has not one entry for each of the seeds")
-    if not cell.seeds or len(set(cell.seeds)) < len(cell.seeds):
-        raise ValueError(f"{path}: 'seeds' must be one or more different numbers")
+    cell = read_file(Path(path), Cell)
+    check_episodes(path, cell.seeds, cell.returns, cell.success, cell.first_reach)
     if cell.reward_curve and len(cell.reward_curve) != cell.episode_steps:
         raise ValueError(f"{path}: 'reward_curve' has not one entry for each of the {cell.episode_steps} steps")
-    if not all(math.isfinite(value) for value in (*cell.returns, *cell.reward_curve)):
-        raise ValueError(f"{path} holds a return or reward that is not finite")
+    if cell.reward_curve and not _adds_up(cell):
+        raise ValueError(f"{path}: the returns are not those of its reward curve")
     return cell
+
+
+def _adds_up(cell: Cell) -> bool:
+    """Whether the returns add up to the reward curve, which is rounded to four digits."""
+    count, total = len(cell.seeds), sum(cell.returns)
+    if all(value.is_integer() for value in cell.returns):  # rewards of 0 and 1: what was rounded is known
+        return sum(round(mean * count) for mean in cell.reward_curve) == total
+    return abs(sum(cell.reward_curve) * count - total) <= 0.5e-4 * count * len(cell.reward_curve) + 1e-6 * abs(total)
+
+
+def check_episodes(
+    path: str | Path,
+    seeds: Sequence[int],
+    returns: Sequence[float],
+    success: Sequence[bool],
+    first_reach: Sequence[int | None],
+) -> None:
+    """ValueError, naming the file, unless there is one entry for each of one or more different seeds, and they agree."""
+    for name, values in (("returns", returns), ("success", success), ("first_reach", first_reach)):
+        if len(values) != len(seeds):
+            raise ValueError(f"{path}: {name!r} has not one entry for each of the seeds")
+    if not seeds or len(set(seeds)) < len(seeds):
+        raise ValueError(f"{path}: 'seeds' must be one or more different numbers")
+    if [reached is not None for reached in first_reach] != list(success):
+        raise ValueError(f"{path}: 'success' and 'first_reach' do not name the same episodes")
 
 
 def read_timing(path: str | Path) -> Timing:
     """ValueError, naming the file, if it is not a whole timing; FileNotFoundError if it is not there."""
-    return _read(Path(path), Timing)
+    return read_file(Path(path), Timing)
 
 
-File = TypeVar("File", Cell, Timing)
+File = TypeVar("File")
+_adapter = cache(TypeAdapter)
 
 
-def _read(path: Path, kind: type[File]) -> File:
+def read_file(path: Path, kind: type[File]) -> File:
+    """A dataclass from its JSON file; it has the fields 'schema' and 'key', and the configuration `STRICT`.
+
+    Raises FileNotFoundError if there is no such file, NewerSchemaError for one of a newer schema, and ValueError, naming the
+    file, for anything else that is not a whole one.
+    """
     what = kind.__name__.lower()
+    text = _bytes(path, what)
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise FileNotFoundError(f"there is no {what} {path}") from error
+        data = json.loads(text)
+    except RecursionError as error:
+        raise ValueError(f"{path} is nested too deep") from error
     except ValueError as error:
         raise ValueError(f"{path} is not JSON ({error})") from error
-    if not isinstance(data, dict) or data.get("schema") != SCHEMA:
+    schema = data.get("schema") if isinstance(data, dict) else None
+    if type(schema) is int and schema > SCHEMA:
+        raise NewerSchemaError(f"{path} is of schema {schema}: a newer dfplan wrote it, this one reads schema {SCHEMA}")
+    if schema != SCHEMA:
         raise ValueError(f"{path} is not a {what} of schema {SCHEMA}")
     try:
-        found = kind(**data)
-    except TypeError as error:
-        raise ValueError(f"{path} is not a whole {what} ({error})") from error
-    if not isinstance(found.key, dict) or set(found.key) != set(KEY):
+        found = _adapter(kind).validate_json(text)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False)[0]
+        place = ".".join(map(str, first["loc"]))
+        raise ValueError(f"{path} is not a whole {what} ({place}: {first['msg']})") from error
+    if set(found.key) != set(KEY):  # type: ignore[attr-defined]
         raise ValueError(f"{path}: 'key' must have the entries {', '.join(KEY)}")
     return found
+
+
+def _bytes(path: Path, what: str) -> bytes:
+    try:
+        status = path.stat()
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"there is no {what} {path}") from error
+    if not stat.S_ISREG(status.st_mode) or status.st_size > LARGEST:
+        raise ValueError(f"{path} is not a file of at most {LARGEST // 2**20} MiB")
+    return path.read_bytes()
 
 
 def cells_in(folder: str | Path) -> list[Cell]:

@@ -26,6 +26,7 @@ from PIL.PngImagePlugin import PngInfo
 from scipy.optimize import isotonic_regression
 
 from dfplan.benchmarks.counterparts import PAGES
+from dfplan.whole_files import write_whole
 
 INK, FAINT, GRID, PAPER = "#1E2530", "#8A93A3", "#E3E6EB", "#FFFFFF"
 REPORTED = "#D55E00"
@@ -58,10 +59,11 @@ def digest(numbers: Any) -> str:
 
 def drawn_numbers(path: Path) -> str | None:
     """The digest of the numbers that a PNG was drawn from; None if there is no such file, or it says nothing."""
-    if not path.is_file():
+    try:
+        with Image.open(path) as picture:
+            return getattr(picture, "text", {}).get(_KEY)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):  # missing or damaged: to be drawn again
         return None
-    with Image.open(path) as picture:
-        return getattr(picture, "text", {}).get(_KEY)
 
 
 def save(path: Path, figure: Figure, numbers: Any) -> None:
@@ -73,7 +75,9 @@ def save(path: Path, figure: Figure, numbers: Any) -> None:
         small = picture.convert("RGB").quantize(128, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
     info = PngInfo()
     info.add_text(_KEY, digest(numbers))
-    small.save(path, format="PNG", optimize=True, pnginfo=info)
+    file = io.BytesIO()
+    small.save(file, format="PNG", optimize=True, pnginfo=info)
+    write_whole(path, file.getvalue())
 
 
 def panels(names: Sequence[str], width: float, height: float) -> tuple[Figure, list[Axes]]:

@@ -18,11 +18,11 @@ import gymnasium
 import numpy as np
 import tyro
 from gymnasium.vector import VectorEnv
-from rich.console import Console
 from rich.table import Table
 
 import dfplan.envs
-from dfplan.envs.tasks import task
+from dfplan.benchmarks import screen
+from dfplan.envs.tasks import find
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Settings:
     """Measure how many steps a second the environments make."""
 
     envs: tuple[str, ...] = ("maze2d-umaze-v1", "maze2d-medium-v1", "maze2d-large-v1")
-    """Environment ids."""
+    """Environments, with or without their version."""
     steps: int = 20_000
     """Steps of a single environment in each run."""
     repeats: int = 5
@@ -90,11 +90,12 @@ def main() -> int:
                 raise ValueError(f"{name} must be at least {least}, not {value}")
         if settings.steps < settings.vector:
             raise ValueError(f"steps must be at least the {settings.vector} of one vector step, not {settings.steps}")
-        ids = [task(env_id).env_id for env_id in settings.envs]
+        if not settings.envs:
+            raise ValueError("expected one or more environments, not none")
+        ids = list(dict.fromkeys(find(name).env_id for name in settings.envs))
     except (KeyError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    console = Console()
+        return screen.refuse(error)
+    console = screen.console()
     rows = {}
     for env_id in ids:
         with console.status(f"stepping {env_id}"):

@@ -13,12 +13,16 @@ from pathlib import Path
 from typing import Any
 
 from dfplan.benchmarks import store, workers
-from dfplan.benchmarks.cells import Timing, write_timing
+from dfplan.benchmarks.cells import Cell, Timing, write_timing
 from dfplan.benchmarks.processes import Done, Executor
 from dfplan.benchmarks.progress import Bars
 from dfplan.benchmarks.protocol import batches
 from dfplan.benchmarks.wanted import Wanted, WantedTiming
 
+Descriptions = Mapping[Wanted, Mapping[str, Any]]
+"""Of each cell's agent, by `dfplan.benchmarks.workers.describe`."""
+Say = Callable[[str], None]
+"""Shows one sentence."""
 _LOOK = 0.1
 """Seconds between looks at what the workers have done."""
 
@@ -60,27 +64,34 @@ def call(executor: Executor, job: str, function: Callable[..., Any], *arguments:
     return done.result()
 
 
-def describe(executor: Executor, cells: Sequence[Wanted]) -> dict[Wanted, dict[str, Any]]:
+def describe(executor: Executor, cells: Sequence[Wanted]) -> Descriptions:
     """Build every agent once, so that whatever is wrong with one is said before any episode is played."""
     for wanted in cells:
         executor.submit(wanted, workers.describe, wanted.player)
     return {done.job: done.result() for done in ended(executor, len(cells))}  # type: ignore[misc]
 
 
-def play(executor: Executor, cells: Sequence[Wanted], folder: Path, origin: Mapping[str, Any]) -> None:
-    """Play the cells into the tree in ``folder``, going on from the batches that are kept there.
+def play(
+    executor: Executor,
+    cells: Sequence[Wanted],
+    descriptions: Descriptions,
+    folder: Path,
+    origin: Mapping[str, Any],
+    say: Say = print,
+) -> dict[Wanted, Cell]:
+    """Play the cells into the tree in ``folder``, going on from the batches that are kept there, and return them.
 
     origin: command, commit, versions and hardware, for the files. Raises what an agent's failure raises.
     """
-    descriptions = describe(executor, cells)
-    left = {wanted: _left(folder, wanted) for wanted in cells}
+    left = {wanted: _left(folder, wanted, say) for wanted in cells}
+    made: dict[Wanted, Cell] = {}
     totals: dict[tuple[str, str], int] = {}
     for wanted, todo in left.items():
         totals[wanted.group] = totals.get(wanted.group, 0) + sum(batch.steps for batch in todo)
         for batch in todo:
             executor.submit(batch, workers.play_batch, wanted.player, batch.seeds)
         if not todo:
-            store.finish(folder, wanted, descriptions[wanted], origin)
+            made[wanted] = store.finish(folder, wanted, descriptions[wanted], origin)
     with Bars(totals) as bars:
 
         def told(job: Any, steps: int) -> None:
@@ -89,25 +100,47 @@ def play(executor: Executor, cells: Sequence[Wanted], folder: Path, origin: Mapp
         for done in ended(executor, sum(map(len, left.values())), told):
             played: Any = done.job
             wanted = played.wanted
-            store.keep(folder, wanted, played.index, done.result())
+            store.keep(folder, wanted, played.index, done.result(), descriptions[wanted]["files"])
             bars.finish(played, wanted.group, played.steps)
             left[wanted].remove(played)
             if not left[wanted]:
-                store.finish(folder, wanted, descriptions[wanted], origin)
+                made[wanted] = store.finish(folder, wanted, descriptions[wanted], origin)
+    return made
 
 
-def _left(folder: Path, wanted: Wanted) -> list[Batch]:
+def play_first(executor: Executor, cells: Sequence[Wanted], folder: Path) -> None:
+    """Play the first batch of whole cells again, for the paths and plans of the picture."""
+    for wanted in cells:
+        executor.submit(wanted, workers.play_batch, wanted.player, batches(wanted.seeds)[0])
+    for done in ended(executor, len(cells)):
+        store.write_first_episodes(folder, done.job, done.result())  # type: ignore[arg-type]
+
+
+def _left(folder: Path, wanted: Wanted, say: Say) -> list[Batch]:
     """The batches that are still to be played."""
-    there = store.kept(folder, wanted)
+    there = store.kept(folder, wanted, say)
     return [Batch(wanted, index) for index in range(len(batches(wanted.seeds))) if index not in there]
 
 
 def time_decisions(
-    executor: Executor, timings: Sequence[WantedTiming], folder: Path, hardware: dict[str, Any], commit: str | None
-) -> None:
-    """Measure the timings one after another, nothing else running, and write them."""
+    executor: Executor,
+    timings: Sequence[WantedTiming],
+    folder: Path,
+    hardware: dict[str, Any],
+    commit: str | None,
+    say: Say = print,
+) -> dict[WantedTiming, Timing]:
+    """Measure the timings one after another, nothing else running, write them and return them.
+
+    An agent that fails, or kills its process, is said and not timed: what was played is worth its table without that.
+    """
+    made = {}
     for wanted in timings:
-        measured = call(executor, f"timing of {wanted.name}", workers.time_agent, wanted.player, wanted.decisions)
+        try:
+            measured, files = call(executor, f"timing {wanted.name}", workers.time_agent, wanted.player, wanted.decisions)
+        except (ValueError, KeyError, OSError, RuntimeError) as error:
+            say(f"{wanted.name} on {wanted.task.env_id} is not timed: {error}")
+            continue
         timing = Timing(
             env_id=wanted.task.env_id,
             agent=wanted.name,
@@ -115,8 +148,11 @@ def time_decisions(
             **dataclasses.asdict(measured),
             device=wanted.player.device,
             key=wanted.key.to_dict(),
+            files=files,
             hardware=hardware,
             commit=commit,
             created=datetime.now(UTC).isoformat(timespec="seconds"),
         )
         write_timing(folder, timing)
+        made[wanted] = timing
+    return made

@@ -1,9 +1,11 @@
 """What a result depends on, as hashes: the code that decides about it, the weights, the configuration, the protocol.
 
-The code of a row is the import closure of its modules: every module of dfplan that they import, directly or not,
-wherever in a file the import stands, found by reading the files, without running them. Comments, docstrings, layout and
-what only a type checker reads do not count: a better sentence leaves all results valid, a changed number none that it
-reaches.
+The code of a row is the import closure of its modules: every module of dfplan, and of the user's own, that they import,
+directly or not, wherever in a file the import stands, found by reading the files, without running them. Python's modules
+and installed packages are nobody's own: their versions are recorded beside a result. Comments, docstrings, layout and what
+only a type checker reads do not count: a better sentence leaves all results valid, a changed number none that it reaches.
+
+What a user's agent reads besides, when it is made, is found by `dfplan.benchmarks.reading` and compared by `changed`.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import ast
 import hashlib
 import importlib.util
 import json
+import sysconfig
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -38,8 +41,25 @@ def code(modules: Iterable[str]) -> str:
     """Of the import closure of modules of dfplan, or of a user's. ValueError for a module that has no source file."""
     digest = hashlib.sha256()
     for name in sorted(closure(modules)):
-        digest.update(f"{name}\n{_text_hash(_found(name).read_bytes())}\n".encode())
+        path = _found(name)
+        digest.update(f"{name}\n{_text_hash(path, path.read_bytes())}\n".encode())
     return digest.hexdigest()
+
+
+def changed(files: Mapping[str, str]) -> list[str]:
+    """Those of the paths in ``files`` that are not, or no longer, files of these hashes, as `file` makes them."""
+    return [path for path, known in files.items() if file(path) != known]
+
+
+def file(path: str | Path) -> str | None:
+    """Hash of a file: of what decides in it if it is Python's, else of its bytes; None if it cannot be read."""
+    path = Path(path)
+    try:
+        if path.suffix == ".py":
+            return _text_hash(path, path.read_bytes())
+        return weights(path)
+    except (OSError, ValueError):
+        return None
 
 
 def weights(path: str | Path) -> str:
@@ -55,7 +75,10 @@ def config(values: Mapping[str, Any]) -> str:
 
 
 def closure(modules: Iterable[str]) -> set[str]:
-    """The modules and all that they import within dfplan; of other packages only those that were named."""
+    """The modules and all that they import of dfplan's and the user's own.
+
+    ValueError, naming the file, for one that Python cannot read, and for a named module that has no source file.
+    """
     waiting, found = list(modules), set()
     for name in waiting:
         _found(name)
@@ -65,8 +88,26 @@ def closure(modules: Iterable[str]) -> set[str]:
         if name in found or path is None or name == PACKAGE:  # which holds the version alone
             continue
         found.add(name)
-        waiting += (imported for imported in _imports(path.read_bytes()) if imported.split(".")[0] == PACKAGE)
+        package = name if path.name == "__init__.py" else name.rpartition(".")[0]
+        waiting += filter(_counts, _imports(path, path.read_bytes(), package))
     return found
+
+
+def _counts(module: str) -> bool:
+    """Whether a module is dfplan's or the user's own."""
+    if module.split(".")[0] == PACKAGE:
+        return True
+    path = locate(module)
+    return path is not None and is_own(path)
+
+
+def is_own(path: Path) -> bool:
+    """Whether a file is neither Python's nor of an installed package."""
+    installed = {"site-packages", "dist-packages"} & set(path.parts)
+    return not installed and not any(path.resolve().is_relative_to(folder) for folder in _PYTHON)
+
+
+_PYTHON = tuple(Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib"))
 
 
 @cache
@@ -100,15 +141,26 @@ def _found(module: str) -> Path:
 
 
 @cache
-def _imports(source: bytes) -> set[str]:
+def _imports(path: Path, source: bytes, package: str) -> set[str]:
     """Full names of what a file imports; of 'from a import b' both a and a.b, as b may be a module."""
     names: set[str] = set()
-    for node in _walk(ast.parse(source)):
+    for node in _walk(_parsed(path, source)):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
-            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
-    return names | {name.rpartition(".")[0] for name in names if name.count(".") > 1}
+        elif isinstance(node, ast.ImportFrom):
+            above = package.split(".")[: 1 - node.level or None] if node.level else []
+            base = ".".join(filter(None, (*above, node.module)))
+            names |= {base, *(f"{base}.{alias.name}" for alias in node.names)}
+    return {name for name in names | {name.rpartition(".")[0] for name in names if name.count(".") > 1} if name}
+
+
+def _parsed(path: Path, source: bytes) -> ast.Module:
+    try:
+        return ast.parse(source)
+    except SyntaxError as error:
+        raise ValueError(f"{path}, line {error.lineno or 1}: {error.msg}") from error
+    except (ValueError, RecursionError, MemoryError) as error:  # null bytes; nested too deep
+        raise ValueError(f"{path} is not Python ({error})") from error
 
 
 def _walk(node: ast.AST) -> Iterator[ast.AST]:
@@ -123,8 +175,8 @@ def _walk(node: ast.AST) -> Iterator[ast.AST]:
 
 
 @cache
-def _text_hash(source: bytes) -> str:
-    tree = ast.parse(source)
+def _text_hash(path: Path, source: bytes) -> str:
+    tree = _parsed(path, source)
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             node.body = [line for line in node.body if not _is_text(line)] or [ast.Pass()]

@@ -24,7 +24,7 @@ def imported(name: str) -> Any:
         return getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError, ValueError) as error:
         raise ValueError(f"cannot import the agent {name!r} ({error}); expected 'package.module:Class'") from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ValueError(f"cannot import the agent {name!r}: {blame(error)}") from error
 
 
@@ -44,7 +44,7 @@ def made(name: str, task: Task) -> Any:
     arguments = [task] if _takes_task(factory, name) else []
     try:
         agent = factory(*arguments)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ValueError(f"the agent {name!r} could not be made: {blame(error)}") from error
     lacks = [method for method in ("reset", "act") if not callable(getattr(agent, method, None))]
     if lacks:
@@ -69,8 +69,10 @@ def _takes_task(factory: Callable[..., Any], name: str) -> bool:
     return bool(needed)
 
 
-def blame(error: Exception) -> str:
+def blame(error: BaseException) -> str:
     """An error in somebody's code as 'KeyError: ... (file.py, line 12)', on one line."""
+    if isinstance(error, SyntaxError):  # which says itself where it is
+        return f"{type(error).__name__}: {error}"
     frames = traceback.extract_tb(error.__traceback__)
     where = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
     text = " ".join(str(error).split())

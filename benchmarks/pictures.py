@@ -7,7 +7,7 @@ distinct without full colour vision.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
+from typing import BinaryIO
 
 import matplotlib
 
@@ -61,7 +61,7 @@ def _noise_colors(levels: np.ndarray) -> np.ndarray:
     return matplotlib.colormaps["plasma"](0.03 + 0.8 * levels)
 
 
-def draw_paths(path: Path, layout: Layout, agents: Mapping[str, Episodes]) -> None:
+def draw_paths(file: BinaryIO, layout: Layout, agents: Mapping[str, Episodes]) -> None:
     """One row an agent, one column an episode: the executed path over the plan of its first decision."""
     shown = min(EPISODES_SHOWN, *(len(episodes.seeds) for episodes in agents.values()))
     width = 2.9
@@ -81,7 +81,7 @@ def draw_paths(path: Path, layout: Layout, agents: Mapping[str, Episodes]) -> No
         plt.Line2D([], [], color=_GREEN, marker="*", markersize=11, linestyle="", label="goal and its radius"),
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False, fontsize=9)
-    figure.savefig(path, dpi=110, facecolor="white", metadata={"Software": None})
+    figure.savefig(file, format="png", dpi=110, facecolor="white", metadata={"Software": None})
     plt.close(figure)
 
 
@@ -95,7 +95,7 @@ def _episode(axes: Axes, episodes: Episodes, i: int) -> None:
     axes.set_title(f"{outcome}, return {episodes.returns[i]:.0f}", fontsize=8, color=_INK, pad=3)
 
 
-def animate(path: Path, layout: Layout, denoising: Denoising, most_frames: int = 60) -> None:
+def animate(file: BinaryIO, layout: Layout, denoising: Denoising, most_frames: int = 60) -> None:
     """A GIF of a plan's points from noise to clean, coloured by noise level; the bar shows how far sampling is."""
     rows = len(denoising.positions)
     chosen = np.unique(np.linspace(0, rows - 1, min(rows, most_frames)).round().astype(int))
@@ -104,7 +104,7 @@ def animate(path: Path, layout: Layout, denoising: Denoising, most_frames: int =
     indexed = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
     step = max(60, min(160, 5_000 // len(frames)))
     durations = [600, *[step] * (len(frames) - 2), 2_000][: len(frames)]
-    indexed[0].save(path, save_all=True, append_images=indexed[1:], duration=durations, loop=0, optimize=True)
+    indexed[0].save(file, "GIF", save_all=True, append_images=indexed[1:], duration=durations, loop=0, optimize=True)
 
 
 def _palette(frames: list[Image.Image]) -> Image.Image:

@@ -17,10 +17,10 @@ from dataclasses import dataclass
 import gymnasium
 import numpy as np
 import tyro
-from rich.console import Console
 from rich.table import Table
 
-from dfplan.benchmarks import provenance, registry, workers
+from dfplan.benchmarks import provenance, registry, screen, workers
+from dfplan.benchmarks.importing import blame
 from dfplan.benchmarks.protocol import TUNING_SEEDS
 from dfplan.envs.tasks import find, task
 
@@ -36,11 +36,11 @@ class Settings:
     threads: tuple[int, ...] = tuple(range(1, min(2, os.cpu_count() or 1) + 1))
     """Numbers of CPU threads to try."""
     device: str = "cpu"
-    """cpu or cuda."""
+    """cpu, cuda, or one of several as in cuda:1."""
 
 
 def time_plans(name: str, env_id: str, device: str, plans: int, threads: int) -> np.ndarray:
-    """Milliseconds (plans,) of single plans, after one to warm up. ValueError for an agent that does not plan."""
+    """Milliseconds (plans,) of single plans, after one to warm up. ValueError for an agent that does not plan, or fails."""
     (seed, *_) = registry.row(name).training_seeds(task(env_id))
     agent = workers.build(workers.Player(name, env_id, seed, device))
     if not hasattr(agent, "plan"):
@@ -50,35 +50,45 @@ def time_plans(name: str, env_id: str, device: str, plans: int, threads: int) ->
     milliseconds = []
     for seed in TUNING_SEEDS[: plans + 1]:
         observation, info = env.reset(seed=seed)
-        agent.reset(goal=info["goal"], seed=seed)
-        began = time.perf_counter()
-        agent.plan(observation, record=False)
+        try:
+            agent.reset(goal=info["goal"], seed=seed)
+            began = time.perf_counter()
+            agent.plan(observation, record=False)
+        except Exception as error:
+            raise ValueError(f"the agent {name!r} failed to plan: {blame(error)}") from error
         milliseconds.append(1e3 * (time.perf_counter() - began))
     return np.array(milliseconds[1:])
 
 
+def check(settings: Settings) -> str:
+    """The environment's id. Raises ValueError or KeyError, with one sentence, for settings that cannot be used."""
+    if not settings.agents:
+        raise ValueError("expected one or more agents, not none")
+    if not 1 <= settings.plans < len(TUNING_SEEDS):
+        raise ValueError(f"plans must lie in 1..{len(TUNING_SEEDS) - 1}, not {settings.plans}")
+    if min(settings.threads, default=0) < 1:
+        raise ValueError("threads must be one or more numbers of at least 1")
+    workers.check_device(settings.device)
+    return find(settings.env).env_id
+
+
 def main() -> int:
     settings = tyro.cli(Settings, description=__doc__)
+    console = screen.console()
     machine = provenance.hardware()
     table = Table(title=f"one plan, batch 1, {settings.env}, {settings.device}, {machine['cpu']}")
     for column in ("agent", "threads", "median ms", "p95 ms", "longest ms"):
         table.add_column(column, justify="left" if column == "agent" else "right")
     try:
-        if not 1 <= settings.plans < len(TUNING_SEEDS):
-            raise ValueError(f"plans must lie in 1..{len(TUNING_SEEDS) - 1}, not {settings.plans}")
-        if min(settings.threads, default=0) < 1:
-            raise ValueError("threads must be one or more numbers of at least 1")
-        env_id = find(settings.env).env_id
-        workers.check_device(settings.device)
+        env_id = check(settings)
         for name in settings.agents:
             for threads in settings.threads:
                 times = time_plans(name, env_id, settings.device, settings.plans, threads)
                 figures = (np.median(times), np.quantile(times, 0.95), times.max())
                 table.add_row(name, str(threads), *(f"{figure:.1f}" for figure in figures))
     except (ValueError, KeyError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    Console(width=None if sys.stdout.isatty() else 130).print(table)
+        return screen.refuse(error)
+    console.print(table)
     print(f"peak memory of this process: {workers.peak_memory_mib():.0f} MiB")
     return 0
 

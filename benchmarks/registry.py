@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from dfplan.benchmarks import fingerprint
+from dfplan.benchmarks.cells import to_json
 from dfplan.benchmarks.importing import imported, made, search_here
 from dfplan.benchmarks.protocol import TRAINING_SEEDS
 from dfplan.envs.tasks import Task, unknown
@@ -147,15 +148,26 @@ class Row:
         )
 
     def description(self, agent: Any) -> dict[str, Any]:
-        """What a cell keeps of an agent: how it executes, its size, its configuration and the card of its weights."""
+        """What a cell keeps of an agent: how it executes, its size, its configuration and the card of its weights.
+
+        ValueError, with one sentence, for what a result file cannot hold.
+        """
         config = getattr(agent, "config", None)
-        return {
+        found = {
             "about": self.about,
             "execution": getattr(agent, "execution", self.execution),
             "parameters": getattr(agent, "parameters", None),
             "config": dataclasses.asdict(config) if dataclasses.is_dataclass(config) else {},  # type: ignore[arg-type]
             "card": getattr(agent, "card", None) or None,
         }
+        for name, kinds in (("execution", str), ("parameters", int | None), ("card", dict | None)):
+            if not isinstance(found[name], kinds):
+                raise ValueError(f"{name!r} of the agent {self.agent!r} is a {type(found[name]).__name__}; expected {kinds}")
+        try:
+            to_json(found)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise ValueError(f"'config' or 'card' of the agent {self.agent!r} is no plain data: {error}") from error
+        return found
 
 
 def weights_name(name: str, seed: int = 0) -> str:
@@ -258,6 +270,11 @@ def row(name: str) -> Row:
             f"cannot import the agent {name!r} (there is no module {kind!r}); expected 'package.module:Class'"
         )
     return Row(name, f"made by {name}")
+
+
+def is_own(name: str) -> bool:
+    """Whether a name is of a user's own agent, ``module:Class`` or ``sb3:PATH``, and not of a registered row."""
+    return name not in ROWS and ":" in name
 
 
 def shown(name: str) -> str:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import tyro
 
+from dfplan.benchmarks import screen
 from dfplan.benchmarks.pages import Benchmark, documents, read
 from dfplan.benchmarks.tables import to_csv, to_markdown, to_rich
 from dfplan.whole_files import write_whole
@@ -67,8 +68,7 @@ def main() -> int:
             return 0
         found = outdated(arguments.root, benchmark)
     except (ValueError, KeyError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        return screen.refuse(error)
     if found:
         print(f"not up to date: {', '.join(found)}; run python -m dfplan.benchmarks.report", file=sys.stderr)
     return int(bool(found))

@@ -16,25 +16,30 @@ import os
 # Idle OpenMP threads that spin slow a small network down many times on a machine with few cores.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
+import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
-from rich.console import Console
+from rich.console import Console, Group
 
-from dfplan.benchmarks import cluster, evaluation, output, provenance, registry, store, workers
-from dfplan.benchmarks.cells import Cell, Timing
+from dfplan.benchmarks import cluster, evaluation, output, provenance, registry, screen, store, workers
+from dfplan.benchmarks.cells import Cell, Timing, env_folder
 from dfplan.benchmarks.processes import Executor, Processes, WorkersDiedError
 from dfplan.benchmarks.protocol import EPISODES, TRAINING_SEEDS, evaluation_seeds
 from dfplan.benchmarks.timing import DECISIONS
 from dfplan.benchmarks.wanted import Wanted, WantedTiming, timings, wanted
 from dfplan.envs.reference import reference
 from dfplan.envs.tasks import Task, find
+from dfplan.locks import hold
 
 ALL = tuple(f"{family}-{maze}" for family in ("maze2d", "multi2d") for maze in ("umaze", "medium", "large"))
 """What ``--env all`` stands for."""
@@ -55,17 +60,17 @@ class Arguments:
     seed: int = 0
     """Which block of evaluation episodes to play."""
     device: str = "cpu"
-    """Where agents compute: cpu or cuda."""
+    """Where agents compute: cpu, cuda, or one of several as in cuda:1."""
     train: bool = False
     """Train missing weights first (collecting the data if it is missing), which takes long."""
     quick: bool = False
     """A look within 90 seconds: 10 episodes, one training seed, fewer timed decisions."""
     fresh: bool = False
-    """Play everything again, whatever results there are."""
+    """Play everything again, whatever results there are; each is replaced when its new one is whole."""
     retime: bool = False
     """Time decisions again, whatever timings there are."""
     output: Path | None = None
-    """Folder for the files; without it results, or results/block1 for the episodes of --seed 1."""
+    """Folder for the files, without it results; those of other episodes go to a folder in it, block1 for --seed 1."""
     threads: int = min(2, os.cpu_count() or 1)
     """Processes that play episodes. (Decisions are timed with two threads, or as many as there are cores.)"""
     cluster: Annotated[str | None, tyro.conf.arg(metavar="[ADDRESS]")] = None
@@ -84,15 +89,18 @@ def check(arguments: Arguments) -> tuple[list[Task], range, Path]:
         raise ValueError(f"expected one or more different agents, not {' '.join(arguments.agents) or 'none'}")
     if "all" in arguments.agents and len(arguments.agents) > 1:
         raise ValueError("'all' stands for every registered agent: expected no other beside it")
-    for seed in arguments.training_seeds or ():
-        if seed not in TRAINING_SEEDS:
-            raise ValueError(f"training seeds are {', '.join(map(str, TRAINING_SEEDS))}, not {seed}")
+    chosen = arguments.training_seeds
+    if chosen is not None and (not chosen or not set(chosen) <= set(TRAINING_SEEDS) or len(set(chosen)) < len(chosen)):
+        several = ", ".join(map(str, TRAINING_SEEDS))
+        raise ValueError(f"training seeds are one or more of {several}, not {' '.join(map(str, chosen)) or 'none'}")
+    workers.check_device_name(arguments.device)
     if arguments.threads < 1:
         raise ValueError(f"threads must be at least 1, not {arguments.threads}")
     episodes = _QUICK_EPISODES if arguments.quick else EPISODES
     seeds = evaluation_seeds(episodes if arguments.episodes is None else arguments.episodes, arguments.seed)
-    block = Path("results") / f"block{arguments.seed}" if arguments.seed else Path("results")
-    folder = arguments.output or block
+    folder = arguments.output or Path("results")
+    if arguments.seed:
+        folder /= f"block{arguments.seed}"
     _check_output(folder)
     return tasks, seeds, folder
 
@@ -130,100 +138,168 @@ def executor(arguments: Arguments) -> Executor:
 def run(arguments: Arguments, console: Console) -> None:
     """Do what was asked for; ValueError, KeyError or OSError, with one sentence, where that cannot be done."""
     began = time.perf_counter()
+
+    def say(sentence: str) -> None:
+        console.print(sentence, style="dim", soft_wrap=True, markup=False, highlight=False)
+
     tasks, seeds, folder = check(arguments)
-    everything = arguments.agents == ("all",)
-    agents = tuple(registry.ROWS) if everything else arguments.agents
-    cells, skipped = wanted(
-        tasks, agents, seeds, arguments.device, lambda row, task: seeds_of(row, task, arguments),
-        skip=everything and not arguments.train,
-    )  # fmt: skip
+    agents = tuple(registry.ROWS) if arguments.agents == ("all",) else arguments.agents
+    seeds_of_row = partial(seeds_of, arguments=arguments)
+    cells, skipped = wanted(tasks, agents, seeds, arguments.device, seeds_of_row, skip=not arguments.train)
     for sentence in skipped:
-        console.print(sentence, style="dim", soft_wrap=True)
-    if not cells:
-        raise ValueError("none of the agents can play any of the environments")
-    play(arguments, cells, folder, console)
+        say(sentence)
+    tasks = [task for task in tasks if any(cell.task == task for cell in cells)]
+    times = timings(cells, _QUICK_DECISIONS if arguments.quick else DECISIONS)
+    store.check(folder, cells, times, fresh=arguments.fresh)
+    missing = missing_of(arguments, folder, cells)
+    pool = executor(arguments) if missing else Processes(arguments.threads)
     machine = Processes(1)  # decisions are timed and plans recorded here, wherever the episodes were played
     try:
-        times = timings(cells, _QUICK_DECISIONS if arguments.quick else DECISIONS)
-        measured = time_all(arguments, machine, times, folder)
-        for task in tasks:
-            of_task = [cell for cell in cells if cell.task == task]
-            if of_task:
-                show(machine, task, of_task, [measured[w] for w in times if w.task == task], folder, console)
+        # All that can be wrong with an agent is said before anything is written.
+        descriptions = evaluation.describe(pool, missing)
+        with writing(folder, tasks):
+            store.check(folder, cells, times, fresh=arguments.fresh)  # again: another run may have written since
+            played = play(arguments, pool, cells, descriptions, folder, say)
+            pool.close()
+            measured = time_all(arguments, machine, times, folder, say)
+            shown = [show(machine, task, played, measured, folder, say) for task in tasks]
     finally:
+        pool.close()
         machine.close()
+    for table, files in shown:
+        console.print(table)
+        say(f"wrote {', '.join(files)}")
     console.print(f"{time.perf_counter() - began:.0f} s; results are in {folder}", soft_wrap=True)
 
 
-def play(arguments: Arguments, cells: Sequence[Wanted], folder: Path, console: Console) -> None:
-    """Play the cells that are not there."""
-    if arguments.fresh:
-        for cell in cells:
-            store.forget(folder, cell)
-    missing = [cell for cell in cells if store.whole(folder, cell) is None]
-    if len(missing) < len(cells):
-        console.print(f"{len(cells) - len(missing)} of {len(cells)} results are there and used again", style="dim")
-    if not missing:
-        return
-    workers_of_run = executor(arguments)
+def missing_of(arguments: Arguments, folder: Path, cells: Sequence[Wanted]) -> list[Wanted]:
+    """The cells that are to be played."""
+    return [cell for cell in cells if arguments.fresh or store.whole(folder, cell) is None]
+
+
+@contextmanager
+def writing(folder: Path, tasks: Sequence[Task]) -> Iterator[None]:
+    """Keep other runs out of the folders of some environments, after waiting for those that are in one."""
+    since = datetime.now(UTC).isoformat(timespec="seconds")
+    with ExitStack() as locks:
+        for name in sorted(env_folder(task.env_id) for task in tasks):  # the same order in all runs: none waits in a circle
+            place = folder / name
+            place.mkdir(parents=True, exist_ok=True)
+            locks.enter_context(hold(place / ".lock", f"which plays {name} in {folder} since {since}", wait=True))
+        for task in tasks:
+            store.remove_leftovers(folder, task.env_id)
+        yield
+
+
+def play(
+    arguments: Arguments,
+    pool: Executor,
+    cells: Sequence[Wanted],
+    descriptions: evaluation.Descriptions,
+    folder: Path,
+    say: evaluation.Say,
+) -> dict[Wanted, Cell]:
+    """All cells, after playing those that are not there, and the first batches of those whose paths are damaged."""
+    there: dict[Wanted, Cell] = {}
+    for cell in cells:
+        found = store.look(folder, cell)
+        if arguments.fresh:
+            store.begin_afresh(folder, cell)
+        elif isinstance(found, Cell):
+            there[cell] = found
+        elif found is not None:
+            say(f"{cell} is played again: {found}")
+    if there:
+        say(f"{len(there)} of {len(cells)} results are there and used again; --fresh plays them anew")
+    missing = [cell for cell in cells if cell not in there]
+    if missing:
+        # Another run may have changed what was there when agents were tried.
+        descriptions = {**descriptions, **evaluation.describe(pool, [cell for cell in missing if cell not in descriptions])}
+        hardware = getattr(pool, "hardware", provenance.hardware)()
+        there |= evaluation.play(pool, missing, descriptions, folder, origin() | {"hardware": hardware}, say)
+    evaluation.play_first(pool, [wanted for wanted, cell in there.items() if _lacks_paths(folder, cell, say)], folder)
+    return {cell: there[cell] for cell in cells}
+
+
+def _lacks_paths(folder: Path, cell: Cell, say: evaluation.Say) -> bool:
     try:
-        machine = getattr(workers_of_run, "hardware", provenance.hardware)()
-        evaluation.play(workers_of_run, missing, folder, origin() | {"hardware": machine})
-    finally:
-        workers_of_run.close()
+        store.first_episodes(folder, cell)
+    except ValueError as error:
+        say(f"the first episodes of {cell.agent} on {cell.env_id} are played again: {error}")
+        return True
+    return False
 
 
 def origin() -> dict[str, Any]:
     """What result files say of how they were made, without the hardware and the folder that they were written to."""
-    words = list(sys.argv[1:])
-    if "--output" in words:
-        at = words.index("--output")
-        del words[at : at + 2]
-    command = " ".join(["python benchmarks/run.py", *words])
-    return {"command": command, "commit": provenance.commit(), "versions": provenance.versions()}
+    return {"command": command(sys.argv[1:]), "commit": provenance.commit(), "versions": provenance.versions()}
+
+
+def command(words: Sequence[str]) -> str:
+    """A command line for result files, to be typed as it stands; the folder that they are written to does not matter."""
+    kept, words = [], list(words)
+    while words:
+        word = words.pop(0)
+        if word == "--output":
+            del words[:1]
+        elif not word.startswith("--output="):
+            kept.append(word)
+    return shlex.join(["python", "benchmarks/run.py", *kept])
 
 
 def time_all(
-    arguments: Arguments, machine: Executor, times: Sequence[WantedTiming], folder: Path
-) -> dict[WantedTiming, Timing]:
-    """All timings, measuring those that are not there."""
+    arguments: Arguments, machine: Executor, times: Sequence[WantedTiming], folder: Path, say: evaluation.Say
+) -> list[Timing]:
+    """All timings, measuring those that are not there; without those of agents that cannot be timed."""
     hardware = provenance.hardware()
-
-    def there(one: WantedTiming) -> Timing | None:
-        return store.timed(folder, one, hardware)
-
-    missing = [one for one in times if arguments.fresh or arguments.retime or there(one) is None]
-    evaluation.time_decisions(machine, missing, folder, hardware, provenance.commit())
-    return {one: found for one in times if (found := there(one)) is not None}
+    there: dict[WantedTiming, Timing] = {}
+    for one in times:
+        found = store.look_for_timing(folder, one, hardware)
+        if isinstance(found, Timing) and not arguments.fresh and not arguments.retime:
+            there[one] = found
+        elif isinstance(found, str):
+            say(f"{one.name} on {one.task.env_id} is timed again: {found}")
+    missing = [one for one in times if one not in there]
+    there |= evaluation.time_decisions(machine, missing, folder, hardware, provenance.commit(), say)
+    return [there[one] for one in times if one in there]
 
 
 def show(
-    machine: Executor, task: Task, wanted: Sequence[Wanted], times: Sequence[Timing], folder: Path, console: Console
-) -> None:
-    """Print the table of an environment and write its files."""
+    machine: Executor,
+    task: Task,
+    played: Mapping[Wanted, Cell],
+    times: Sequence[Timing],
+    folder: Path,
+    say: evaluation.Say,
+) -> tuple[Group, list[str]]:
+    """Write the table and the pictures of an environment; the table for the screen, and the names of the files."""
     from dfplan.benchmarks import report
 
-    found = {one: cell for one in wanted if (cell := store.whole(folder, one)) is not None}
-    players = {(cell.agent, cell.training_seed): one.player for one, cell in found.items()}
+    of_task = {wanted: cell for wanted, cell in played.items() if wanted.task == task}
+    players = {(cell.agent, cell.training_seed): wanted.player for wanted, cell in of_task.items()}
+    cells, measured = list(of_task.values()), [timing for timing in times if timing.env_id == task.env_id]
 
     def record(cell: Cell, seed: int) -> workers.Denoising | None:
         player = players[cell.agent, cell.training_seed]
-        return evaluation.call(machine, f"a plan of {cell.agent}", workers.record_denoising, player, seed)
+        try:
+            return evaluation.call(machine, f"a plan of {cell.agent}", workers.record_denoising, player, seed)
+        except (ValueError, KeyError, OSError, RuntimeError) as error:
+            say(f"no plan of {cell.agent} is drawn: {error}")
+            return None
 
-    console.print(report.to_rich(list(found.values()), times))
-    names = output.write(folder, task, list(found.values()), times, record)
-    console.print(f"wrote {', '.join(names)}", style="dim", soft_wrap=True)
+    output.write_tables(folder, task, cells, measured)
+    output.draw(folder, task, cells, record)
+    return report.to_rich(cells, measured), output.names(folder, task)
 
 
 def main() -> int:
     words = sys.argv[1:]
     arguments = tyro.cli(Arguments, description=__doc__, args=with_address(words))
-    console = Console(width=None if sys.stdout.isatty() else 130)
     try:
-        run(arguments, console)
+        run(arguments, screen.console())
     except (ValueError, KeyError, OSError, WorkersDiedError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1 if isinstance(error, WorkersDiedError) else 2
+        status = screen.refuse(error)
+        return 1 if isinstance(error, WorkersDiedError) else status
     except KeyboardInterrupt:
         again = "the same command, without --fresh," if arguments.fresh else "the same command"
         print(f"interrupted; what was played is kept, and {again} goes on from there", file=sys.stderr)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from dfplan.benchmarks import registry
+from dfplan.benchmarks import fingerprint, registry
 from dfplan.benchmarks.cells import Cell, Timing, agent_folder, seed_name
 from dfplan.benchmarks.fingerprint import Key
 from dfplan.benchmarks.protocol import BATCH
@@ -33,10 +33,15 @@ class Wanted:
         """Cells that differ in their training seed only are a group."""
         return self.task.env_id, self.name
 
-    def fits(self, cell: Cell) -> bool:
-        """Whether a cell is what is wanted: the same key, and the wanted episodes or those and more."""
-        same = cell.agent == self.name and cell.env_id == self.task.env_id and cell.key == self.key.to_dict()
-        return same and cell.seeds[: len(self.seeds)] == list(self.seeds)
+    def accepts(self, key: Mapping[str, str | None], files: Mapping[str, str]) -> bool:
+        """Whether what has this key, and was played after these files had been read, belongs to it."""
+        return _differs(self.player, self.key, key, files) is None
+
+    def differs(self, cell: Cell) -> str | None:
+        """Why a cell of the same agent and episodes, or more of them, is not what is wanted; None if it is."""
+        return _differs(self.player, self.key, cell.key, cell.files) or (
+            None if len(cell.seeds) >= len(self.seeds) else f"it has {len(cell.seeds)} of {len(self.seeds)} episodes"
+        )
 
 
 @dataclass(frozen=True)
@@ -49,10 +54,23 @@ class WantedTiming:
     decisions: int
     key: Key
 
-    def fits(self, timing: Timing, hardware: dict[str, object]) -> bool:
-        """Whether a timing is what is wanted: the same key, on the same hardware, of so many decisions or more."""
-        same = timing.agent == self.name and timing.key == self.key.to_dict() and timing.hardware == hardware
-        return same and timing.decisions >= self.decisions
+    def differs(self, timing: Timing, hardware: dict[str, object]) -> str | None:
+        """Why a timing is not what is wanted; None if it has the same key, and so many decisions on the same hardware."""
+        if timing.agent != self.name or timing.hardware != hardware:
+            return "it is of another agent or other hardware"
+        return _differs(self.player, self.key, timing.key, timing.files) or (
+            None if timing.decisions >= self.decisions else f"it is of {timing.decisions} decisions"
+        )
+
+
+def _differs(player: Player, key: Key, other: Mapping[str, str | None], files: Mapping[str, str]) -> str | None:
+    changed = [kind for kind, value in key.to_dict().items() if other.get(kind) != value]
+    if changed:
+        return f"its {' and '.join(changed)} changed"
+    if registry.is_own(player.agent) and not files:
+        return "it does not say which files the agent read"
+    changed = fingerprint.changed(files)
+    return f"{' and '.join(changed[:3])} changed" if changed else None
 
 
 SeedsOf = Callable[[registry.Row, Task], Sequence[int | None]]
@@ -60,27 +78,30 @@ SeedsOf = Callable[[registry.Row, Task], Sequence[int | None]]
 
 
 def wanted(
-    tasks: Sequence[Task], agents: Sequence[str], seeds: range, device: str, seeds_of: SeedsOf, *, skip: bool
+    tasks: Sequence[Task], agents: Sequence[str], seeds: range, device: str, seeds_of: SeedsOf, *, skip: bool = True
 ) -> tuple[list[Wanted], list[str]]:
     """The cells of all agents on all tasks, and a sentence for each row that is left out on a task.
 
-    ``skip`` leaves out rows that cannot play a task or have no weights; otherwise they raise ValueError.
+    Left out are rows that cannot play a task, and, if ``skip``, those without weights, which otherwise raise ValueError.
+    Raises KeyError, ValueError or FileNotFoundError for an agent that is not there, ValueError if no cell is left.
     """
+    rows = {agent: registry.row(agent) for agent in agents}
     found, skipped = [], []
     for task in tasks:
-        for agent in agents:
-            row = registry.row(agent)
+        for agent, row in rows.items():
+            refusal = row.refusal(task)
             try:
-                refusal = row.refusal(task)
-                if refusal is not None:
-                    raise ValueError(f"{agent} cannot play {task.env_id}: {refusal}")
-                training_seeds = seeds_of(row, task)
+                training_seeds = seeds_of(row, task) if refusal is None else ()
             except ValueError as error:
                 if not skip:
                     raise
-                skipped.append(f"{agent} is left out on {task.env_id}: {error}")
-                continue
+                training_seeds, refusal = (), str(error)
+            if refusal is not None:
+                skipped.append(f"{agent} is left out on {task.env_id}: {refusal}")
             found += [_wanted(agent, row, task, seeds, device, seed) for seed in training_seeds]
+    if not found:
+        more = f" (and {len(skipped) - 1} more)" if len(skipped) > 1 else ""
+        raise ValueError(f"nothing is left to play: {skipped[0]}{more}")
     _distinct(found)
     return found, skipped
 

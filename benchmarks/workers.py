@@ -6,6 +6,7 @@ its process.
 
 from __future__ import annotations
 
+import re
 import resource
 import sys
 from collections.abc import Callable, Sequence
@@ -16,7 +17,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from dfplan.benchmarks import protocol, registry, timing
+from dfplan.benchmarks import protocol, reading, registry, timing, trial
 from dfplan.benchmarks.fingerprint import Key
 from dfplan.benchmarks.fitting import require_fit
 from dfplan.benchmarks.importing import blame
@@ -83,11 +84,34 @@ def build(player: Player) -> Any:
 
 
 def describe(player: Player) -> dict[str, Any]:
-    return registry.row(player.agent).description(build(player))
+    """What a cell keeps of the agent, and the files that it read; a user's own agent is tried before.
+
+    ValueError, KeyError or OSError, with one sentence, for an agent that cannot be made or does not act as it should.
+    """
+    agent, files = _made(player)
+    return registry.row(player.agent).description(agent) | {"files": files}
+
+
+def _made(player: Player) -> tuple[Any, dict[str, str]]:
+    """The agent, with the files that it read if it is a user's own, which is then tried too."""
+    if not registry.is_own(player.agent):
+        return build(player), {}
+    reading.listen()
+    agent = build(player)
+    use_threads(1)
+    trial.decide(agent, player.agent, player.env_id)
+    return agent, reading.files()
+
+
+def check_device_name(device: str) -> None:
+    """ValueError for what no agent computes on, wherever it runs."""
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", device):
+        raise ValueError(f"the device {device!r} is none that agents compute on: expected cpu or cuda")
 
 
 def check_device(device: str) -> None:
     """ValueError unless torch can compute on the device."""
+    check_device_name(device)
     import torch
 
     try:
@@ -119,17 +143,23 @@ def play_batch(player: Player, seeds: Sequence[int]) -> protocol.Episodes:
 
     try:
         return protocol.play(agent, player.env_id, seeds, progress)
-    except OSError:  # nobody listens to the reports any more
+    except ConnectionError:  # nobody listens to the reports any more
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ValueError(f"the agent {player.agent!r} failed on {player.env_id}: {blame(error)}") from error
 
 
-def time_agent(player: Player, decisions: int) -> timing.DecisionTime:
-    """Time single decisions with as many threads as for every agent."""
-    agent = build(player)
+def time_agent(player: Player, decisions: int) -> tuple[timing.DecisionTime, dict[str, str]]:
+    """Time single decisions with as many threads as for every agent; also the files that a user's own agent read.
+
+    ValueError, with one sentence, if the agent fails.
+    """
+    agent, files = _made(player)
     use_threads(timing.THREADS)
-    return timing.time_decisions(agent, player.env_id, decisions, timing.SEED, timing.THREADS)
+    try:
+        return timing.time_decisions(agent, player.env_id, decisions, timing.SEED, timing.THREADS), files
+    except Exception as error:
+        raise ValueError(f"the agent {player.agent!r} failed on {player.env_id}: {blame(error)}") from error
 
 
 def record_denoising(player: Player, seed: int) -> Denoising | None:
@@ -141,7 +171,10 @@ def record_denoising(player: Player, seed: int) -> Denoising | None:
     observation, info = env.reset(seed=seed)
     env.close()
     agent.reset(goal=info["goal"], seed=seed)
-    plan = agent.plan(observation, record=True)
+    try:
+        plan = agent.plan(observation, record=True)
+    except Exception as error:
+        raise ValueError(f"the agent {player.agent!r} did not record a plan: {blame(error)}") from error
     if not getattr(plan, "history", None):
         return None
     kept = plan.observations.shape[2]

@@ -5,6 +5,7 @@ import pytest
 
 from dfplan.benchmarks.cells import (
     Cell,
+    NewerSchemaError,
     Timing,
     agent_folder,
     cell_path,
@@ -28,11 +29,17 @@ def small_cell(**changes):
         env_id="maze2d-umaze-v1", agent="planner", training_seed=0, about="it plans", execution="diffused actions",
         episode_steps=300, reference={"min": 23.85, "max": 161.86}, seeds=seeds, batch=5,
         returns=[10.0 * i for i in range(count)], success=[i % 2 == 1 for i in range(count)],
-        first_reach=[None if i % 2 == 0 else 12 for i in range(count)], reward_curve=[0.25] * 300, seconds=1.0,
+        first_reach=[None if i % 2 == 0 else 12 for i in range(count)], reward_curve=[], seconds=1.0,
         device="cpu", parameters=7, config={"speed": 1.4}, card=None, key=KEY, command="python benchmarks/run.py",
         created="2025-01-01T00:00:00+00:00", commit=None, versions={"python": "3.11"}, hardware={"cpu": "one"},
     )  # fmt: skip
-    return dataclasses.replace(cell, **changes)
+    cell = dataclasses.replace(cell, **changes)
+    if "reward_curve" in changes:
+        return cell
+    if "first_reach" not in changes and "success" in changes:
+        cell = dataclasses.replace(cell, first_reach=[12 if entered else None for entered in cell.success])
+    total = sum(cell.returns)  # all at one step, which is as good as any other
+    return dataclasses.replace(cell, reward_curve=[*[0.0] * (cell.episode_steps - 1), round(total / count, 4)])
 
 
 def small_timing(**changes):
@@ -81,6 +88,19 @@ def test_not_a_number_is_never_written(tmp_path):
     assert list(tmp_path.rglob("*.json")) == []
 
 
+def test_returns_that_were_typed_into_a_file_are_found_by_the_reward_curve(tmp_path):
+    """Whatever the number of episodes, and though the curve is rounded."""
+    seeds = list(range(7))
+    path = write_cell(tmp_path, small_cell(seeds=seeds, returns=[10.0, 0, 3, 0, 0, 0, 1]))
+    assert read_cell(path).returns[2] == 3
+    dense = write_cell(tmp_path, small_cell(agent="dense", seeds=seeds, returns=[10.25, 0.5, 3, 0, 0, 0, 1]))
+    assert read_cell(dense).returns[0] == 10.25
+    for one, returns in ((path, [10.0, 0, 4, 0, 0, 0, 1]), (dense, [10.25, 0.5, 4, 0, 0, 0, 1])):
+        one.write_text(json.dumps(json.loads(one.read_text()) | {"returns": returns}))
+        with pytest.raises(ValueError, match="the returns are not those"):
+            read_cell(one)
+
+
 def test_what_is_no_cell_is_named(tmp_path):
     path = write_cell(tmp_path, small_cell())
     whole = json.loads(path.read_text())
@@ -94,12 +114,34 @@ def test_what_is_no_cell_is_named(tmp_path):
         json.dumps(whole | {"returns": [1.0]}): "'returns' has not one entry",
         json.dumps(whole | {"seeds": [1, 1]}): "different numbers",
         json.dumps(whole | {"reward_curve": [1.0]}): "'reward_curve' has not one entry for each of the 300",
-        json.dumps(whole | {"returns": [1.0, float("inf")]}): "not finite",
+        json.dumps(whole | {"returns": [1.0, float("inf")]}): "returns.1: Input should be a finite number",
+        json.dumps(whole | {"returns": [1.0, float("nan")]}): "returns.1: Input should be a finite number",
+        json.dumps(whole | {"returns": [0.0, 11.0]}): "the returns are not those of its reward curve",
+        json.dumps(whole | {"returns": ["0.0", 10.0]}): "returns.0: Input should be a valid number",
+        json.dumps(whole | {"returns": {"a": 1}}): "returns: Input should be a valid",
+        json.dumps(whole | {"success": [0, 1]}): "success.0: Input should be a valid boolean",
+        json.dumps(whole | {"success": [True, True]}): "'success' and 'first_reach'",
+        json.dumps(whole | {"episode_steps": 1e300}): "episode_steps",
+        json.dumps(whole | {"key": None}): "key: Input should be an object",
+        json.dumps(whole | {"card": [1]}): "card",
+        json.dumps(whole | {"schema": "2"}): "schema 2",
+        '{"schema": 2, "card": ' + "[" * 100_000: "nested too deep|not JSON",
+        '{"schema": 2, "card": ' + "[" * 900 + "]" * 900 + "}": "recursion limit|not a whole cell",
+        "\x00\xff" * 100: "not JSON",
+        "": "not JSON",
+        "9" * 10_000: "not JSON|schema 2",
     }
     for text, reason in cases.items():
         path.write_text(text)
         with pytest.raises(ValueError, match=reason) as caught:
             read_cell(path)
         assert "seed0.json" in str(caught.value)
+    path.write_text(json.dumps(whole | {"schema": 3, "surplus": 1}))
+    with pytest.raises(NewerSchemaError, match="schema 3: a newer dfplan wrote it"):
+        read_cell(path)
+    path.unlink()
+    path.symlink_to("/dev/zero")
+    with pytest.raises(ValueError, match="not a file of at most 64 MiB"):
+        read_cell(path)
     with pytest.raises(FileNotFoundError, match="there is no timing"):
         read_timing(tmp_path / "timing.json")

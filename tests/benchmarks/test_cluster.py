@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from dfplan.benchmarks import cluster, evaluation, registry, store
-from dfplan.benchmarks.cells import agent_folder
+from dfplan.benchmarks.cells import cell_path, read_cell
 from dfplan.benchmarks.processes import WorkersDiedError
 from dfplan.benchmarks.protocol import evaluate, evaluation_seeds
 from dfplan.benchmarks.wanted import wanted
@@ -35,9 +35,9 @@ def begun():
 @pytest.mark.filterwarnings("ignore")  # Ray's own
 def test_a_cluster_plays_every_batch_once_though_its_workers_are_killed(ray_cluster):
     """One cluster for all of it, because starting one takes seconds."""
-    cells, _ = wanted((UMAZE,), (FAULTY, "expert"), evaluation_seeds(15), "cpu", lambda row, task: (None,), skip=False)
+    cells, _ = wanted((UMAZE,), (FAULTY, "expert"), evaluation_seeds(15), "cpu", lambda row, task: (None,))
     Path("fault").write_text("worker 100005")
-    evaluation.play(ray_cluster, cells, Path("results"), ORIGIN)
+    evaluation.play(ray_cluster, cells, evaluation.describe(ray_cluster, cells), Path("results"), ORIGIN)
     assert begun() == [100_000, 100_005, 100_005, 100_010]
     alone = evaluate(registry.row("random").build(UMAZE), UMAZE.env_id, evaluation_seeds(15))
     faulty, expert = (store.whole(Path("results"), one) for one in cells)
@@ -47,12 +47,13 @@ def test_a_cluster_plays_every_batch_once_though_its_workers_are_killed(ray_clus
     hardware = ray_cluster.hardware()
     assert hardware["machines"] == 1 and hardware["cores"] == 2 and hardware["cpu"]
 
-    store.forget(Path("results"), cells[0])
+    store.begin_afresh(Path("results"), cells[0])
     Path("fault").write_text("always 100005")
     with pytest.raises(WorkersDiedError, match="3 worker processes died of batch 1 of stand_in_faults:Faulty"):
-        evaluation.play(ray_cluster, cells[:1], Path("results"), ORIGIN)
+        evaluation.play(ray_cluster, cells[:1], evaluation.describe(ray_cluster, cells[:1]), Path("results"), ORIGIN)
     assert begun().count(100_005) == 2 + 3
-    assert not (Path("results") / "maze2d-umaze" / agent_folder(FAULTY) / "untrained.json").exists()
+    whole = read_cell(cell_path("results", UMAZE.env_id, FAULTY, None))
+    assert whole == faulty  # the old one stays until the new one is whole
 
 
 def test_without_ray_one_sentence_says_how_to_get_it(monkeypatch):

@@ -25,7 +25,7 @@ def test_numbers_are_rounded_to_what_can_be_seen():
     assert scores[0] == pytest.approx(-13.7) and scores[1] <= scores[0] <= scores[2] and scores[3] == [42.11]
     assert found["speed.png"]["maze2d-umaze"]["iql"][0] == 2.0
     steps, values = found["returns.png"]["maze2d-umaze"]["iql"]
-    assert steps[0] == 1 and steps[-1] == 300 and len(steps) == plots.POINTS and values[-1] == 75.0
+    assert steps[0] == 1 and steps[-1] == 300 and len(steps) == plots.POINTS and values[-1] == 5.0
     assert found["learning.png"]["maze2d-umaze"] == {"iql": [[[100, 200], [1.0, 5.0]]]}
 
 

@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 RECORDED = ROOT / "benchmarks" / "recorded"
 CELLS = [
     *(small_cell(agent="diffusion-forcing", training_seed=seed, card={"training_seconds": 600.0}) for seed in range(3)),
-    small_cell(agent="expert", training_seed=None, first_reach=[None, None], returns=[161.86, 161.86], parameters=None),
+    small_cell(agent="expert", training_seed=None, success=[False, False], returns=[161.86, 161.86], parameters=None),
 ]
 TIMINGS = [small_timing(agent="diffusion-forcing")]
 
@@ -43,7 +43,7 @@ def test_measured_rows_come_from_the_cells_alone():
     assert list(scores) == ["diffusion-forcing<br>diffused actions", "expert<br>diffused actions"]
     assert planner["seeds x<br>episodes"] == "3 x 2 †" and expert["seeds x<br>episodes"] == "2 †"
     assert planner["raw<br>return"] == "5.0" and planner["success<br>steps"] == "50%<br>12"
-    assert planner["minus first row<br>[95%]"] == "" and expert["success<br>steps"] == "50%"
+    assert planner["minus first row<br>[95%]"] == "" and expert["success<br>steps"] == "0%"
     assert expert["minus first row<br>[95%]"].startswith("+113.7<br>[")
     assert seeds["diffusion-forcing"]["score of each<br>training seed"] == ", ".join([decimal(expected.value)] * 3)
     timed = cost["diffusion-forcing"]

@@ -1,0 +1,387 @@
+"""What a second run uses again, what it plays again, and what it never replaces, by the command."""
+
+import io
+import json
+import os
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from dfplan.benchmarks import store
+from dfplan.benchmarks.cells import cells_in, read_cell, timings_in
+from dfplan.benchmarks.protocol import evaluation_seeds
+from dfplan.benchmarks.wanted import wanted
+from dfplan.envs.tasks import task
+
+UMAZE = ("--env", "maze2d-umaze", "--threads", 1, "--quick")
+RANDOM = (*UMAZE, "--agents", "random")
+AGENTS = Path("results", "maze2d-umaze")
+CELL = AGENTS / "random" / "untrained.json"
+AGAIN = "1 of 1 results are there and used again; --fresh plays them anew"
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def plays(within):
+    """Run the benchmark, which must succeed, and return what it shows."""
+
+    def call(*arguments):
+        status, shown, errors = within(*arguments)
+        assert status == 0, errors
+        return shown
+
+    return call
+
+
+def stamps():
+    return {path: path.stat().st_mtime_ns for path in Path().rglob("*.json")}
+
+
+def changed(before):
+    after = stamps()
+    assert after.keys() == before.keys()
+    return {path for path in after if after[path] != before[path]}
+
+
+MINE = """
+import importlib, json
+from pathlib import Path
+import numpy as np
+import helper
+from safetensors.numpy import load_file
+from dfplan.benchmarks.baselines import RandomAgent
+from parts import inner
+
+class Mine(RandomAgent):
+    def __init__(self):
+        super().__init__()
+        importlib.import_module("late")
+        self.pull = np.load("weights.npy")
+        self.push = load_file("push.safetensors")["push"]
+        self.settings = json.loads(Path(__file__).with_name("settings.json").read_text())
+"""
+
+
+@pytest.fixture
+def mine():
+    """An agent that reads modules and files in many ways."""
+    Path("parts").mkdir()
+    texts = {"mine.py": MINE, "helper.py": "from nested import GAIN", "nested.py": "GAIN = 1", "late.py": "import numpy",
+             "parts/__init__.py": "", "parts/inner.py": "from . import deeper", "parts/deeper.py": "x = 1",
+             "settings.json": "{}", "unrelated.py": "", "unrelated.json": ""}  # fmt: skip
+    for name, text in texts.items():
+        Path(name).write_text(text)
+    np.save("weights.npy", np.zeros(2))
+    save_file({"push": np.zeros(2)}, "push.safetensors")
+    return (*UMAZE, "--episodes", 1, "--agents", "mine:Mine", "random")
+
+
+CHANGES = {
+    **dict.fromkeys(("helper.py", "mine.py"), lambda path: path.write_text(f"{path.read_text()}\nX = 1")),
+    **dict.fromkeys(("nested.py", "late.py", "parts/deeper.py"), lambda path: path.write_text("GAIN = 2")),
+    "settings.json": lambda path: path.write_text('{"a": 1}'),
+    "weights.npy": lambda path: np.save(path, np.ones(2)),
+    "push.safetensors": lambda path: save_file({"push": np.ones(2)}, path),
+}
+
+
+def looked():
+    """What is there of mine, for a run that begins now."""
+    (cell,), _ = wanted([task("maze2d-umaze-v1")], ["mine:Mine"], evaluation_seeds(1), "cpu", lambda row, task: (None,))
+    return store.look(Path("results"), cell)
+
+
+def test_a_users_agent_plays_again_when_a_module_or_a_file_that_it_reads_changed(plays, mine):
+    plays(*mine)
+    (cell,) = (cell for cell in cells_in("results") if cell.agent == "mine:Mine")
+    assert {*CHANGES, "parts/inner.py"} <= cell.files.keys()
+    assert not [path for path in cell.files if "unrelated" in path or "site-packages" in path or path.startswith("/")]
+    for name, change in CHANGES.items():
+        path, text = Path(name), Path(name).read_bytes()
+        change(path)
+        assert isinstance(looked(), str), name
+        path.unlink()
+        if path.suffix != ".py":
+            assert looked() == f"{name} changed"
+        path.write_bytes(text)
+        assert looked() == cell
+
+    before = stamps()
+    Path("helper.py").write_text(f'"""Words."""\n{Path("helper.py").read_text()}  # a comment')
+    Path("unrelated.json").write_text("1")
+    assert "2 of 2 results are there and used again; --fresh plays them anew" in plays(*mine)
+    assert changed(before) == {Path("unrelated.json")}
+    before = stamps()
+    CHANGES["weights.npy"](Path("weights.npy"))
+    assert "mine:Mine on maze2d-umaze-v1 (untrained) is played again: weights.npy changed" in plays(*mine)
+    assert changed(before) == {AGENTS / "mine_Mine" / "untrained.json", AGENTS / "mine_Mine" / "timing.json"}
+
+
+def test_finished_batches_of_a_users_agent_are_not_used_when_a_file_changed(plays, command):
+    Path("own.py").write_text(
+        "from pathlib import Path\nfrom stand_in_faults import Faulty\n"
+        "class Own(Faulty):\n    def __init__(self):\n"
+        "        super().__init__()\n        self.text = Path('weights.txt').read_text()\n"
+    )
+    Path("weights.txt").write_text("1")
+    arguments = (*UMAZE, "--episodes", 10, "--agents", "own:Own")
+    Path("fault").write_text("driver 100005")
+    assert command("run.py", *arguments).returncode == -signal.SIGKILL
+    plays(*arguments)
+    assert sorted(Path("begun").read_text().split()) == ["100000"] * 3 + ["100005"] * 2  # two of them are timing's
+
+    Path("begun").unlink()
+    Path("fault").write_text("driver 100005")
+    assert command("run.py", *arguments, "--fresh").returncode == -signal.SIGKILL
+    Path("weights.txt").write_text("2")
+    plays(*arguments)
+    assert sorted(Path("begun").read_text().split()) == ["100000"] * 4 + ["100005"] * 2
+
+
+def test_an_agent_that_writes_what_it_reads_still_ends(plays):
+    Path("own.py").write_text(
+        "from pathlib import Path\nfrom dfplan.benchmarks.baselines import RandomAgent\n"
+        "class Own(RandomAgent):\n"
+        "    def reset(self, goal=None, seed=None):\n        super().reset(goal, seed)\n"
+        "        state = Path('state')\n"
+        "        state.write_text(str(int(state.read_text()) + 1) if state.exists() else '0')\n"
+    )
+    for shown in ("results are in results", "own:Own on maze2d-umaze-v1 (untrained) is played again: state changed"):
+        assert shown in plays(*UMAZE, "--episodes", 6, "--agents", "own:Own")
+
+
+def test_fresh_plays_everything_again(plays):
+    plays(*RANDOM, "--episodes", 2)
+    before = stamps()
+    plays(*RANDOM, "--episodes", 2, "--fresh")
+    assert changed(before) == before.keys()
+
+
+def test_fresh_costs_nothing_when_it_cannot_be_played(plays, within):
+    plays(*RANDOM, "--episodes", 6)
+    before = stamps()
+    status, _, errors = within(*RANDOM, "--episodes", 6, "--fresh", "--device", "cuda:99")
+    assert status == 2 and "cannot be used here" in errors and changed(before) == set()
+    assert AGAIN in plays(*RANDOM, "--episodes", 6)
+
+
+def test_an_interrupted_fresh_run_keeps_the_old_cell_and_goes_on(plays, command):
+    arguments = (*UMAZE, "--episodes", 15, "--agents", "stand_in_faults:Faulty")
+    plays(*arguments)
+    path = AGENTS / "stand_in_faults_Faulty" / "untrained.json"
+    old = path.read_bytes()
+    Path("begun").unlink()
+    Path("fault").write_text("driver 100010")
+    assert command("run.py", *arguments, "--fresh").returncode == -signal.SIGKILL
+    assert path.read_bytes() == old
+    assert AGAIN in plays(*UMAZE, "--episodes", 10, "--agents", "stand_in_faults:Faulty")  # which does not go on
+    assert path.read_bytes() == old
+    assert "is played again: an interrupted --fresh goes on" in plays(*arguments)
+    assert path.read_bytes() != old and Path("begun").read_text().split().count("100000") == 1
+    assert AGAIN in plays(*arguments)
+
+
+def test_other_episodes_have_a_folder_of_their_own(plays):
+    plays(*RANDOM, "--episodes", 2, "--output", "out")
+    (first,) = cells_in("out")
+    plays(*RANDOM, "--episodes", 1, "--output", "out", "--seed", 3)
+    plays(*RANDOM, "--episodes", 1, "--seed", 3)
+    assert cells_in("out") == [first]
+    for folder in ("out/block3", "results/block3"):
+        assert [cell.seeds for cell in cells_in(folder)] == [[130_000]]
+
+
+def write(path, **changes):
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "options", "sentence"),
+    [
+        ({"seeds": [110_000, 110_001]}, (), "holds episodes from seed 110000 on, not from 100000"),
+        ({"schema": 3}, (), "is of schema 3: a newer dfplan wrote it"),
+        ({"schema": 3}, ("--fresh",), "is of schema 3: a newer dfplan wrote it"),
+        ({"agent": "ran:dom"}, (), "is of ran:dom on maze2d-umaze-v1, not of random"),
+        ({"device": "cuda", "key": dict.fromkeys(("code", "config", "weights", "protocol"), "a")}, ("--episodes", 1),
+         "holds 2 episodes, which 1 new ones would replace"),
+        ({}, ("--episodes", 1, "--fresh"), "holds 2 episodes, which 1 new ones would replace"),
+    ],
+)  # fmt: skip
+def test_what_must_not_be_replaced_is_refused(plays, within, changes, options, sentence):
+    plays(*RANDOM, "--episodes", 2)
+    write(CELL, **changes)
+    before = {path: path.read_bytes() for path in Path().rglob("*") if path.is_file()}
+    status, _, errors = within(*RANDOM, "--episodes", 2, *options)
+    assert status == 2 and sentence in errors and "choose another --output" in errors and errors.count("\n") == 1
+    assert before == {path: path.read_bytes() for path in Path().rglob("*") if path.is_file()}
+
+
+def test_a_timing_of_a_newer_schema_and_a_folder_in_the_way_are_refused(plays, within):
+    plays(*RANDOM, "--episodes", 1)
+    write(AGENTS / "random" / "timing.json", schema=3)
+    status, _, errors = within(*RANDOM, "--episodes", 1)
+    assert status == 2 and "timing.json is of schema 3" in errors
+    for taken in ("a/maze2d-umaze/random/untrained.json/x", "b/maze2d-umaze/random"):
+        Path(taken).parent.mkdir(parents=True)
+        Path(taken).touch()
+        status, _, errors = within(*RANDOM, "--episodes", 1, "--output", taken[0])
+        assert status == 2 and "choose another --output" in errors and errors.count("\n") == 1
+
+
+DAMAGES = {
+    "truncated": lambda path: path.write_bytes(path.read_bytes()[:100]),
+    "empty": lambda path: path.write_bytes(b""),
+    "binary": lambda path: path.write_bytes(os.urandom(1000)),
+    "list": lambda path: path.write_text("[1, 2]"),
+    "string": lambda path: path.write_text('"text"'),
+    "deep": lambda path: path.write_text("[" * 200_000),
+    "types": lambda path: write(path, schema=2, key=7, seeds="x", median=[], seconds="1"),
+    "no key": lambda path: path.write_text('{"schema": 2}'),
+}
+
+
+@pytest.mark.parametrize("damage", ["types", "deep"])  # the others: tests/benchmarks/test_cells.py
+def test_damaged_cells_and_timings_are_made_again(plays, damage):
+    plays(*RANDOM, "--episodes", 1)
+    cell, timing = read_cell(CELL), AGENTS / "random" / "timing.json"
+    DAMAGES[damage](CELL)
+    DAMAGES[damage](timing)
+    shown = plays(*RANDOM, "--episodes", 1)
+    assert "random on maze2d-umaze-v1 (untrained) is played again: " in shown and "untrained.json" in shown
+    assert "random on maze2d-umaze-v1 is timed again: " in shown and "timing.json" in shown
+    assert read_cell(CELL).returns == cell.returns and len(timings_in("results")) == 1
+    assert AGAIN in plays(*RANDOM, "--episodes", 1)
+
+
+def test_a_damaged_batch_is_played_again(plays, command):
+    arguments = (*UMAZE, "--episodes", 15, "--agents", "stand_in_faults:Faulty")
+    Path("fault").write_text("driver 100010")
+    assert command("run.py", *arguments).returncode == -signal.SIGKILL
+    path = AGENTS / "stand_in_faults_Faulty" / ".untrained" / "batch-0000.json"
+    whole = path.read_bytes()
+    seeds = evaluation_seeds(15)
+    (cell,), _ = wanted(
+        [task("maze2d-umaze-v1")], ["stand_in_faults:Faulty"], seeds, "cpu", lambda row, task: (None,)
+    )  # fmt: skip
+    for damage in DAMAGES.values():
+        damage(path)
+        said = []
+        assert 0 not in store.kept(Path("results"), cell, said.append) and "batch-0000.json" in said[0]
+        path.write_bytes(whole)
+    assert 0 in store.kept(Path("results"), cell)
+    DAMAGES["types"](path)
+    shown = plays(*arguments)
+    assert "a batch is played again: " in shown and "batch-0000.json" in shown
+    assert [cell.seeds for cell in cells_in("results")] == [list(seeds)]
+
+
+def test_a_damaged_file_of_paths_is_made_again(plays):
+    plays(*RANDOM, "--episodes", 6)
+    path, cell = CELL.with_suffix(".paths.npz"), CELL.read_bytes()
+    (found,) = cells_in("results")
+    whole = path.read_bytes()
+    arrays = {
+        "other arrays": {"x": np.zeros(3)},
+        "no points": {"goals": np.array(["a"]), "path0": np.zeros(2)},
+        "short": {"goals": np.zeros((1, 2)), "path0": np.zeros((5, 2))},
+    }
+    for content in arrays.values():
+        np.savez(path, **content)
+        with pytest.raises(ValueError, match="is damaged"):
+            store.first_episodes(Path("results"), found)
+    for damage in ("truncated", "empty", "binary"):
+        DAMAGES[damage](path)
+        with pytest.raises(ValueError, match="is damaged"):
+            store.first_episodes(Path("results"), found)
+    (AGENTS / ".drawn").write_bytes(b"\xff\xfe")
+    shown = plays(*RANDOM, "--episodes", 6)
+    assert "the first episodes of random on maze2d-umaze-v1 are played again: " in shown and "is damaged" in shown
+    with np.load(path) as now, np.load(io.BytesIO(whole)) as old:
+        assert all(np.array_equal(now[name], old[name]) for name in old) and now.files == old.files
+    assert CELL.read_bytes() == cell
+
+
+def test_what_killed_runs_left_half_written_is_removed_and_links_are_not_followed(plays):
+    Path("precious").write_text("mine")
+    place = AGENTS / "random"
+    (place / ".untrained").mkdir(parents=True)
+    for name in (".untrained.json.partial", ".untrained.paths.npz.partial", ".timing.json.partial",
+                 ".untrained/.batch-0000.json.partial", ".untrained/.paths.npz.partial"):  # fmt: skip
+        (place / name).symlink_to(Path("precious").absolute())
+    (AGENTS / ".table.md.0123456789abcdef.partial").write_text("torn")
+    plays(*RANDOM, "--episodes", 1)
+    assert Path("precious").read_text() == "mine"
+    assert sorted(path.name for path in Path("results").rglob(".*")) == [".drawn"]
+
+
+def test_an_agent_that_cannot_be_timed_or_drawn_still_has_its_table(plays):
+    Path("own.py").write_text(
+        "from dfplan.benchmarks.baselines import RandomAgent\n"
+        "class Slow(RandomAgent):\n"
+        "    decisions = 0\n"
+        "    def act(self, observation):\n"
+        "        self.decisions += observation.ndim == 1\n"
+        "        if self.decisions > 1: raise RuntimeError('too many')\n"
+        "        return super().act(observation)\n"
+    )
+    shown = plays(*UMAZE, "--episodes", 1, "--agents", "own:Slow", "random")
+    assert "own:Slow on maze2d-umaze-v1 is not timed: the agent 'own:Slow' failed on maze2d-umaze-v1" in shown
+    assert "own:Slow" in (AGENTS / "table.md").read_text() and "Decisions timed on" in (AGENTS / "table.md").read_text()
+    assert [timing.agent for timing in timings_in("results")] == ["random"]
+
+
+def test_a_plan_that_cannot_be_recorded_does_not_cost_the_table(plays):
+    Path("own.py").write_text(
+        "from stand_in_planner import StandInPlanner\n"
+        "class Own(StandInPlanner):\n"
+        "    def plan(self, observation): return super().plan(observation)\n"
+    )
+    shown = plays(*UMAZE, "--episodes", 1, "--agents", "own:Own")
+    assert "no plan of own:Own is drawn: " in shown and "unexpected keyword argument" in shown
+    assert (AGENTS / "table.md").exists() and (AGENTS / "paths.png").exists()
+
+
+def test_two_runs_into_one_folder_do_not_harm_each_other(begin):
+    arguments = (*UMAZE, "--episodes", 10, "--agents", "random", "expert")
+    both = [begin("run.py", *arguments) for _ in range(2)]
+    for process in both:
+        shown, errors = process.communicate(timeout=200)
+        assert process.returncode == 0, errors
+        assert "results are in results" in shown
+    assert [cell.seeds for cell in cells_in("results")] == [list(range(100_000, 100_010))] * 2
+    assert not [path for path in Path("results").rglob(".*") if path.name != ".drawn"]
+
+
+def test_a_second_run_waits_for_the_first_and_says_for_whom(begin, plays):
+    """The first is stopped while it holds the lock, so that the second meets it whatever the machine does."""
+    arguments = (*UMAZE, "--episodes", 5, "--agents", "stand_in_faults:Faulty")
+    first = begin("run.py", *arguments)
+    try:
+        _until(lambda: Path("begun").exists())
+        os.kill(first.pid, signal.SIGSTOP)
+        second = begin("run.py", *arguments)
+        said = second.stderr.readline()
+        assert f"waiting for process {first.pid} on " in said and "which plays maze2d-umaze in results since 20" in said
+        os.kill(first.pid, signal.SIGKILL)  # the lock of a dead process does not block
+        errors = second.communicate(timeout=200)[1]
+        assert second.returncode == 0, errors
+    finally:
+        first.kill()
+        first.communicate()
+    assert len(cells_in("results")) == 1 and AGAIN in plays(*arguments)
+
+
+def _until(there):
+    for _ in range(2000):
+        if there():
+            return
+        time.sleep(0.05)
+    raise TimeoutError
