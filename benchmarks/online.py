@@ -218,5 +218,5 @@ def library() -> Any:
     try:
         import stable_baselines3
     except ImportError as error:
-        raise ValueError('stable-baselines3 is not installed: pip install -e ".[sb3]"') from error
+        raise ValueError("stable-baselines3 is not installed: pip install -c constraints.txt -e .") from error
     return stable_baselines3

@@ -88,6 +88,14 @@ def test_a_claim_names_a_test_that_exists(source):
     assert f"`pytest {source}`" in README and (ROOT / source).is_file()
 
 
+def test_the_time_of_the_whole_table_is_that_of_the_recorded_files():
+    from dfplan.benchmarks.cells import cells_in
+
+    (hours,), (minutes,) = re.findall(r"add up to ([\d.]+) hours", README), re.findall(r"about (\d+)\s+minutes on two", README)
+    seconds = sum(cell.seconds for cell in cells_in(ROOT / "benchmarks" / "recorded"))
+    assert float(hours) == round(seconds / 3600, 1) and abs(int(minutes) - seconds / 120) < 5
+
+
 def test_options_that_the_readme_names_are_those_of_the_agent():
     from dataclasses import fields
 

@@ -187,3 +187,26 @@ def test_recorded_cells_are_of_clean_trees_and_of_the_protocols_first_episodes()
         assert cell.env_id in TASKS and cell.seeds == list(EVALUATION_SEEDS[: len(cell.seeds)])
         assert cell.commit is not None and not cell.commit.endswith("+")
     assert {(t.env_id, t.agent) for t in timings_in(RECORDED)} == {(c.env_id, c.agent) for c in cells}
+
+
+def test_a_typed_return_and_damaged_files_are_one_sentence(tree, command):
+    """Without a table that shows it: whoever reads the file finds out."""
+    assert command() == (0, "")
+    path = tree / report.RECORDED / "maze2d-umaze" / "expert" / "untrained.json"
+    whole = path.read_text()
+    for text, sentence in (
+        (whole.replace("161.86\n ]", "261.86\n ]"), "the returns are not those of its reward curve"),
+        (whole.replace('"schema": 2', '"schema": 3'), "a newer dfplan wrote it"),
+        (whole[:200], "is not JSON"),
+        ("[" * 100_000, "nested too deep"),
+        (whole.replace('"seconds": 1.0', '"seconds": "1"'), "seconds"),
+    ):
+        assert text != whole
+        path.write_text(text)
+        status, said = command("--check")
+        assert status == 2 and sentence in said and said.count("\n") == 1 and len(said) <= 301
+    path.write_text(whole)
+    (tree / "docs" / "scores.png").write_bytes(b"\x89PNG")
+    status, said = command("--check")
+    assert status == 1 and "docs/scores.png" in said
+    assert command() == (0, "") and command("--check") == (0, "")
