@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from dfplan.fields import Count, NotNegative, Positive, Whole, check_fields
 from dfplan.planner import PlanConfig
@@ -30,11 +29,3 @@ class AgentConfig:
 
     def __post_init__(self) -> None:
         check_fields(self)
-
-    def to_header(self) -> dict[str, Any]:
-        """Plain JSON values; `from_header` gives the same config back."""
-        return dataclasses.asdict(self)
-
-    @classmethod
-    def from_header(cls, header: dict[str, Any]) -> AgentConfig:
-        return cls(**(header | {"plan": PlanConfig(**header["plan"])}))

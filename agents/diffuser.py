@@ -17,7 +17,7 @@ from dfplan import scheduling
 from dfplan.agents.sequence_model import SequenceConfig, SequenceModel, SequencePlan
 from dfplan.agents.sequence_planning import SequenceAgentConfig, SequencePlanner, Track
 from dfplan.diffusion import Diffusion
-from dfplan.fields import NotNegative, Whole
+from dfplan.fields import NotNegative, Whole, check_columns
 from dfplan.guidance import Guidance, LearnedReturn
 from dfplan.levels import inpainted, shared
 from dfplan.models import TemporalUNet, TemporalValue
@@ -80,6 +80,11 @@ class DiffuserAgentConfig(SequenceAgentConfig):
     scale: NotNegative = 0.1
     """alpha of Algorithm 1: strength of the gradient of J; without a value it is not used."""
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if len(set(self.velocity_columns)) < len(self.velocity_columns):
+            raise ValueError(f"velocity_columns must be different columns, got {self.velocity_columns}")
+
 
 class DiffuserAgent(SequencePlanner):
     """Plans once an episode; follows the plan by PD tracking of its states, or open-loop by its diffused actions."""
@@ -98,6 +103,8 @@ class DiffuserAgent(SequencePlanner):
             self.config.velocity_columns
         ):
             raise ValueError("a PD controller needs one position and one velocity column for each action")
+        if self.config.execution == "pd":
+            check_columns(self.config.velocity_columns, layout.observation_dim, "velocity_columns")
 
     @property
     def execution(self) -> str:

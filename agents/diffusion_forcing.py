@@ -15,10 +15,11 @@ from dfplan.agents.agent_config import AgentConfig
 from dfplan.agents.base import LearningAgent, undisturbed
 from dfplan.agents.following import Following, each_step, padded
 from dfplan.agents.loading import pretrained_path
-from dfplan.checkpoint import CheckpointError
+from dfplan.config_json import config_from_json, config_to_json
 from dfplan.guidance import Guide
 from dfplan.planner import Plan, PlanConfig, goal_observation, make_plan, spread
 from dfplan.trajectory_model import Batch, TrajectoryModel
+from dfplan.weights_file import naming
 
 
 class DiffusionForcingAgent(LearningAgent):
@@ -48,11 +49,9 @@ class DiffusionForcingAgent(LearningAgent):
     def load(cls, path: str | Path) -> Self:
         """The agent of a weights file, acting as its header says. Raises CheckpointError for a file that is not one."""
         model, card = TrajectoryModel.load(path)
-        try:
-            config = AgentConfig.from_header(card["agent"]) if "agent" in card else None
-        except (KeyError, TypeError, ValueError) as error:
-            raise CheckpointError(f"{path} describes an agent that this version cannot build: {error}") from error
-        return cls(model, config, card)
+        with naming(path):
+            config = config_from_json(AgentConfig, card["agent"], "card.agent") if "agent" in card else None
+            return cls(model, config, card)
 
     @classmethod
     def from_pretrained(cls, name: str) -> Self:
@@ -64,7 +63,7 @@ class DiffusionForcingAgent(LearningAgent):
 
     def save(self, path: str | Path) -> None:
         """Write weights, config and card as one file that `load` reads."""
-        self.model.save(path, self.card | {"agent": self.config.to_header()})
+        self.model.save(path, self.card | {"agent": config_to_json(self.config)})
 
     def with_options(self, **changes: Any) -> Self:
         """An agent with the same weights and other fields of `AgentConfig` or, by the same names, of its `PlanConfig`."""

@@ -21,10 +21,10 @@ from torch import Tensor, nn
 from dfplan import scheduling
 from dfplan.agents.base import LearningAgent, Shape
 from dfplan.agents.following import each_step
-from dfplan.checkpoint import CheckpointError, load_checkpoint, load_into, save_checkpoint
+from dfplan.config_json import config_from_json, config_to_json
 from dfplan.datasets import Trajectories
 from dfplan.diffusion import Diffusion
-from dfplan.fields import Count, NotNegative, check_fields
+from dfplan.fields import Count, NotNegative, Share, Size, check_columns, check_fields
 from dfplan.levels import shared_from_start
 from dfplan.models import Transformer, TransformerConfig
 from dfplan.models.diffusion_inverse import DiffusionInverse
@@ -33,6 +33,7 @@ from dfplan.normalizers import Normalizer
 from dfplan.sampler import Known, sample
 from dfplan.schedules import NoiseSchedule
 from dfplan.training import BatchSource
+from dfplan.weights_file import Header, load_weights, naming, restored, save_weights
 
 PAIRS = 16
 """Pairs (s, s') that inverse dynamics learns from, for each window of a batch."""
@@ -40,45 +41,39 @@ PAIRS = 16
 
 @dataclass(frozen=True)
 class VeteranModelConfig:
-    observation_dim: int = 4
-    action_dim: int = 2
+    observation_dim: Size = 4
+    action_dim: Size = 2
     positions: tuple[int, ...] = (0, 1)
     """Observation columns that say where the agent is: inverse dynamics sees only their difference."""
-    tokens: int = 32
+    tokens: Size = 32
     """T: states of a plan, the start included."""
-    stride: int = 15
+    stride: Size = 15
     """m: environment steps between two states of a plan."""
-    discount: float = 1.0
+    discount: Share = 1.0
     """gamma of the critic's returns; 1 counts the steps to the goal."""
     denoiser: TransformerConfig = field(default_factory=lambda: TransformerConfig(depth=2))
     critic: TransformerConfig = field(default_factory=lambda: TransformerConfig(width=64, depth=2))
-    levels: int = 256
+    levels: Size = 256
     """K: the level of pure noise, of plans."""
-    inverse_levels: int = 10
+    inverse_levels: Size = 10
     """Levels of the action's diffusion."""
 
     def __post_init__(self) -> None:
-        if min(self.tokens - 1, self.stride, self.levels, self.inverse_levels) < 1:
-            raise ValueError(f"tokens must be at least 2, stride and levels at least 1, got {self}")
-        if not 0 < self.discount <= 1:
-            raise ValueError(f"the discount lies in (0, 1], got {self.discount}")
-
-    def to_header(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
-
-    @classmethod
-    def from_header(cls, header: dict[str, Any]) -> VeteranModelConfig:
-        parts = {name: TransformerConfig(**header[name]) for name in ("denoiser", "critic")}
-        return cls(**(header | parts | {"positions": tuple(header["positions"])}))
+        check_fields(self)
+        check_columns(self.positions, self.observation_dim, "positions")
+        if self.tokens < 2:
+            raise ValueError(f"a plan needs a start and at least one more token, got tokens={self.tokens}")
+        if not self.discount:
+            raise ValueError("the discount lies in (0, 1], got 0")
 
 
 @dataclass(frozen=True)
 class VeteranConfig:
     """How a Diffusion Veteran acts."""
 
-    candidates: Count = 50
+    candidates: Size = 50
     """N: plans drawn for each decision."""
-    steps: Count = 5
+    steps: Size = 5
     """Denoising steps of a plan (DDIM)."""
     temperature: NotNegative = 0.5
     """Scale of the noise from which actions are drawn."""
@@ -87,9 +82,6 @@ class VeteranConfig:
 
     def __post_init__(self) -> None:
         check_fields(self)
-
-    def to_header(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
 
 
 class VeteranBatch(NamedTuple):
@@ -189,9 +181,6 @@ class Veteran(nn.Module):
     def batches(self, data: Trajectories) -> BatchSource:
         c = self.config
         return GoalPaths(data, c.tokens, c.stride, c.discount).sample
-
-    def to_header(self) -> dict[str, Any]:
-        return self.config.to_header()
 
     def forward(self, batch: VeteranBatch | tuple[Tensor, ...], generator: torch.Generator) -> dict[str, Tensor]:
         """The three losses, which share no weights, and their sum under 'loss'."""
@@ -319,19 +308,13 @@ class DiffusionVeteranAgent(LearningAgent):
         """Write weights, configs and card as one file that `load` reads. Parameters are rounded to half precision."""
         trained = {name for name, _ in self.learner.named_parameters()}
         tensors = {name: t.half() if name in trained else t for name, t in self.learner.state_dict().items()}
-        header = {"kind": "diffusion_veteran", "config": self.learner.to_header(), "agent": self.config.to_header()}
-        save_checkpoint(path, tensors, header | {"card": self.card})
+        configs = config_to_json(self.learner.config), self.card, config_to_json(self.config)
+        save_weights(path, tensors, Header("diffusion_veteran", *configs))
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
         """The agent of a file written by `save`. Raises CheckpointError for a file that is not one."""
-        tensors, header = load_checkpoint(path)
-        if header.get("kind") != "diffusion_veteran":
-            raise CheckpointError(f"{path} holds {header.get('kind')!r}, not the weights of a Diffusion Veteran")
-        try:
-            learner = Veteran(VeteranModelConfig.from_header(header["config"]))
-            config, card = VeteranConfig(**header["agent"]), header["card"]
-        except (KeyError, TypeError, ValueError) as error:
-            raise CheckpointError(f"{path} describes an agent that this version cannot build: {error}") from error
-        load_into(learner, tensors, Path(path))
-        return cls(learner, config, card)
+        tensors, header = load_weights(path, "diffusion_veteran")
+        learner = restored(Veteran, VeteranModelConfig, header.config, tensors, path)
+        with naming(path):
+            return cls(learner, config_from_json(VeteranConfig, header.agent, "agent"), header.card)

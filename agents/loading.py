@@ -11,7 +11,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from dfplan.checkpoint import CheckpointError, load_header
+from dfplan.checkpoint import CheckpointError
+from dfplan.weights_file import kind_in
 
 AGENTS = {
     "trajectory_model": "dfplan.agents.diffusion_forcing:DiffusionForcingAgent",
@@ -35,9 +36,9 @@ STABLE_BASELINES = "stable_baselines3"
 """The kind of a file of stable-baselines3, a zip with a card beside it."""
 
 
-def kind_of(path: str | Path) -> str | None:
+def kind_of(path: str | Path) -> str:
     """What a weights file holds, a key of `AGENTS` if it is an agent's. CheckpointError for a file that is none."""
-    return STABLE_BASELINES if Path(path).suffix == ".zip" else load_header(path).get("kind")
+    return STABLE_BASELINES if Path(path).suffix == ".zip" else kind_in(path)
 
 
 def load(path: str | Path, member: int = 0) -> Any:

@@ -7,7 +7,6 @@ it knows. Not to be confused with the cross-entropy method, which averages the b
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +16,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from dfplan.agents.base import Agent, LearningAgent, Shape
-from dfplan.checkpoint import CheckpointError, load_checkpoint, load_into, save_checkpoint
+from dfplan.config_json import config_from_json, config_to_json
 from dfplan.dynamics_model import DynamicsConfig, DynamicsModel
-from dfplan.fields import Count, NotNegative, Positive, PositiveOrInf, check_fields
+from dfplan.fields import NotNegative, Positive, PositiveOrInf, Size, check_fields
+from dfplan.weights_file import Header, load_weights, naming, restored, save_weights
 
 Array = NDArray[np.float64]
 Rollout = Callable[[Array, Array], Array]
@@ -32,11 +32,11 @@ Distance = Callable[[Array, Array], Array]
 
 @dataclass(frozen=True)
 class MPPIConfig:
-    samples: Count = 128
+    samples: Size = 128
     """K: sampled control sequences a plan."""
-    controls: Count = 12
+    controls: Size = 12
     """T: controls of a plan."""
-    hold: Count = 4
+    hold: Size = 4
     """Environment steps for which one control is held; a new plan is made when the first control of the last one is over."""
     sigma: Positive = 1.0
     """Standard deviation of the noise on a control; Sigma = sigma^2 I."""
@@ -46,15 +46,11 @@ class MPPIConfig:
     """Weight of the control cost u^T Sigma^-1 epsilon; 0 lets the cost alone decide."""
     limit: PositiveOrInf = 1.0
     """Controls are clipped to [-limit, limit]."""
-    action_dim: Count = 2
+    action_dim: Size = 2
     """Components of a control."""
 
     def __post_init__(self) -> None:
         check_fields(self)
-
-    def to_header(self) -> dict[str, Any]:
-        """Plain JSON values; ``MPPIConfig(**header)`` gives the same config back."""
-        return dataclasses.asdict(self)
 
 
 class SampledPlan(NamedTuple):
@@ -189,24 +185,13 @@ class LearnedMPPIAgent(MPPIAgent, LearningAgent):
 
     def save(self, path: str | Path) -> None:
         """Write the dynamics' weights, both configurations and the card as one file; the cost is not in it."""
-        header = {
-            "kind": "dynamics",
-            "config": self.learner.to_header(),
-            "agent": self.config.to_header(),
-            "card": self.card,
-        }
-        save_checkpoint(Path(path), self.learner.state_dict(), header)
+        configs = config_to_json(self.learner.config), self.card, config_to_json(self.config)
+        save_weights(path, self.learner.state_dict(), Header("dynamics", *configs))
 
     @classmethod
     def load(cls, path: str | Path, cost: Cost | None = None) -> Self:
         """The agent of a file written by `save`. Raises CheckpointError for a file that is not one."""
-        tensors, header = load_checkpoint(Path(path))
-        if header.get("kind") != "dynamics":
-            raise CheckpointError(f"{path} holds {header.get('kind')!r}, not learned dynamics")
-        try:
-            learner = DynamicsModel(DynamicsConfig(**header["config"]))
-            config, card = MPPIConfig(**header["agent"]), header["card"]
-        except (KeyError, TypeError, ValueError) as error:
-            raise CheckpointError(f"{path} describes dynamics that this version cannot build: {error}") from error
-        load_into(learner, tensors, Path(path))
-        return cls(learner, config, card, cost)
+        tensors, header = load_weights(path, "dynamics")
+        learner = restored(DynamicsModel, DynamicsConfig, header.config, tensors, path)
+        with naming(path):
+            return cls(learner, config_from_json(MPPIConfig, header.agent, "agent"), header.card, cost)

@@ -10,51 +10,45 @@ The reward in the data is for one fixed goal: these agents take a goal at `reset
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Generic, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Generic, Self, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
+from pydantic import Field
 from torch import Tensor, nn
 
 from dfplan.agents.base import LearningAgent, Shape
 from dfplan.agents.replay import Noise, Replay, Transitions
-from dfplan.checkpoint import CheckpointError, load_checkpoint, load_into, save_checkpoint
+from dfplan.checkpoint import CheckpointError
+from dfplan.config_json import config_from_json, config_to_json
 from dfplan.datasets import Trajectories
-from dfplan.fields import Whole, check_fields
+from dfplan.fields import Size, Whole, check_fields
 from dfplan.models.stacked import StackedMLP
 from dfplan.normalizers import Normalizer
+from dfplan.weights_file import Header, load_weights, naming, restored, save_weights
 
 
 @dataclass(frozen=True)
 class OfflineConfig:
     """What the learners share; each algorithm adds its own letters."""
 
-    observation_dim: int = 4
-    action_dim: int = 2
-    seeds: tuple[int, ...] = (0, 1, 2)
+    observation_dim: Size = 4
+    action_dim: Size = 2
+    seeds: Annotated[tuple[Whole, ...], Field(min_length=1, max_length=1000)] = (0, 1, 2)
     """Training seeds, one member of every stack each."""
-    hidden: tuple[int, ...] = (256, 256)
+    hidden: Annotated[tuple[Size, ...], Field(min_length=1, max_length=100)] = (256, 256)
     """Widths of the hidden layers of every network."""
 
     def __post_init__(self) -> None:
-        if not self.seeds or len(set(self.seeds)) < len(self.seeds) or min(self.seeds) < 0:
-            raise ValueError(f"seeds must be one or more different numbers from 0 on, got {self.seeds}")
-
-    def to_header(self) -> dict[str, Any]:
-        """Plain JSON values; `from_header` gives the same config back."""
-        return dataclasses.asdict(self)
-
-    @classmethod
-    def from_header(cls, header: Mapping[str, Any]) -> Self:
-        values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in header.items()}
-        return cls(**values)
+        check_fields(self)
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"seeds must be different numbers, got {self.seeds}")
 
 
 @dataclass(frozen=True)
@@ -64,10 +58,6 @@ class ActingConfig:
 
     def __post_init__(self) -> None:
         check_fields(self)
-
-    def to_header(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return dataclasses.asdict(self)
 
 
 C = TypeVar("C", bound=OfflineConfig)
@@ -135,9 +125,6 @@ class OfflineLearner(nn.Module, ABC, Generic[C]):
         minimised, watched = self.losses(batch, Noise(generator, self.config.seeds))
         loss = torch.stack(list(minimised.values())).sum()
         return {"loss": loss, **{name: value.detach().mean() for name, value in (minimised | watched).items()}}
-
-    def to_header(self) -> dict[str, Any]:
-        return self.config.to_header()
 
     @torch.no_grad()
     def play(self, observation: Tensor, member: int) -> Tensor:
@@ -221,8 +208,8 @@ class OfflineAgent(LearningAgent):
         tensors = self.learner.state_dict()
         if not critics:
             tensors = {n: t.half() if n.startswith("pi.") else t for n, t in tensors.items() if n.startswith(ACTING)}
-        header = {"kind": self.kind, "critics": critics, "config": self.learner.to_header()}
-        save_checkpoint(Path(path), tensors, header | {"agent": self.config.to_header(), "card": self.card})
+        configs = config_to_json(self.learner.config), self.card, config_to_json(self.config)
+        save_weights(path, tensors, Header(self.kind, *configs, critics))
 
     @classmethod
     def load(cls, path: str | Path, member: int | None = None) -> Self:
@@ -231,19 +218,14 @@ class OfflineAgent(LearningAgent):
         Raises CheckpointError for a file that is missing, truncated or another agent's, ValueError for a member that is
         not in it.
         """
-        tensors, header = load_checkpoint(Path(path))
-        if header.get("kind") != cls.kind:
-            raise CheckpointError(f"{path} holds {header.get('kind')!r}, not the weights of a {cls.kind!r} agent")
-        try:
-            learner = cls.learner_class(cls.learner_class.config_class.from_header(header["config"]))
-            config, card, whole = ActingConfig(**header["agent"]), header["card"], header["critics"]
-        except (KeyError, TypeError, ValueError) as error:
-            raise CheckpointError(f"{path} describes an agent that this version cannot build: {error}") from error
-        if not whole:
-            afresh = {name: t for name, t in learner.state_dict().items() if not name.startswith(ACTING)}
-            tensors = afresh | {name: t.float() for name, t in tensors.items()}
-        load_into(learner, tensors, Path(path))
-        return cls(learner.eval(), config if member is None else ActingConfig(member), card)
+        tensors, header = load_weights(path, cls.kind)
+        if header.critics is None:
+            raise CheckpointError(f"{path} does not say whether critics are among its tensors")
+        only = ("",) if header.critics else ACTING
+        learner = restored(cls.learner_class, cls.learner_class.config_class, header.config, tensors, path, only)
+        with naming(path):
+            agent = cls(learner, config_from_json(ActingConfig, header.agent, "agent"), header.card)
+        return agent if member is None else cls(learner, ActingConfig(member), header.card)
 
 
 def _with_factors(learner: nn.Module) -> list[tuple[nn.Parameter, float]]:

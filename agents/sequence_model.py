@@ -8,9 +8,8 @@ level of its own and a plan any length.
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass, field
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from dfplan.datasets import BatchSource, Trajectories, Windows
+from dfplan.fields import Size, check_columns, check_fields
 from dfplan.models import UNetConfig
 from dfplan.normalizers import Normalizer
 from dfplan.sampler import Sample
@@ -29,7 +29,7 @@ from dfplan.tokens import TokenLayout
 class SequenceConfig:
     layout: TokenLayout
     """Which columns of a token are observation and action, and how many steps it covers."""
-    tokens: int = 48
+    tokens: Size = 48
     """T: a plan is always T tokens, the start among them, and so (T - 1) * stride environment steps long."""
     towards: Literal["goal", "return"] = "goal"
     """Plan to a goal that is given at each reset, or for a high return of the recorded task."""
@@ -39,37 +39,23 @@ class SequenceConfig:
     """The temporal U-Net that denoises."""
     schedule: ScheduleName = "cosine"
     """How alpha_bar falls with the level."""
-    levels: int = 256
+    levels: Size = 256
     """K: the level of pure noise."""
     prediction: Prediction = "x0"
     """What the network is asked for."""
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if self.tokens < 3:
             raise ValueError(f"a plan needs a start, an end and a token between them, got tokens={self.tokens}")
-        if self.towards not in ("goal", "return"):
-            raise ValueError(f"a planner plans towards a 'goal' or a 'return', got {self.towards!r}")
-        if not self.goal_columns or not set(self.goal_columns) <= set(range(self.layout.observation_dim)):
-            raise ValueError(f"goal_columns must be columns of the observation, got {self.goal_columns}")
+        check_columns(self.goal_columns, self.layout.observation_dim, "goal_columns")
+        if not self.goal_columns:
+            raise ValueError("goal_columns must name at least one column of the observation")
 
     @property
     def steps(self) -> int:
         """Environment steps that a plan covers."""
         return (self.tokens - 1) * self.layout.stride
-
-    def to_header(self) -> dict[str, Any]:
-        """Plain JSON values; `from_header` gives the same config back."""
-        return dataclasses.asdict(self)
-
-    @classmethod
-    def from_header(cls, header: dict[str, Any]) -> Self:
-        network = header["network"]
-        parts = {
-            "layout": TokenLayout(**header["layout"]),
-            "network": UNetConfig(**(network | {"multiples": tuple(network["multiples"])})),
-            "goal_columns": tuple(header["goal_columns"]),
-        }
-        return cls(**(header | parts))
 
 
 class SequenceModel(nn.Module):
@@ -117,10 +103,6 @@ class SequenceModel(nn.Module):
             return (*windows.gather(indices), returns.astype(np.float32))
 
         return batch
-
-    def to_header(self) -> dict[str, Any]:
-        """What decides about the weights."""
-        return self.config.to_header()
 
     def plan_to(
         self, observation: Tensor, goal: Tensor | None, config: Any, generator: torch.Generator, record: bool = False

@@ -18,13 +18,14 @@ from torch import Tensor
 from dfplan.agents.base import LearningAgent, Shape, undisturbed
 from dfplan.agents.following import each_step
 from dfplan.agents.sequence_model import SequenceConfig, SequenceModel, SequencePlan
-from dfplan.checkpoint import CheckpointError, load_checkpoint, load_into, save_checkpoint
-from dfplan.fields import Count, Share, Whole, check_fields
+from dfplan.config_json import config_from_json, config_to_json
+from dfplan.fields import Share, Size, Whole, check_fields
+from dfplan.weights_file import Header, load_weights, naming, restored, save_weights
 
 
 @dataclass(frozen=True)
 class SequenceAgentConfig:
-    steps: Count = 20
+    steps: Size = 20
     """Denoising steps from pure noise to a clean plan."""
     eta: Share = 0.0
     """0 for DDIM, 1 for DDPM's ancestral step."""
@@ -33,10 +34,6 @@ class SequenceAgentConfig:
 
     def __post_init__(self) -> None:
         check_fields(self)
-
-    def to_header(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return dataclasses.asdict(self)
 
 
 @dataclass
@@ -77,21 +74,15 @@ class SequencePlanner(LearningAgent):
     @classmethod
     def load(cls, path: str | Path) -> Self:
         """The agent of a file written by `save`. Raises CheckpointError for a file that is not one."""
-        tensors, header = load_checkpoint(Path(path))
-        if header.get("kind") != cls.kind:
-            raise CheckpointError(f"{path} holds {header.get('kind')!r}, not the weights of {cls.kind!r}")
-        try:
-            learner = cls.learner_class(cls.learner_config_class.from_header(header["config"]))
-            config, card = cls.config_class(**header["agent"]), header["card"]
-        except (KeyError, TypeError, ValueError) as error:
-            raise CheckpointError(f"{path} describes an agent that this version cannot build: {error}") from error
-        load_into(learner, tensors, Path(path))
-        return cls(learner, config, card)
+        tensors, header = load_weights(path, cls.kind)
+        learner = restored(cls.learner_class, cls.learner_config_class, header.config, tensors, path)
+        with naming(path):
+            return cls(learner, config_from_json(cls.config_class, header.agent, "agent"), header.card)
 
     def save(self, path: str | Path) -> None:
         """Write weights, config and card as one safetensors file that `load` reads."""
-        header = {"config": self.learner.to_header(), "agent": self.config.to_header(), "card": self.card}
-        save_checkpoint(Path(path), self.learner.state_dict(), {"kind": self.kind} | header)
+        configs = config_to_json(self.learner.config), self.card, config_to_json(self.config)
+        save_weights(path, self.learner.state_dict(), Header(self.kind, *configs))
 
     def _begin(self) -> None:
         self._track: Track | None = None

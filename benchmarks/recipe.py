@@ -17,6 +17,9 @@ from dfplan.train_config import TrainConfig
 class Learner(Protocol):
     """What is trained: a `torch.nn.Module` with these methods."""
 
+    config: Any
+    """A frozen dataclass: all of its configuration that decides about the weights."""
+
     def fit_statistics(self, data: Trajectories) -> None:
         """Take normalisers and limits from the data, before training."""
 
@@ -24,9 +27,6 @@ class Learner(Protocol):
         """Where batches come from, as `dfplan.training.train` asks for them."""
 
     def __call__(self, batch: Any, generator: torch.Generator) -> dict[str, Tensor]: ...
-
-    def to_header(self) -> dict[str, Any]:
-        """Plain JSON: everything in its configuration that decides about the weights."""
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,7 @@ from dfplan.benchmarks.provenance import hardware
 from dfplan.benchmarks.recipe import Recipe
 from dfplan.benchmarks.recipes import ONLINE, RECIPES, recipe
 from dfplan.benchmarks.registry import weights_name
+from dfplan.config_json import config_to_json
 from dfplan.datasets import Trajectories
 from dfplan.envs.collect import own_data
 from dfplan.envs.reference import normalized_score
@@ -107,7 +108,7 @@ def fit(recipe: Recipe, data: Trajectories, arguments: Arguments, run_dir: Path,
     seeds = tuple(range(arguments.seed, arguments.seed + recipe.stacked))
     learner = recipe.learner() if recipe.stacked == 1 else recipe.learner(seeds=seeds)
     learner.fit_statistics(data)
-    header = {"model": learner.to_header(), "data": data.fingerprint}
+    header = {"model": config_to_json(learner.config), "data": data.fingerprint}
     path, probed = run_dir / "weights.safetensors", run_dir / "probe.safetensors"
 
     def probe() -> dict[str, float]:
@@ -141,7 +142,7 @@ def fit(recipe: Recipe, data: Trajectories, arguments: Arguments, run_dir: Path,
             "hardware": hardware() | {"accelerator": arguments.accelerator, "threads": arguments.threads},
             "metrics": result.metrics,
             "curve": result.curve,
-            "agent": recipe.config.to_header(),
+            "agent": config_to_json(recipe.config),
         }
         learner.cpu().eval()
         recipe.agent(learner, recipe.config, card).save(path)

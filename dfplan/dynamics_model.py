@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -12,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
 from dfplan.datasets import Trajectories, Windows
+from dfplan.fields import Octaves, Size, check_fields
 from dfplan.models.dynamics import Dynamics
 from dfplan.normalizers import Normalizer
 from dfplan.training import BatchSource
@@ -19,18 +18,17 @@ from dfplan.training import BatchSource
 
 @dataclass(frozen=True)
 class DynamicsConfig:
-    observation_dim: int = 4
+    observation_dim: Size = 4
     """Columns of an observation."""
-    action_dim: int = 2
+    action_dim: Size = 2
     """Columns of an action."""
-    width: int = 128
+    width: Size = 128
     """Features of each hidden layer."""
-    octaves: int = 6
+    octaves: Octaves = 6
     """Sines and cosines of each observed column at 1, 2, 4, ... radians per deviation that the network sees beside it."""
 
     def __post_init__(self) -> None:
-        if min(self.observation_dim, self.action_dim, self.width) < 1 or self.octaves < 0:
-            raise ValueError(f"dimensions and width must be at least 1 and octaves not negative, got {self}")
+        check_fields(self)
 
 
 class DynamicsModel(nn.Module):
@@ -63,10 +61,6 @@ class DynamicsModel(nn.Module):
     def batches(self, data: Trajectories) -> BatchSource:
         """Transitions drawn uniformly: observations (B, 2, observation_dim) and actions (B, 2, action_dim)."""
         return Windows(data, 2).sample
-
-    def to_header(self) -> dict[str, Any]:
-        """Plain JSON values: the configuration."""
-        return dataclasses.asdict(self.config)
 
     def forward(self, batch: tuple[Tensor, ...], generator: torch.Generator) -> dict[str, Tensor]:
         """Mean squared error of the normalised change, under 'loss'; ``generator`` is not needed."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import reprlib
+from collections.abc import Sequence
 from functools import cache
 from typing import Annotated, Any, get_type_hints
 
@@ -31,12 +32,20 @@ NotNegative = Annotated[float, Field(ge=0)]
 Size = Annotated[int, Field(ge=1, le=2**20)]
 """A width, a length, or a number of columns or samples: a whole number from 1 to a million or so. The bound is far beyond any
 use: it keeps small what is made of a damaged file before its shapes are compared with the config's."""
+SizeOrZero = Annotated[int, Field(ge=0, le=2**20)]
+"""The same, or 0 for none."""
 Depth = Annotated[int, Field(ge=1, le=1000)]
 """A number of layers: a whole number from 1 to 1000."""
 Octaves = Annotated[int, Field(ge=0, le=64)]
 """A number of octaves: a whole number from 0 to 64, beyond which float32 resolves no angle."""
 Share = Annotated[float, Field(ge=0, le=1)]
 """A number from 0 to 1."""
+
+
+def check_columns(columns: Sequence[int], width: int, name: str) -> None:
+    """Raise ValueError, with one sentence, unless `columns` are different ones of an observation `width` columns wide."""
+    if len(set(columns)) < len(columns) or not all(0 <= column < width for column in columns):
+        raise ValueError(f"{name} must be different columns of the observation, in 0..{width - 1}, got {tuple(columns)}")
 
 
 def check_fields(config: Any) -> None:

@@ -29,7 +29,8 @@ class Normalizer(nn.Module):
                 f"A normalizer needs mean and std of one shape (columns,), not {tuple(mean.shape)} "
                 f"and {tuple(std.shape)}."
             )
-        if not (mean.isfinite().all() and std.isfinite().all() and (std > 0).all()):
+        # On the device 'meta', where only shapes are, there are no numbers to be checked.
+        if not mean.is_meta and not (mean.isfinite().all() and std.isfinite().all() and (std > 0).all()):
             raise ValueError("A normalizer needs finite means and finite, positive deviations.")
         self.register_buffer("mean", mean)
         self.register_buffer("std", std)
@@ -62,17 +63,6 @@ class Normalizer(nn.Module):
         """(..., C) in deviations from the mean -> (..., C) in recorded units."""
         self._check(x)
         return x * self.std + self.mean
-
-    def to_header(self) -> dict[str, list[float]]:
-        """Plain lists, for a JSON header; `from_header` gives back the same float32 numbers."""
-        return {"mean": self.mean.tolist(), "std": self.std.tolist()}
-
-    @classmethod
-    def from_header(cls, header: dict[str, list[float]]) -> Self:
-        """The inverse of `to_header`. Raises ValueError when 'mean' or 'std' is missing."""
-        if not {"mean", "std"} <= header.keys():
-            raise ValueError(f"A normalizer's header needs 'mean' and 'std'; this one has {sorted(header)}.")
-        return cls(header["mean"], header["std"])
 
     def _check(self, x: Tensor) -> None:
         if x.ndim == 0 or x.shape[-1] != len(self.mean):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from dfplan import scheduling
-from dfplan.fields import Count, NotNegative, Share, Whole, check_fields
+from dfplan.fields import NotNegative, Share, Size, SizeOrZero, check_fields
 from dfplan.guidance import Guidance, Guide, ReachSoonest, ReachThroughout, WeightedSum, in_units
 from dfplan.sampler import Known, sample
 from dfplan.trajectory_model import TrajectoryModel
@@ -23,11 +23,11 @@ class PlanConfig:
 
     goal: Literal["known", "guided"] = "known"
     """Whether the goal is a known clean token at a plan's end, or only the guide draws the plan towards it."""
-    horizons: Count = 20
+    horizons: Size = 20
     """Number of plan lengths tried, evenly spread over 1..T-1 tokens; 1 tries the longest only."""
-    samples: Count = 1
+    samples: Size = 1
     """Candidates of each length."""
-    steps: Count = 8
+    steps: Size = 8
     """Denoising steps of one token from pure noise to clean."""
     matrix: Literal["pyramid", "trapezoid"] = "pyramid"
     """Zig-zag from the start onwards, or from both ends towards the middle."""
@@ -39,9 +39,9 @@ class PlanConfig:
     """The cost that guides sampling: the mean distance to the goal, or the time to reach it."""
     scale: NotNegative = 0.0
     """Strength of the guide; 0 turns it off."""
-    futures: Whole = 0
+    futures: SizeOrZero = 0
     """Sampled futures of Monte Carlo guidance; 0 guides by the one prediction."""
-    future_steps: Count = 1
+    future_steps: Size = 1
     """Denoising steps that draw one future."""
     margin: float = -4.0
     """A plan is possible if the critic's log-odds of each of its steps are at least this."""
@@ -135,7 +135,7 @@ def goal_observation(model: TrajectoryModel, goal: Tensor) -> Tensor:
 
 def worst_step(model: TrajectoryModel, tokens: Tensor, lengths: Tensor) -> Tensor:
     """The critic's log-odds of the least plausible step between tokens 0..lengths: (B,)."""
-    places = tokens[..., model.config.layout.last][..., list(model.config.goal_columns)]
+    places = tokens[..., model.config.layout.last][..., list(model.config.judged)]
     odds = model.critic(places[:, :-1], places[:, 1:])
     inside = torch.arange(odds.shape[1], device=odds.device) < lengths.unsqueeze(1)
     return odds.masked_fill(~inside, float("inf")).amin(1)

@@ -14,14 +14,16 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from dfplan.fields import Size, check_fields
+
 
 @dataclass(frozen=True)
 class TokenLayout:
-    observation_dim: int
+    observation_dim: Size
     """Width of one observation."""
-    action_dim: int
+    action_dim: Size
     """Width of one action."""
-    stride: int = 10
+    stride: Size = 10
     """Environment steps that one token covers."""
     observations: Literal["last", "all"] = "last"
     """Keep only the observation that closes a token, or every one of its steps."""
@@ -29,10 +31,7 @@ class TokenLayout:
     """Whether a token holds the actions of its steps: then they are diffused together with the observations."""
 
     def __post_init__(self) -> None:
-        if min(self.observation_dim, self.action_dim, self.stride) < 1:
-            raise ValueError(f"observation_dim, action_dim and stride must be at least 1, got {self}")
-        if self.observations not in ("last", "all"):
-            raise ValueError(f"observations must be 'last' or 'all', got {self.observations!r}")
+        check_fields(self)
 
     @property
     def kept(self) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,14 +9,16 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from dfplan.checkpoint import CheckpointError, load_checkpoint, load_into, save_checkpoint
+from dfplan.config_json import config_to_json
 from dfplan.datasets import BatchSource, Trajectories, Windows
 from dfplan.diffusion import Diffusion, Weighting
+from dfplan.fields import Size, check_columns, check_fields
 from dfplan.levels import Mixture
-from dfplan.models import InverseDynamics, ModelConfig, RecurrentConfig, StepCritic, TransformerConfig, build
+from dfplan.models import InverseDynamics, ModelConfig, StepCritic, TransformerConfig, build
 from dfplan.normalizers import Normalizer
 from dfplan.schedules import NoiseSchedule, Prediction, ScheduleName
 from dfplan.tokens import TokenLayout
+from dfplan.weights_file import Header, load_weights, restored, save_weights
 
 
 @dataclass(frozen=True)
@@ -25,14 +26,14 @@ class TrajectoryModelConfig:
     layout: TokenLayout
     """Which columns of a token are observation and action, and how many steps it covers."""
     goal_columns: tuple[int, ...] = (0, 1)
-    """Observation columns in which a goal is given, and by which the critic judges a plan's steps."""
-    tokens: int = 64
+    """Observation columns in which a goal is given; without any, the model is a policy that plans to no goal."""
+    tokens: Size = 64
     """Length T of the training windows, start token included: the longest plan."""
     model: ModelConfig = field(default_factory=TransformerConfig)
     """The denoiser: a TransformerConfig or a RecurrentConfig."""
     schedule: ScheduleName = "cosine"
     """How alpha_bar falls with the level."""
-    levels: int = 256
+    levels: Size = 256
     """K: the level of pure noise."""
     prediction: Prediction = "v"
     """What the network is asked for."""
@@ -40,30 +41,19 @@ class TrajectoryModelConfig:
     """How the loss weighs the levels."""
     draws: dict[str, float] = field(default_factory=lambda: {"independent": 0.5, "goal_ramp": 0.5})
     """How training draws levels: names of `dfplan.levels.DRAWS` with weights."""
-    longest_gap: int = 15
+    longest_gap: Size = 15
     """Inverse dynamics is trained on wishes 1 to this many steps ahead."""
 
     def __post_init__(self) -> None:
+        check_fields(self)
+        check_columns(self.goal_columns, self.layout.observation_dim, "goal_columns")
         if self.tokens < 2:
             raise ValueError(f"a trajectory needs a start token and at least one more, got tokens={self.tokens}")
 
-    def to_header(self) -> dict[str, Any]:
-        """Plain JSON values; `from_header` gives the same config back."""
-        kind = "transformer" if isinstance(self.model, TransformerConfig) else "recurrent"
-        return dataclasses.asdict(self) | {"model": {"kind": kind, **dataclasses.asdict(self.model)}}
-
-    @classmethod
-    def from_header(cls, header: dict[str, Any]) -> TrajectoryModelConfig:
-        model = dict(header["model"])
-        kinds = {"transformer": TransformerConfig, "recurrent": RecurrentConfig}
-        if not header["goal_columns"]:
-            raise ValueError("goal_columns must name at least one observation column")
-        parts = {
-            "goal_columns": tuple(header["goal_columns"]),
-            "layout": TokenLayout(**header["layout"]),
-            "model": kinds[model.pop("kind")](**model),
-        }
-        return cls(**(header | parts))
+    @property
+    def judged(self) -> tuple[int, ...]:
+        """Observation columns by which the critic judges a plan's steps: the goal's, or all where there is no goal."""
+        return self.goal_columns or tuple(range(self.layout.observation_dim))
 
 
 PAIRS = 16
@@ -95,7 +85,7 @@ class TrajectoryModel(nn.Module):
         schedule = NoiseSchedule(config.schedule, config.levels)
         self.diffusion = Diffusion(network, schedule, config.prediction, config.weighting)
         self.inverse = InverseDynamics(layout.observation_dim, layout.action_dim, config.longest_gap)
-        self.critic = StepCritic(len(config.goal_columns))
+        self.critic = StepCritic(len(config.judged))
         self.register_buffer("action_low", -torch.ones(layout.action_dim))
         self.register_buffer("action_high", torch.ones(layout.action_dim))
         self.draw = Mixture(config.draws)
@@ -110,10 +100,6 @@ class TrajectoryModel(nn.Module):
     def batches(self, data: Trajectories) -> BatchSource:
         """Where training takes its batches from: windows of the model's longest plan, drawn uniformly."""
         return Windows(data, self.config.layout.steps(self.config.tokens)).sample
-
-    def to_header(self) -> dict[str, Any]:
-        """Plain JSON values: the configuration."""
-        return self.config.to_header()
 
     def forward(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
         """Losses of one batch, to be minimised together under 'loss'."""
@@ -148,30 +134,22 @@ class TrajectoryModel(nn.Module):
         """The critic's loss on a few random steps of each window."""
         B, S, _ = observations.shape
         stride = self.config.layout.stride
-        places = observations[..., list(self.config.goal_columns)]
+        places = observations[..., list(self.config.judged)]
         row, start = _random_starts(B, torch.full((B, PAIRS), S - stride, device=places.device), generator)
         return self.critic.loss(places[row, start].flatten(0, 1), places[row, start + stride].flatten(0, 1), generator)
 
     def save(self, path: str | Path, card: dict[str, Any]) -> None:
         """Write weights and config as one safetensors file; ``card`` says where they come from (command, score)."""
-        header = {"kind": "trajectory_model", "config": self.config.to_header(), "card": card}
-        save_checkpoint(Path(path), self.state_dict(), header)
+        save_weights(path, self.state_dict(), Header("trajectory_model", config_to_json(self.config), card))
 
     @classmethod
     def load(cls, path: str | Path) -> tuple[TrajectoryModel, dict[str, Any]]:
         """The module of a file written by `save`, in evaluation mode, and its card.
 
-        Raises CheckpointError for a file that is missing, truncated or something else.
+        Raises CheckpointError for a file that is missing, damaged or something else.
         """
-        tensors, header = load_checkpoint(Path(path))
-        if header.get("kind") != "trajectory_model":
-            raise CheckpointError(f"{path} holds {header.get('kind')!r}, not the weights of a trajectory model")
-        try:
-            module, card = cls(TrajectoryModelConfig.from_header(header["config"])), header["card"]
-        except (KeyError, TypeError, ValueError) as error:
-            raise CheckpointError(f"{path} describes a model that this version cannot build: {error}") from error
-        load_into(module, tensors, Path(path))
-        return module.eval(), card
+        tensors, header = load_weights(path, "trajectory_model")
+        return restored(cls, TrajectoryModelConfig, header.config, tensors, path), header.card
 
 
 def _random_starts(windows: int, count: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:

@@ -16,7 +16,7 @@ FLOORS = (
     {"config_json", "models"},
     {"diffusion", "guidance"},
     {"sampler", "search"},
-    {"datasets", "readers", "checkpoint", "averaging", "run_folder", "runlog", "train_config", "training"},
+    {"datasets", "readers", "checkpoint", "weights_file", "averaging", "run_folder", "runlog", "train_config", "training"},
     {"trajectory_model", "dynamics_model"},
     {"planner"},
 )

@@ -138,22 +138,27 @@ def test_sinusoid_by_hand():
 
 
 @pytest.mark.parametrize(
-    "make",
+    ("options", "sentence"),
     [
-        lambda: TransformerConfig(width=30, heads=4),
-        lambda: TransformerConfig(width=12, heads=4),
-        lambda: TransformerConfig(heads=0),
-        lambda: TransformerConfig(depth=0),
-        lambda: TransformerConfig(width=0),
-        lambda: TransformerConfig(octaves=-1),
+        ({"width": 30, "heads": 4}, "heads must divide the width into even parts, got 4 for a width of 30"),
+        ({"width": 12, "heads": 4}, "heads must divide the width into even parts"),
+        ({"heads": 0}, "heads must be greater than or equal to 1"),
+        ({"depth": 0}, "depth must be greater than or equal to 1"),
+        ({"depth": 10**9}, "depth must be less than or equal to 1000"),
+        ({"width": 0}, "width must be greater than or equal to 1"),
+        ({"width": 10**9}, "width must be less than or equal to 1048576"),
+        ({"width": "x"}, "width must be a valid integer, got 'x'"),
+        ({"octaves": -1}, "octaves must be greater than or equal to 0"),
     ],
 )
-def test_transformer_config_errors(make):
-    with pytest.raises(ValueError, match="heads must divide the width into even parts, depth be at least 1"):
-        make()
+def test_transformer_config_errors(options, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        TransformerConfig(**options)
 
 
-@pytest.mark.parametrize("options", [{"width": 31}, {"width": 0}, {"depth": 0}])
-def test_recurrent_config_errors(options):
-    with pytest.raises(ValueError, match="width must be even and depth at least 1"):
+@pytest.mark.parametrize(
+    ("options", "sentence"), [({"width": 31}, "must be even"), ({"width": 0}, "width must"), ({"depth": 0}, "depth must")]
+)
+def test_recurrent_config_errors(options, sentence):
+    with pytest.raises(ValueError, match=sentence):
         RecurrentConfig(**options)

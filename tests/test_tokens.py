@@ -60,8 +60,8 @@ def test_state_tokens_of_any_leading_shape():
 @pytest.mark.parametrize(
     ("make", "sentence"),
     [
-        (lambda: TokenLayout(0, 1), "must be at least 1"),
-        (lambda: TokenLayout(1, 1, stride=0), "must be at least 1"),
+        (lambda: TokenLayout(0, 1), "observation_dim must be greater than or equal to 1"),
+        (lambda: TokenLayout(1, 1, stride=0), "stride must be greater than or equal to 1"),
         (lambda: TokenLayout(1, 1, observations="first"), "'last' or 'all', got 'first'"),
         (lambda: TokenLayout(3, 2, 4).pack(torch.zeros(1, 8, 3), torch.zeros(1, 8, 2)), "multiple of 4 .* got 8"),
         (lambda: TokenLayout(3, 2).unpack_actions(torch.zeros(1, 3, 3)), "hold no actions"),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
+from pydantic import Field
 from torch import nn
 
 from dfplan.models.critic import StepCritic
@@ -10,7 +13,7 @@ from dfplan.models.recurrent import Recurrent, RecurrentConfig
 from dfplan.models.transformer import Transformer, TransformerConfig
 from dfplan.models.unet import TemporalUNet, TemporalValue, UNetConfig
 
-ModelConfig = TransformerConfig | RecurrentConfig
+ModelConfig = Annotated[TransformerConfig | RecurrentConfig, Field(discriminator="kind")]
 
 
 def build(columns: int, levels: int, config: ModelConfig) -> nn.Module:

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dfplan.fields import check_columns
 from dfplan.models.embeddings import LevelEmbedding
 from dfplan.schedules import NoiseSchedule
 
@@ -26,9 +27,8 @@ class DiffusionInverse(nn.Module):
     ):
         super().__init__()
         self.action_dim, self.relative = action_dim, tuple(relative)
-        self.absolute = tuple(c for c in range(observation_dim) if c not in self.relative)
-        if not set(self.relative) <= set(range(observation_dim)):
-            raise ValueError(f"relative columns lie in 0..{observation_dim - 1}, got {self.relative}")
+        check_columns(self.relative, observation_dim, "relative")
+        self.absolute = tuple(sorted(set(range(observation_dim)) - set(self.relative)))
         self.schedule = NoiseSchedule("cosine", levels)
         self.level = LevelEmbedding(levels, width)
         self.embed = nn.Linear(action_dim + observation_dim + len(self.absolute), width)

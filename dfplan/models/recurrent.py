@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dfplan.fields import Depth, Size, check_fields
 from dfplan.models.embeddings import LevelEmbedding
 
 
 @dataclass(frozen=True)
 class RecurrentConfig:
-    width: int = 256
+    width: Size = 256
     """Features of the latent z_t."""
-    depth: int = 2
+    depth: Depth = 2
     """Hidden layers of the network that reads a token's clean value out of (z_{t-1}, x_t, k_t)."""
 
+    kind: Literal["recurrent"] = "recurrent"
+    """What a header tells it by."""
+
     def __post_init__(self) -> None:
-        if min(self.width, self.depth) < 1 or self.width % 2:
-            raise ValueError(f"width must be even and depth at least 1, got {self}")
+        check_fields(self)
+        if self.width % 2:
+            raise ValueError(f"the width must be even, got {self.width}")
 
 
 class Recurrent(nn.Module):

@@ -84,8 +84,9 @@ class StackedMLP(nn.Module):
 
 def _initial(fan_in: int, fan_out: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     bound = fan_in**-0.5
-    weight = torch.empty(fan_in, fan_out).uniform_(-bound, bound, generator=generator)
-    return weight, torch.empty(1, fan_out).uniform_(-bound, bound, generator=generator)
+    # float32 whatever torch's default is: other numbers would be drawn in another precision.
+    weight, bias = (torch.empty(rows, fan_out, dtype=torch.float32) for rows in (fan_in, 1))
+    return weight.uniform_(-bound, bound, generator=generator), bias.uniform_(-bound, bound, generator=generator)
 
 
 class _Layers(torch.autograd.Function):

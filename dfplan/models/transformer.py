@@ -3,33 +3,35 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dfplan.fields import Depth, Octaves, Size, check_fields
 from dfplan.models.embeddings import LevelEmbedding, Waves, sinusoid
 
 
 @dataclass(frozen=True)
 class TransformerConfig:
-    width: int = 128
+    width: Size = 128
     """Features of each token inside the network."""
-    depth: int = 4
+    depth: Depth = 4
     """Number of blocks."""
-    heads: int = 4
+    heads: Size = 4
     """Attention heads; must divide the width."""
     causal: bool = False
     """Whether token t sees only tokens 0..t (the paper) or the whole sequence."""
-    octaves: int = 5
+    octaves: Octaves = 5
     """Sines and cosines of each column at 1, 2, 4, ... radians per unit that the network sees beside it."""
+    kind: Literal["transformer"] = "transformer"
+    """What a header tells it by."""
 
     def __post_init__(self) -> None:
-        whole = min(self.width, self.depth, self.heads) >= 1 and self.octaves >= 0
-        if not whole or self.width % self.heads or (self.width // self.heads) % 2:
-            raise ValueError(
-                f"heads must divide the width into even parts, depth be at least 1 and octaves at least 0, got {self}"
-            )
+        check_fields(self)
+        if self.width % self.heads or (self.width // self.heads) % 2:
+            raise ValueError(f"heads must divide the width into even parts, got {self.heads} for a width of {self.width}")
 
 
 class Transformer(nn.Module):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor, nn
 
+from dfplan.fields import Octaves, Size, check_fields
 from dfplan.models.embeddings import LevelEmbedding, Waves
 
 KERNEL = 5
@@ -17,18 +19,17 @@ GROUPS = 8
 
 @dataclass(frozen=True)
 class UNetConfig:
-    width: int = 32
+    width: Size = 32
     """Channels at full resolution; a multiple of 8."""
-    multiples: tuple[int, ...] = (1, 2, 4)
+    multiples: Annotated[tuple[Size, ...], Field(min_length=1, max_length=16)] = (1, 2, 4)
     """Channels of each resolution as multiples of the width; from one to the next, time is halved."""
-    octaves: int = 4
+    octaves: Octaves = 4
     """Sines and cosines of each column at 1, 2, 4, ... radians per unit that the network sees beside it."""
 
     def __post_init__(self) -> None:
-        if self.width < 8 or self.width % GROUPS or self.octaves < 0:
-            raise ValueError(f"width must be a positive multiple of {GROUPS} and octaves at least 0, got {self}")
-        if not self.multiples or min(self.multiples) < 1:
-            raise ValueError(f"multiples must be positive whole numbers, one for each resolution, got {self.multiples}")
+        check_fields(self)
+        if self.width % GROUPS:
+            raise ValueError(f"the width must be a multiple of {GROUPS}, got {self.width}")
 
 
 class TemporalUNet(nn.Module):

@@ -149,6 +149,6 @@ def test_mistakes_get_a_sentence(tmp_path):
     save_checkpoint(tmp_path / "other.safetensors", {}, {"kind": "iql"})
     with pytest.raises(CheckpointError, match="'iql', not the weights of 'diffuser'"):
         DiffuserAgent.load(tmp_path / "other.safetensors")
-    save_checkpoint(tmp_path / "newer.safetensors", {}, {"kind": "diffuser", "config": {"tokens": 3}})
-    with pytest.raises(CheckpointError, match="cannot build"):
+    save_checkpoint(tmp_path / "newer.safetensors", {}, {"kind": "diffuser", "config": {"tokens": 3}, "card": {}})
+    with pytest.raises(CheckpointError, match=r"cannot build: config\.layout is missing"):
         DiffuserAgent.load(tmp_path / "newer.safetensors")

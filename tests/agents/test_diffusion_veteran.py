@@ -1,6 +1,5 @@
 """Diffusion Veteran: its data, its choice among plans, its acts, and its answers to mistakes."""
 
-import json
 
 import numpy as np
 import pytest
@@ -176,20 +175,20 @@ def test_a_saved_agent_comes_back_rounded_once(agent, tmp_path):
     assert first.read_bytes() == second.read_bytes()
     for name, tensor in agent.learner.state_dict().items():
         assert torch.allclose(other.learner.state_dict()[name], tensor, rtol=1e-3, atol=1e-6), name
-    assert json.loads(json.dumps(MODEL.to_header())) and other.parameters == agent.parameters > 0
+    assert other.parameters == agent.parameters > 0
 
 
 def test_files_of_others_are_refused(agent, tmp_path):
     path = tmp_path / "a.safetensors"
     save_checkpoint(path, {}, {"kind": "trajectory_model"})
-    with pytest.raises(CheckpointError, match="not the weights of a Diffusion Veteran"):
+    with pytest.raises(CheckpointError, match="not the weights of 'diffusion_veteran'"):
         DiffusionVeteranAgent.load(path)
     agent.save(path)
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(CheckpointError, match="not a whole safetensors file"):
         DiffusionVeteranAgent.load(path)
     save_checkpoint(path, {}, {"kind": "diffusion_veteran", "config": {}, "agent": {}, "card": {}})
-    with pytest.raises(CheckpointError, match="cannot build"):
+    with pytest.raises(CheckpointError, match=r"do not fit Veteran: .* missing"):
         DiffusionVeteranAgent.load(path)
 
 

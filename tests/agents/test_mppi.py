@@ -130,7 +130,7 @@ def test_learned_dynamics_plan_save_and_load(tmp_path):
 
 def test_foreign_files_are_refused(tmp_path):
     save_checkpoint(tmp_path / "w.safetensors", {"w": torch.zeros(1)}, {"kind": "other"})
-    with pytest.raises(CheckpointError, match="not learned dynamics"):
+    with pytest.raises(CheckpointError, match="not the weights of 'dynamics'"):
         LearnedMPPIAgent.load(tmp_path / "w.safetensors")
     save_checkpoint(tmp_path / "v.safetensors", {"w": torch.zeros(1)}, {"kind": "dynamics", "config": {"depth": 1}})
     with pytest.raises(CheckpointError, match="cannot build"):

@@ -296,13 +296,13 @@ def test_update_takes_one_batch_for_all_or_one_for_each(name):
 def test_a_foreign_or_broken_file_is_refused(tmp_path):
     path = tmp_path / "weights.safetensors"
     iql.IQLAgent(learner("iql")).save(path)
-    with pytest.raises(CheckpointError, match="holds 'iql', not the weights of a 'awac' agent"):
+    with pytest.raises(CheckpointError, match="holds 'iql', not the weights of 'awac'"):
         awac.AWACAgent.load(path)
     path.write_bytes(path.read_bytes()[:-10])
     with pytest.raises(CheckpointError, match="not a whole safetensors file"):
         iql.IQLAgent.load(path)
     save_checkpoint(path, {}, {"kind": "iql", "critics": False, "config": {"colour": 1}, "agent": {}, "card": {}})
-    with pytest.raises(CheckpointError, match="describes an agent that this version cannot build"):
+    with pytest.raises(CheckpointError, match=r"cannot build: config\.colour is unknown here"):
         iql.IQLAgent.load(path)
 
 

@@ -8,6 +8,7 @@ from sequence_toy import NETWORK, TOKENS, layout
 from dfplan.agents.diffuser import DiffuserAgent, DiffuserAgentConfig, DiffuserModel
 from dfplan.agents.sequence_model import SequenceConfig
 from dfplan.agents.sequence_planning import SequenceAgentConfig
+from dfplan.config_json import config_from_json, config_to_json
 
 START = np.array([0.1, -0.2, 0.0, 0.0])
 GOAL = np.array([0.5, 0.5])
@@ -76,7 +77,7 @@ def test_same_seed_same_plan(agent):
 
 def test_a_config_comes_back_from_its_header(agent):
     config = agent.learner.config
-    assert SequenceConfig.from_header(config.to_header()) == config
+    assert config_from_json(SequenceConfig, config_to_json(config)) == config
 
 
 def test_mistakes_get_a_sentence(agent):
@@ -95,7 +96,10 @@ def test_mistakes_get_a_sentence(agent):
         SequenceAgentConfig(eta=2.0)
     with pytest.raises(ValueError, match="a token between"):
         SequenceConfig(layout(actions=True), tokens=2)
-    with pytest.raises(ValueError, match="'goal' or a 'return'"):
+    with pytest.raises(ValueError, match="towards must be 'goal' or 'return'"):
         SequenceConfig(layout(actions=True), towards="fame")
-    with pytest.raises(ValueError, match="columns of the observation"):
-        SequenceConfig(layout(actions=True), goal_columns=(4,))
+    for columns in ((4,), (-1,), (0, 0)):
+        with pytest.raises(ValueError, match=r"goal_columns must be different columns of the observation, in 0\.\.3"):
+            SequenceConfig(layout(actions=True), goal_columns=columns)
+    with pytest.raises(ValueError, match="goal_columns must name at least one"):
+        SequenceConfig(layout(actions=True), goal_columns=())

@@ -9,6 +9,7 @@ import torch
 
 from dfplan.benchmarks.recipes import RECIPES, recipe
 from dfplan.benchmarks.registry import weights_name
+from dfplan.config_json import config_to_json
 from dfplan.datasets import Trajectories
 from dfplan.envs.tasks import UnknownNameError
 from dfplan.training import train
@@ -38,7 +39,7 @@ def test_a_step_of_training_then_an_agent_that_survives_its_file(tmp_path, data,
     chosen = recipe("umaze", name)
     learner = learner_of(chosen)
     learner.fit_statistics(data)
-    json.dumps(learner.to_header(), allow_nan=False)
+    json.dumps(config_to_json(learner.config), allow_nan=False)
     before = {key: value.clone() for key, value in learner.state_dict().items()}
     short = replace(chosen.train, steps=1, batch_size=4, warmup_steps=0)
     result = train(learner, learner.batches(data), short, tmp_path, quiet=True)
@@ -90,7 +91,8 @@ def test_every_maze_has_every_recipe_under_a_name_of_its_own():
 
 
 def test_the_ablation_changes_the_draw_and_the_matrix_alone():
-    model = {name: learner_of(recipe("medium", name)).to_header() for name in ("short", "full-sequence", "next-token")}
+    names = ("short", "full-sequence", "next-token")
+    model = {name: config_to_json(learner_of(recipe("medium", name)).config) for name in names}
     draws = {name: header.pop("draws") for name, header in model.items()}
     assert model["short"] == model["full-sequence"] == model["next-token"]
     assert draws["full-sequence"] == {"shared_to_goal": 1.0} and draws["next-token"] == {"next_token_to_goal": 1.0}

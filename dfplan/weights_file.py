@@ -1,0 +1,172 @@
+"""Weights files: a checkpoint whose header says what was trained, how it acts, and where it comes from.
+
+Every agent's `save` and `load` go through here, so that all of them refuse the same damages with the same sentences. The
+order matters: the header is checked first, then the shapes of the tensors against those that its configuration asks for,
+and only then is a model of that size made. A file that claims a width of a billion costs nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Protocol, TypeVar
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from typing_extensions import TypedDict  # pydantic asks for this one before Python 3.12
+
+from dfplan.checkpoint import (
+    CheckpointError,
+    load_checkpoint,
+    load_header,
+    load_into,
+    require_finite,
+    require_tensors,
+    save_checkpoint,
+)
+from dfplan.config_json import checked, config_from_json, config_to_json
+
+C = TypeVar("C")
+
+
+class Data(TypedDict, total=False):
+    """Recorded data that weights were trained on."""
+
+    name: str
+    steps: int
+    fingerprint: str
+
+
+class Trained(TypedDict, total=False):
+    """A recipe of online learning, of which tables show the environment."""
+
+    env_id: str
+
+
+class Score(TypedDict, total=False):
+    """What was measured when the weights were made; of training seeds in one file, each one's."""
+
+    env: str
+    normalized: float
+    each: Annotated[list[dict[str, Any]], Field(min_length=1)]
+
+
+class Card(TypedDict, total=False):
+    """What a weights file says of its own making. All of it may be missing, and a user's card may say more."""
+
+    name: str
+    command: str
+    seed: int
+    seeds: list[int]
+    steps: int
+    training_seconds: Annotated[float, Field(ge=0)]
+    data: Data
+    recipe: Trained
+    hardware: dict[str, Any]
+    metrics: dict[str, float]
+    curve: list[dict[str, float]]
+    score: Score | float
+    agent: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a weights file says before its tensors."""
+
+    kind: str
+    """The algorithm, which `dfplan.agents.loading` knows by this name."""
+    config: dict[str, Any]
+    """The model's configuration."""
+    card: dict[str, Any]
+    """Where the weights come from: a `Card`."""
+    agent: dict[str, Any] | None = None
+    """The configuration of how it acts, where it is no part of the card."""
+    critics: bool | None = None
+    """Of learners with critics: whether the tensors are all that was trained, or only what acting needs."""
+
+
+class Configured(Protocol[C]):
+    """A class of modules that are made from a configuration."""
+
+    def __call__(self, config: C, /) -> nn.Module: ...
+
+
+def save_weights(path: str | Path, tensors: Mapping[str, Tensor], header: Header) -> None:
+    """Write a weights file, whole or not at all, that `load_weights` reads.
+
+    Raises ValueError for weights that are not finite, a card that is not a `Card`, and what is not JSON; OSError when the
+    file cannot be written.
+    """
+    require_finite(tensors, f"{path} is not written, its tensors are no weights")
+    checked(Card, header.card, "card")
+    save_checkpoint(path, tensors, {name: part for name, part in config_to_json(header).items() if part is not None})
+
+
+def load_weights(path: str | Path, kind: str) -> tuple[dict[str, Tensor], Header]:
+    """Tensors and header of a weights file. Raises CheckpointError for a file that is missing, damaged or of another kind."""
+    tensors, values = load_checkpoint(path)
+    if values.get("kind") != kind:
+        raise CheckpointError(f"{path} holds {values.get('kind')!r}, not the weights of {kind!r}")
+    card_of(values.get("card", {}), path)
+    try:
+        return tensors, config_from_json(Header, values, "header")
+    except ValueError as error:
+        raise CheckpointError(f"{path} is no weights file: {error}") from error
+
+
+def kind_in(path: str | Path) -> str:
+    """The kind of a weights file, from its header alone. CheckpointError for a file that is none."""
+    kind = load_header(path).get("kind")
+    if not isinstance(kind, str):
+        raise CheckpointError(f"{path} holds {kind!r}, not the weights of an agent: its header names no kind")
+    return kind
+
+
+def card_of(values: Any, path: str | Path) -> dict[str, Any]:
+    """The card that JSON values are. Raises CheckpointError, naming `path`, where they are none."""
+    try:
+        card: dict[str, Any] = checked(Card, values, "card")
+    except ValueError as error:
+        raise CheckpointError(f"the card in {path} cannot be read: {error}") from error
+    return card
+
+
+@contextmanager
+def naming(path: str | Path) -> Iterator[None]:
+    """Turn what a configuration of `path` makes this version raise into a CheckpointError that names the file."""
+    try:
+        yield
+    except CheckpointError:
+        raise
+    except (ArithmeticError, LookupError, MemoryError, RuntimeError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{path} describes what this version cannot build: {error or type(error).__name__}") from error
+
+
+def restored(
+    model_class: Configured[C],
+    config_class: type[C],
+    values: Mapping[str, Any],
+    tensors: Mapping[str, Tensor],
+    path: str | Path,
+    only: tuple[str, ...] = ("",),
+) -> Any:
+    """The model of a configuration, given as JSON values, with the tensors of a file: in evaluation mode, on the CPU.
+
+    All of it is float32, whatever torch's default is. `only` are beginnings of the names that the file holds, where it
+    does not hold all; the other parts have their initial values. `path` names the file.
+
+    Raises CheckpointError for a configuration that is none and for tensors that do not fit it.
+    """
+    with naming(path), torch.inference_mode(False):
+        config = config_from_json(config_class, values, "config")
+        with torch.device("meta"):  # shapes without memory
+            expected = model_class(config).float().state_dict()
+        asked = {name: tensor for name, tensor in expected.items() if name.startswith(only)}
+        complaint = f"the tensors of {path} do not fit {getattr(model_class, '__name__', 'its model')}"
+        require_tensors(asked, tensors, complaint, dtypes=False)
+        model = model_class(config).float()
+        load_into(model, {n: t for n, t in model.state_dict().items() if n not in asked} | dict(tensors), path)
+        return model.eval()
