@@ -8,7 +8,6 @@ Diffusion Forcing's, these weights know no other goal.
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Self

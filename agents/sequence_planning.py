@@ -5,7 +5,6 @@ What is learned is in `dfplan.agents.sequence_model`; how a followed plan become
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Self

