@@ -95,8 +95,9 @@ class DiffusionForcingAgent(LearningAgent):
         """Plan from one observation (observation_dim,) or a batch, without acting; the agent's own plan stays.
 
         goal: as of `reset`; None is the goal of the last reset. horizon: plan length in environment steps, rounded up to
-        tokens; None lets the planner choose. guide: a further cost on observations (B, T, observation_dim) in recorded
-        units. record: keep the plan at every row of denoising in ``history``.
+        tokens; None lets the planner choose. guide: a further cost (B,) of observations (B, T, observation_dim) in recorded
+        units, of weight 1 beside ``scale`` times the goal's; GuideError, a ValueError, for one that returns anything else.
+        record: keep the plan at every row of denoising in ``history``.
         """
         batch = np.atleast_2d(self._read_observation(observation))
         goals = self._goals(self._goal if goal is None else self._read_goal(goal), len(batch))

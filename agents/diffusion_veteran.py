@@ -29,6 +29,7 @@ from dfplan.models import Transformer, TransformerConfig
 from dfplan.models.diffusion_inverse import DiffusionInverse
 from dfplan.models.trajectory_value import TrajectoryValue
 from dfplan.normalizers import Normalizer
+from dfplan.planner import lowest
 from dfplan.sampler import Known, sample
 from dfplan.schedules import NoiseSchedule
 from dfplan.training import BatchSource
@@ -198,7 +199,10 @@ class Veteran(nn.Module):
 
     @torch.no_grad()
     def select(self, s: Tensor, candidates: int, steps: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """MCSS from normalised states (B, C): the best plans (B, T, C), normalised, and all N values (B, N)."""
+        """MCSS from normalised states (B, C): the best plans (B, T, C), normalised, and all N values (B, N).
+
+        A plan or a value that is not finite is never chosen. Raises ValueError for a state without any other.
+        """
         B, C = s.shape
         shape = (B * candidates, self.config.tokens, C)
         matrix = scheduling.full_sequence(self.config.tokens, self.config.levels, steps)
@@ -208,8 +212,10 @@ class Veteran(nn.Module):
         mask[:, 0] = True
         plans = sample(self.diffusion, matrix, shape, generator, known=Known(tokens, mask)).tokens
         values = self.critic(plans).view(B, candidates)
-        best = values.argmax(dim=1)
-        return plans.view(B, candidates, *shape[1:])[torch.arange(B, device=s.device), best], values
+        plans = plans.view(B, candidates, *shape[1:])
+        lost = ~plans.isfinite().flatten(2).all(2)
+        best = lowest(-values.masked_fill(lost, torch.nan))
+        return plans[torch.arange(B, device=s.device), best], values
 
     def act(self, s: Tensor, wished: Tensor, generator: torch.Generator, temperature: float) -> Tensor:
         """Actions (B, A) in recorded units that lead from normalised states (B, C) to wished ones a stride later."""

@@ -131,7 +131,11 @@ class MPPIAgent(Agent):
         return self._controls[:, 0]
 
     def improve(self, states: Array, controls: Array) -> Array:
-        """One path integral update of control sequences U (B, T, A) from states (B, D): the same U, a little better."""
+        """One path integral update of control sequences U (B, T, A) from states (B, D): the same U, a little better.
+
+        A sample whose states or cost are NaN or infinite has no weight. Raises ValueError for a row without any other,
+        and for a cost that is not (B, K).
+        """
         config, (B, T, A) = self.config, controls.shape
         goals = self._goals(self._goal, B)
         if goals is None:
@@ -143,8 +147,13 @@ class MPPIAgent(Agent):
         held = np.repeat(tried, config.hold, axis=2).reshape(B * K, S, A)
         futures = self.rollout(np.repeat(states, K, axis=0), held).reshape(B, K, S, -1)
         cost = self.cost(futures, goals)
+        if np.shape(cost) != (B, K):
+            raise ValueError(f"a cost of {K} samples for {B} states must be {(B, K)}, got {np.shape(cost)}")
         if config.gamma:
             cost = cost + config.gamma / config.sigma**2 * np.einsum("bta,bkta->bk", controls, noise)
+        cost = np.where(np.isfinite(cost) & np.isfinite(futures).all(axis=(2, 3)), cost, np.inf)
+        if np.isinf(cost).all(axis=1).any():
+            raise ValueError(f"none of the {K} sampled futures is finite: the dynamics, the cost or the start are out of range")
         best = cost.argmin(axis=1)
         weight = np.exp((cost.min(axis=1, keepdims=True) - cost) / config.temperature)
         weight /= weight.sum(axis=1, keepdims=True)

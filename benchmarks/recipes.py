@@ -2,7 +2,8 @@
 
 'default' is the best one found with the paper's parts: coarse state tokens, a bidirectional network, the goal as a
 known clean token, zig-zag schedule, learned inverse dynamics. 'paper' follows Chen et al. 2024: causal, bundles of 10
-steps of observation and action, zig-zag schedule, Monte Carlo guidance by the distance to the goal, diffused actions.
+steps of observation and action, zig-zag schedule, guidance by the distance to the goal, diffused actions; its futures take
+one step each, so that they are the network's mean and no samples.
 'short', 'full-sequence' and 'next-token' are the paper's ablation: the default's network, loss and agent with less
 training, of which only the draw of noise levels differs (and the scheduling matrix that fits it).
 How each of them plans and acts is written into the header of its weights.

@@ -189,12 +189,13 @@ _online = partial(Row, "dfplan.agents.stable_baselines:StableBaselinesAgent", ta
 ROWS: dict[str, Row] = {
     "diffusion-forcing": _forcing("Diffusion Forcing, the default recipe, without Monte Carlo guidance", "default"),
     "diffusion-forcing-mcg": _forcing(
-        "the same weights with Monte Carlo guidance: two futures, the time to reach the goal as cost",
+        "the same weights with Monte Carlo guidance: two futures of eight steps, the time to reach the goal as cost",
         "default",
-        {"scale": 1.0, "futures": 2},
+        {"scale": 1.0, "futures": 2, "future_steps": 8},
     ),
     "diffusion-forcing-paper": _forcing(
-        "the recipe of the paper: causal, bundles of 10 steps, zig-zag schedule, Monte Carlo guidance", "paper"
+        "the recipe of the paper: causal, bundles of 10 steps, zig-zag schedule; guided by the cost of the mean prediction",
+        "paper",
     ),
     "short": _forcing("the default recipe, trained as shortly as the two that follow", "short"),
     "full-sequence": _forcing("the short recipe, but for one noise level for all tokens", "full-sequence"),

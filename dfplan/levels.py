@@ -18,10 +18,14 @@ from torch import Tensor
 
 
 class Levels(NamedTuple):
-    """Noise levels k (B, T) int64 in 0..K, and which tokens the loss counts, counted (B, T) bool."""
+    """What a draw says of each token."""
 
     k: Tensor
+    """(B, T) int64: noise levels in 0..K."""
     counted: Tensor
+    """(B, T) bool: the tokens that the loss counts."""
+    goal: Tensor
+    """(B, T) bool: clean tokens that stand for a goal. Of these only the closing observation is known, as in a plan."""
 
 
 Draw = Callable[[int, int, int, torch.Generator], Levels]
@@ -30,22 +34,22 @@ Draw = Callable[[int, int, int, torch.Generator], Levels]
 def independent(batch: int, tokens: int, levels: int, generator: torch.Generator) -> Levels:
     """Each token's level uniform on 0..K, independently: Algorithm 1."""
     k = torch.randint(0, levels + 1, (batch, tokens), generator=generator, device=generator.device)
-    return Levels(k, k > 0)
+    return Levels(k, k > 0, no_goal(k))
 
 
 def shared(batch: int, tokens: int, levels: int, generator: torch.Generator) -> Levels:
     """One level for the whole sequence: the full-sequence diffusion baseline."""
     k = torch.randint(1, levels + 1, (batch, 1), generator=generator, device=generator.device).expand(batch, tokens)
-    return Levels(k.contiguous(), torch.ones_like(k, dtype=torch.bool))
+    return Levels(k.contiguous(), torch.ones_like(k, dtype=torch.bool), no_goal(k))
 
 
 def shared_from_start(batch: int, tokens: int, levels: int, generator: torch.Generator) -> Levels:
     """One level for all tokens but the first, which is clean: full-sequence diffusion that knows where it starts and
     nothing of where it ends, as planners that choose among samples need it.
     """
-    k, counted = shared(batch, tokens, levels, generator)
-    k[:, 0], counted[:, 0] = 0, False
-    return Levels(k, counted)
+    drawn = shared(batch, tokens, levels, generator)
+    drawn.k[:, 0], drawn.counted[:, 0] = 0, False
+    return drawn
 
 
 def next_token(batch: int, tokens: int, levels: int, generator: torch.Generator) -> Levels:
@@ -57,7 +61,7 @@ def next_token(batch: int, tokens: int, levels: int, generator: torch.Generator)
     now = torch.randint(0, tokens, (batch, 1), generator=generator, device=generator.device)
     noisy = torch.randint(1, levels + 1, (batch, 1), generator=generator, device=generator.device)
     k = torch.where(position < now, 0, torch.where(position == now, noisy, levels))
-    return Levels(k, position == now)
+    return Levels(k, position == now, no_goal(k))
 
 
 def goal_ramp(batch: int, tokens: int, levels: int, generator: torch.Generator) -> Levels:
@@ -99,7 +103,7 @@ def next_token_to_goal(batch: int, tokens: int, levels: int, generator: torch.Ge
     noisy = torch.randint(1, levels + 1, (batch, 1), generator=generator, device=generator.device)
     k = torch.where(position < now, 0, torch.where(position == now, noisy, levels))
     drawn = between(ends, k, levels)
-    return Levels(drawn.k, drawn.counted & (position == now))
+    return drawn._replace(counted=drawn.counted & (position == now))
 
 
 def _uniform(batch: int, generator: torch.Generator) -> Tensor:
@@ -127,8 +131,16 @@ def between(ends: Ends, k: Tensor, levels: int) -> Levels:
     k = torch.where(ends.known, 0, k)
     beyond = torch.arange(k.shape[1], device=k.device) > ends.horizon
     k = torch.where(beyond, levels, k)
-    return Levels(k, (k > 0) & ~beyond)
+    return Levels(k, (k > 0) & ~beyond, ends.known & (torch.arange(k.shape[1], device=k.device) > 0))
 
+
+def no_goal(k: Tensor) -> Tensor:
+    """(B, T) False: none of these tokens stands for a goal."""
+    return torch.zeros_like(k, dtype=torch.bool)
+
+
+TO_GOAL = frozenset({"goal_ramp", "shared_to_goal", "next_token_to_goal"})
+"""Draws with goal tokens: a model trained by one of them has been shown goals as planning shows them."""
 
 DRAWS: Mapping[str, Draw] = {
     "independent": independent,
@@ -146,7 +158,7 @@ class Mixture:
     """A draw that splits each batch between named draws in proportion to their weights.
 
     The split is by position in the batch (batches are already random), the last name takes the rest. Raises ValueError
-    for names that are not in `DRAWS`, and for weights that are not positive.
+    for names that are not in `DRAWS`, and for weights that are not positive and finite.
     """
 
     weights: Mapping[str, float]
@@ -156,7 +168,7 @@ class Mixture:
         if unknown or not self.weights:
             raise ValueError(f"unknown level draws {unknown}: expected some of {sorted(DRAWS)} with weights")
         if not all(0 < weight < math.inf for weight in self.weights.values()):
-            raise ValueError(f"weights of level draws must be positive, got {dict(self.weights)}")
+            raise ValueError(f"weights of level draws must be positive and finite, got {dict(self.weights)}")
 
     def __call__(self, batch: int, tokens: int, levels: int, generator: torch.Generator) -> Levels:
         total = sum(self.weights.values())
@@ -167,15 +179,15 @@ class Mixture:
             if end > start:
                 parts.append(DRAWS[name](end - start, tokens, levels, generator))
             start = max(start, end)
-        return Levels(torch.cat([p.k for p in parts]), torch.cat([p.counted for p in parts]))
+        return Levels(*(torch.cat(part) for part in zip(*parts, strict=True)))
 
 
 def unknown_padding(drawn: Levels, valid: Tensor, levels: int) -> Levels:
     """Tokens where ``valid (B, T)`` is False become pure noise and are not counted: padding carries no information."""
-    return Levels(torch.where(valid, drawn.k, levels), drawn.counted & valid)
+    return Levels(torch.where(valid, drawn.k, levels), drawn.counted & valid, drawn.goal & valid)
 
 
 def inpainted(drawn: Levels, known: Tensor) -> Levels:
     """Tokens where ``known`` (T,) or (B, T) is True become clean and are not counted: a plan is drawn around them
     (Janner et al. 2022, sec. 3.2). The others keep their levels; with `shared`, this is how Diffuser is trained."""
-    return Levels(torch.where(known, 0, drawn.k), drawn.counted & ~known)
+    return drawn._replace(k=torch.where(known, 0, drawn.k), counted=drawn.counted & ~known)

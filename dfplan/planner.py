@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -10,7 +11,8 @@ from torch import Tensor
 
 from dfplan import scheduling
 from dfplan.fields import NotNegative, Share, Size, SizeOrZero, check_fields
-from dfplan.guidance import Guidance, Guide, ReachSoonest, ReachThroughout, WeightedSum, in_units
+from dfplan.guidance import APART, Guidance, Guide, ReachSoonest, ReachThroughout, WeightedSum, cost_of, in_units
+from dfplan.levels import TO_GOAL
 from dfplan.sampler import Known, sample
 from dfplan.trajectory_model import TrajectoryModel
 
@@ -38,11 +40,11 @@ class PlanConfig:
     guide: Literal["throughout", "soonest"] = "soonest"
     """The cost that guides sampling: the mean distance to the goal, or the time to reach it."""
     scale: NotNegative = 0.0
-    """Strength of the guide; 0 turns it off."""
+    """Strength of this guide; 0 turns it off. A further guide given with a plan has a weight of its own, 1."""
     futures: SizeOrZero = 0
     """Sampled futures of Monte Carlo guidance; 0 guides by the one prediction."""
     future_steps: Size = 1
-    """Denoising steps that draw one future."""
+    """Denoising steps that draw one future; 1 draws none, it gives the network's mean."""
     margin: float = -4.0
     """A plan is possible if the critic's log-odds of each of its steps are at least this."""
     price: NotNegative = 1.0
@@ -86,8 +88,19 @@ def make_plan(
     horizons (B, H) are the plan lengths to try for each start, in tokens 1..T-1; without it the config's own. Without
     a goal nothing but the start is known, and without horizons only the next token is drawn: the model is a policy.
     ``guide`` is a further cost on tokens' closing observations (B, T, observation_dim) in recorded units, asked once
-    for each candidate; beyond a plan's length it sees the plan's end. Raises ValueError for horizons out of range.
+    for each candidate; beyond a plan's length it sees the plan's end. Its weight is 1: the cost that guides is
+    ``config.scale`` times that of the goal plus the guide's.
+
+    Candidates that are not finite (a guide without a finite gradient, too large a scale) are left out, with a warning.
+    Raises ValueError where no candidate is left, for horizons, starts and goals that do not fit the model, and for a known
+    goal where the model was never shown one (`dfplan.levels.TO_GOAL`) and its tokens hold more than one observation;
+    GuideError, a ValueError, for a guide that does not return what a guide returns.
     """
+    layout, G = model.config.layout, len(model.config.goal_columns)
+    if observation.ndim != 2 or observation.shape[1] != layout.observation_dim:
+        raise ValueError(f"observations must be (B, {layout.observation_dim}), got {tuple(observation.shape)}")
+    if goal is not None and goal.shape != (len(observation), G):
+        raise ValueError(f"goals must be ({len(observation)}, {G}), one for each start, got {tuple(goal.shape)}")
     if horizons is None:
         longest = model.config.tokens - 1 if goal is not None else 1
         horizons = spread(1, longest, config.horizons if goal is not None else 1).expand(len(observation), -1)
@@ -97,7 +110,6 @@ def make_plan(
         raise ValueError(f"horizons lie in 1..{model.config.tokens - 1} tokens for this model, got {horizons.tolist()}")
     B, N = len(observation), horizons.shape[1] * config.samples
     T = int(horizons.max()) + 1
-    layout = model.config.layout
     lengths = horizons.to(observation.device).repeat_interleave(config.samples, dim=1).flatten()
     goals = None if goal is None else goal.repeat_interleave(N, dim=0)
     starts, ends = observation.repeat_interleave(N, dim=0), goals if config.goal == "known" else None
@@ -114,16 +126,25 @@ def make_plan(
         eta=config.eta,
         record=record,
     )
-    odds = worst_step(model, drawn.tokens, lengths)
+    lost = ~(hold_end(drawn.tokens, lengths).abs() < APART).flatten(1).all(1)  # NaN is not below it
+    if bool(lost.any()):
+        warnings.warn(
+            "some candidate plans are not finite and are left out: a guide has no finite gradient there, or too large a scale",
+            UserWarning,
+            stacklevel=2,
+        )
+    odds = worst_step(model, drawn.tokens, lengths).masked_fill(lost, torch.nan)
     best = choose(odds.view(B, N), lengths.view(B, N), config.margin, config.price)
     pick = torch.arange(B, device=best.device) * N + best
-    return Plan(
+    plan = Plan(
         observations=_observations(model, drawn.tokens[pick], lengths[pick]),
         actions=_actions(model, drawn.tokens[pick], lengths[pick]) if layout.actions else None,
         lengths=lengths[pick],
         odds=odds[pick],
         history=[(_observations(model, x[pick], lengths[pick]), k[pick]) for x, k in drawn.history],
     )
+    check_finite(plan.observations, plan.actions)
+    return plan
 
 
 def goal_observation(model: TrajectoryModel, goal: Tensor) -> Tensor:
@@ -142,10 +163,33 @@ def worst_step(model: TrajectoryModel, tokens: Tensor, lengths: Tensor) -> Tenso
 
 
 def choose(odds: Tensor, lengths: Tensor, margin: float, price: float) -> Tensor:
-    """Of candidates (B, N), the shortest, where odds below the margin count as so much more length. Index (B,)."""
+    """Of candidates (B, N), the shortest, where odds below the margin count as so much more length. Index (B,).
+
+    A candidate whose odds are NaN or infinite is never chosen. Raises ValueError for a row without any other.
+    """
     # Among equals the more plausible wins: squashed odds are worth less than one token.
     cost = lengths + price * (margin - odds).clamp(min=0) - torch.sigmoid(odds)
-    return cost.argmin(dim=1)
+    return lowest(cost.masked_fill(~odds.isfinite(), torch.inf))
+
+
+def lowest(cost: Tensor) -> Tensor:
+    """The candidate of the lowest cost in each row of (B, N), never one of NaN or infinite cost. Index (B,).
+
+    Raises ValueError for a row without a finite cost.
+    """
+    finite = cost.isfinite()
+    if not bool(finite.any(dim=1).all()):
+        raise ValueError(
+            f"none of the {cost.shape[1]} candidate plans is finite: a guide's gradient, its scale, the start, the goal or "
+            "the weights are out of range"
+        )
+    return cost.masked_fill(~finite, torch.inf).argmin(dim=1)
+
+
+def check_finite(observations: Tensor, actions: Tensor | None = None) -> None:
+    """Raise ValueError unless all numbers of a plan are finite."""
+    if not all(bool(part.isfinite().all()) for part in (observations, actions) if part is not None):
+        raise ValueError("the plan is not finite: the start, the goal, a guide or the weights are out of range")
 
 
 def spread(low: int, high: int, count: int) -> Tensor:
@@ -167,6 +211,11 @@ def _known(model: TrajectoryModel, start: Tensor, goal: Tensor | None, lengths: 
     known[:, 0], mask[:, 0] = layout.state_token(model.observation.normalize(start)), True
     if goal is not None:
         row = torch.arange(len(start), device=start.device)
+        if layout.width > layout.observation_dim and not TO_GOAL & model.config.draws.keys():
+            raise ValueError(
+                "this model cannot plan to a known goal: its tokens hold more than one observation, and in training no token "
+                f"stood for a goal; expected goal='guided', or one of {', '.join(sorted(TO_GOAL))} among its draws"
+            )
         known[row, lengths] = layout.state_token(goal_observation(model, goal))
         mask[row, lengths] = True
     return Known(known, mask)
@@ -180,22 +229,22 @@ def _guidance(
     config: PlanConfig,
     extra: Guide | None,
 ) -> Guidance | None:
-    """The config's guide towards the goal and the user's own, on tokens as the model sees them."""
+    """The config's guide towards the goal, by its scale, and the user's own, on tokens as the model sees them."""
     last = model.config.layout.last
     terms: list[tuple[float, Guide]] = []
     if goals is not None and config.scale > 0:
-        terms.append((1.0, GUIDES[config.guide](goals, model.config.goal_columns)))
+        terms.append((config.scale, GUIDES[config.guide](goals, model.config.goal_columns)))
     if extra is not None:
 
         def each_candidate(x: Tensor) -> Tensor:
             """One candidate of every start at a time: the user's guide may hold a goal for each of the B starts."""
-            return torch.stack([extra(part) for part in x.unflatten(0, (-1, candidates)).unbind(1)], 1).flatten()
+            return torch.stack([cost_of(extra, part) for part in x.unflatten(0, (-1, candidates)).unbind(1)], 1).flatten()
 
         terms.append((1.0, each_candidate))
     if not terms:
         return None
     guide = in_units(WeightedSum(terms), lambda x0: model.observation.denormalize(hold_end(x0[..., last], lengths)))
-    return Guidance(guide, config.scale or 1.0, config.futures, config.future_steps)
+    return Guidance(guide, futures=config.futures, future_steps=config.future_steps)
 
 
 def _observations(model: TrajectoryModel, tokens: Tensor, lengths: Tensor) -> Tensor:

@@ -32,6 +32,15 @@ class Known:
     level: int = 0
     noisy: bool = False
 
+    def __post_init__(self) -> None:
+        if self.tokens.ndim != 3 or self.mask.shape != self.tokens.shape[:2] or self.mask.dtype != torch.bool:
+            raise ValueError(
+                f"known tokens are (B, T, C) and their mask (B, T) bool, "
+                f"got {tuple(self.tokens.shape)} and {tuple(self.mask.shape)} {self.mask.dtype}"
+            )
+        if not bool(self.tokens[self.mask].isfinite().all()):
+            raise ValueError("known tokens must be finite, got NaN or infinity where the mask says that they are known")
+
 
 @dataclass(frozen=True)
 class Sample:
@@ -56,7 +65,10 @@ def denoise_row(
 
     eta 0 is DDIM, 1 is DDPM's ancestral step. ``stabilization`` shows the model tokens that are already clean as if at
     this small level, with noise of that level (the paper's k_small): a long rollout then does not trust its own slips.
+    Raises ValueError for an eta outside 0..1.
     """
+    if not 0 <= eta <= 1:
+        raise ValueError(f"eta must lie in 0..1, got {eta}")
     schedule = diffusion.schedule
     shown, shown_k = x, k
     if stabilization:

@@ -7,6 +7,8 @@ to 0; levels fall linearly in k over these rows.
 
 from __future__ import annotations
 
+from numbers import Integral
+
 import torch
 from torch import Tensor
 
@@ -26,23 +28,23 @@ def pyramid(tokens: int, levels: int, steps: int, uncertainty: float = 1.0) -> T
 
     uncertainty 0 is `full_sequence`, ``steps`` is `autoregressive`; fractions are allowed.
     """
-    return from_lag(torch.arange(tokens, dtype=torch.float64) * _lag(uncertainty), levels, steps)
+    return from_lag(_positions(tokens) * _lag(uncertainty), levels, steps)
 
 
 def trapezoid(tokens: int, levels: int, steps: int, uncertainty: float = 1.0) -> Tensor:
     """Both ends first, the middle last: for plans whose start and goal are known."""
-    t = torch.arange(tokens, dtype=torch.float64)
+    t = _positions(tokens)
     return from_lag(torch.minimum(t, tokens - 1 - t) * _lag(uncertainty), levels, steps)
 
 
 def from_lag(lag: Tensor, levels: int, steps: int) -> Tensor:
     """The matrix in which token t starts to fall after ``lag[t] >= 0`` rows, for any lag (T,) of the user's."""
-    if steps < 1:
-        raise ValueError(f"a token needs at least one denoising step, got steps={steps}")
+    if not isinstance(steps, Integral) or steps < 1:
+        raise ValueError(f"a token needs at least one denoising step, a whole number, got steps={steps}")
     if lag.ndim != 1 or lag.numel() == 0 or not bool(((lag >= 0) & lag.isfinite()).all()):
         raise ValueError(f"lag must be a vector of finite numbers >= 0, one for each token, got {lag.tolist()}")
-    if levels < 1:
-        raise ValueError(f"a scheduling matrix needs at least one noise level, got {levels}")
+    if not isinstance(levels, Integral) or levels < 1:
+        raise ValueError(f"a scheduling matrix needs at least one noise level, a whole number, got {levels}")
     rows = steps + int(lag.max().ceil())
     m = torch.arange(rows + 1, dtype=torch.float64).unsqueeze(1)
     left = (steps + lag - m).clamp(0, steps)
@@ -63,6 +65,12 @@ def check(matrix: Tensor, levels: int) -> Tensor:
         row, token = rises[0].tolist()
         raise ValueError(f"noise levels never rise while sampling, but token {token} rises from row {row} to {row + 1}")
     return matrix
+
+
+def _positions(tokens: int) -> Tensor:
+    if not isinstance(tokens, Integral) or tokens < 1:
+        raise ValueError(f"a scheduling matrix needs at least one token, a whole number, got {tokens}")
+    return torch.arange(tokens, dtype=torch.float64)
 
 
 def _lag(uncertainty: float) -> float:

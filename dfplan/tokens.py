@@ -80,6 +80,10 @@ class TokenLayout:
         token[..., : self.observation_width] = observation.repeat(*(1,) * (observation.ndim - 1), self.kept)
         return token
 
+    def as_states(self, tokens: Tensor, which: Tensor) -> Tensor:
+        """Tokens (B, T, C) of which those in ``which`` (B, T) bool keep their closing observation alone: `state_token`."""
+        return torch.where(which.unsqueeze(-1), self.state_token(tokens[..., self.last]), tokens)
+
     def unpack_observations(self, tokens: Tensor) -> Tensor:
         """The observations after the start, in order of time: (B, (T - 1) * kept, observation_dim)."""
         B, T, _ = tokens.shape

@@ -107,6 +107,7 @@ class TrajectoryModel(nn.Module):
         actions = self.action.normalize(batch[1])
         x0 = self.config.layout.pack(observations, actions)
         levels = self.draw(x0.shape[0], x0.shape[1], self.config.levels, generator)
+        x0 = self.config.layout.as_states(x0, levels.goal)  # as planning shows a goal: nothing of the way there
         losses = {
             "diffusion": self.diffusion.loss(x0, levels, generator),
             "inverse": self._inverse_loss(observations, actions, generator),

@@ -7,7 +7,7 @@ import torch
 from gaussian import MATRICES, Process, chain, exact
 
 from dfplan.diffusion import Diffusion, fused_signal
-from dfplan.levels import Levels, independent, next_token, shared
+from dfplan.levels import Levels, independent, next_token, no_goal, shared
 from dfplan.schedules import NoiseSchedule
 from dfplan.scheduling import full_sequence
 
@@ -80,7 +80,7 @@ def test_the_least_loss_is_the_posterior_variance():
     N, K = 20_000, 6
     diffusion = exact(PROCESS, K, weighting="uniform").double()
     row = torch.tensor([0, 6, 2, 3])
-    levels = Levels(row.expand(N, T), (row > 0).expand(N, T))
+    levels = Levels(row.expand(N, T), (row > 0).expand(N, T), no_goal(row.expand(N, T)))
     found = diffusion.loss(PROCESS.draw(N), levels, generator())
     expected = posterior_variance(diffusion.schedule.alpha_bar, row)[row > 0].mean() / C
     assert found.item() == pytest.approx(expected.item(), rel=0.02)
@@ -94,12 +94,12 @@ def test_only_counted_tokens_enter_the_loss():
     diffusion = Diffusion(Zero(), NoiseSchedule("cosine", 10), "x0", "uniform")
     x0 = torch.randn(50, T, C, generator=generator())
     counted = torch.rand(50, T, generator=generator()) < 0.3
-    levels = Levels(torch.full((50, T), 5), counted)
+    levels = Levels(torch.full((50, T), 5), counted, torch.zeros_like(counted))
     loss = diffusion.loss(x0, levels, generator())
     torch.testing.assert_close(loss, x0[counted].square().mean())
     other = torch.where(counted.unsqueeze(-1), x0, 1e6)
     assert torch.equal(diffusion.loss(other, levels, generator()), loss)
-    nothing = Levels(levels.k, torch.zeros(50, T, dtype=torch.bool))
+    nothing = levels._replace(counted=torch.zeros(50, T, dtype=torch.bool))
     assert diffusion.loss(x0, nothing, generator()) == 0
 
 

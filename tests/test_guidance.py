@@ -7,6 +7,7 @@ differential equation that DDIM solves (`dawson` below), and it agrees with the 
 """
 
 import math
+import warnings
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from torch.autograd import gradcheck
 
 from dfplan.guidance import (
     Guidance,
+    GuideError,
     LearnedReturn,
     ReachAny,
     ReachAt,
@@ -331,7 +333,131 @@ def test_each_sequence_keeps_its_own_goal_in_all_its_futures(future_steps):
     assert bool((drawn[0::2].mean((0, 1)) > drawn[1::2].mean((0, 1)) + 0.5).all())
 
 
-@pytest.mark.parametrize("options", [{"futures": -1}, {"future_steps": 0}])
-def test_errors(options):
-    with pytest.raises(ValueError, match="futures must be >= 0 and future_steps >= 1"):
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"futures": -1}, "futures must"),
+        ({"futures": 1.5}, "futures must"),
+        ({"future_steps": 0}, "future_steps must"),
+        ({"scale": math.nan}, "scale must"),
+        ({"scale": math.inf}, "scale must"),
+    ],
+)
+def test_guidance_is_checked_when_it_is_made(options, sentence):
+    with pytest.raises(ValueError, match=sentence):
         Guidance(ReachThroughout(GOAL, (0, 1)), **options)
+
+
+def test_futures_of_one_step_are_said_to_be_none():
+    """One step from pure noise is the mean: `test_futures_follow_their_distribution_given_what_is_decided`."""
+    guide = ReachThroughout(GOAL, (0, 1))
+    with pytest.warns(UserWarning, match="draws no futures"):
+        Guidance(guide, futures=2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        Guidance(guide, futures=2, future_steps=8)
+        Guidance(guide, futures=0)
+        Guidance(guide, 0.0, futures=2)  # not used
+
+
+# What a guide returns -------------------------------------------------------------------------------------------------
+
+
+NOT_COSTS = {
+    "a scalar": (lambda x0: x0.sum(), r"shape \(\)"),
+    "a cost for each token": (lambda x0: x0.sum(-1), r"shape \(4, 6\)"),
+    "a column": (lambda x0: x0.sum((1, 2)).unsqueeze(1), r"shape \(4, 1\)"),
+    "one cost too few": (lambda x0: x0.sum((1, 2))[1:], r"shape \(3,\)"),
+    "whole numbers": (lambda x0: torch.zeros(len(x0), dtype=torch.int64), "int64"),
+    "a float": (lambda x0: 1.0, "returned float"),
+    "nothing": (lambda x0: None, "returned NoneType"),
+    "an array": (lambda x0: x0.detach().numpy().sum((1, 2)), "returned ndarray"),
+    "a constant": (lambda x0: torch.ones(len(x0)), "does not depend on the sequence"),
+    "a detached cost": (lambda x0: x0.detach().sum((1, 2)), "does not depend on the sequence"),
+    "the cost of another tensor": (lambda x0: torch.ones(len(x0), requires_grad=True) * 2, "does not depend"),
+    "NaN": (lambda x0: x0.sum((1, 2)) * math.nan, "returned nan for a finite sequence"),
+    "infinity": (lambda x0: x0.sum((1, 2)) - math.inf, "returned -inf for a finite sequence"),
+    "NaN for one sequence": (lambda x0: x0.sum((1, 2)) * torch.tensor([1, 1, math.nan, 1]), "returned nan"),
+    "an exception": (lambda x0: {}["key"], "raised KeyError: 'key'"),
+    "torch's own": (lambda x0: x0.numpy(), "raised RuntimeError: Can't call numpy"),
+}
+
+
+@pytest.mark.parametrize("futures", [0, 2])
+@pytest.mark.parametrize("name", NOT_COSTS)
+def test_what_is_no_cost_is_refused_with_one_sentence(name, futures):
+    guide, sentence = NOT_COSTS[name]
+    diffusion, matrix = exact(PROCESS, 8), pyramid(T, 8, 4, 2)
+    guidance = Guidance(guide, futures=futures, future_steps=2)
+    with pytest.raises(GuideError, match=sentence) as caught:
+        sample(diffusion, matrix, (4, T, C), generator(), guidance=guidance)
+    assert "\n" not in str(caught.value) and isinstance(caught.value, ValueError)
+
+
+def test_a_guide_that_breaks_its_own_gradient_is_refused():
+    def broken(x0):
+        y = x0.exp()
+        cost = y.square().sum((1, 2))
+        y.zero_()
+        return cost
+
+    with pytest.raises(GuideError, match="cannot be differentiated"):
+        sample(exact(PROCESS, 8), full_sequence(T, 8, 4), (4, T, C), generator(), guidance=Guidance(broken))
+
+
+@pytest.mark.parametrize("futures", [0, 2])
+def test_a_guide_may_change_its_tokens_in_place(futures):
+    def plain(x0):
+        return (2 * x0).square().sum((1, 2))
+
+    def in_place(x0):
+        return x0.mul_(2).square().sum((1, 2))
+
+    def draw(guide):
+        guidance = Guidance(guide, 0.1, futures, future_steps=2)
+        return sample(exact(PROCESS, 8), pyramid(T, 8, 4, 2), (4, T, C), generator(), guidance=guidance).tokens
+
+    assert torch.equal(draw(plain), draw(in_place))
+    both = WeightedSum([(1.0, in_place), (1.0, plain)])
+    torch.testing.assert_close(both(PATH), 2 * plain(PATH))
+    assert PATH[0, 0, 0] == -2, "the caller's tokens stay"
+
+
+def test_each_term_of_a_sum_is_a_guide():
+    with pytest.raises(GuideError, match=r"shape \(1, 3\)"):
+        WeightedSum([(1.0, ReachThroughout(GOAL, PLACE)), (1.0, lambda x0: x0.sum(-1))])(PATH)
+
+
+def test_a_sequence_that_is_lost_does_not_cost_the_others():
+    """Its gradient is NaN from the start: it becomes NaN, and nobody asks for a finite cost of it."""
+
+    def root_of_nothing(x0):
+        return torch.cat([x0[:1].square().sum((1, 2)), (0 * x0[1:]).square().sum((1, 2)).sqrt()])
+
+    diffusion, matrix = exact(PROCESS, 8), full_sequence(T, 8, 4)
+    drawn = sample(diffusion, matrix, (2, T, C), generator(), guidance=Guidance(root_of_nothing)).tokens
+    assert bool(drawn[0].isfinite().all()) and bool(drawn[1].isnan().any())
+
+
+@pytest.mark.parametrize(
+    ("make", "sentence"),
+    [
+        (lambda: ReachAny(GOAL, PLACE, softness=0.0), "softness must be a finite number above 0, got 0"),
+        (lambda: ReachAny(GOAL, PLACE, softness=math.nan), "softness must be"),
+        (lambda: ReachSoonest(GOAL, PLACE, softness=0.0), "softness finite and above 0"),
+        (lambda: ReachSoonest(GOAL, PLACE, softness=math.inf), "softness finite and above 0"),
+        (lambda: ReachSoonest(GOAL, PLACE, radius=-0.1), "radius must be finite and not negative"),
+        (lambda: ReachSoonest(GOAL, PLACE, radius=math.nan), "radius must be finite and not negative"),
+        (lambda: ReachThroughout(GOAL * math.nan, PLACE), "a goal must be finite"),
+        (lambda: ReachAt(GOAL, (0, 1, 2), 1), r"must be \(3,\) or \(B, 3\), got \(2,\)"),
+        (lambda: ReachAny(GOAL, ()), r"must be \(0,\)"),
+        (lambda: StayIn(GOAL, -GOAL, PLACE), "low <= high"),
+        (lambda: StayIn(GOAL * math.nan, GOAL, PLACE), "low <= high"),
+        (lambda: StayIn(GOAL[:1], GOAL, PLACE), r"are \(2,\) numbers"),
+        (lambda: WeightedSum([]), "one or more guides"),
+        (lambda: WeightedSum([(math.nan, ReachAny(GOAL, PLACE))]), r"finite weights, got the weights \[nan\]"),
+    ],
+)
+def test_guides_are_checked_when_they_are_made(make, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        make()

@@ -4,6 +4,7 @@ from scipy.stats import chi2_contingency, chisquare
 
 from dfplan.levels import (
     DRAWS,
+    TO_GOAL,
     Levels,
     Mixture,
     goal_ramp,
@@ -24,7 +25,7 @@ def draw(function, batch=20_000, tokens=T, levels=K, seed=0):
 
 
 def test_independent_levels_are_uniform_at_each_token_and_pairwise_independent():
-    k, counted = draw(independent)
+    k, counted, _ = draw(independent)
     for t in range(T):
         assert chisquare(torch.bincount(k[:, t], minlength=K + 1)).pvalue > 1e-3
     for s, t in [(0, 1), (2, 6), (5, 6)]:
@@ -34,21 +35,21 @@ def test_independent_levels_are_uniform_at_each_token_and_pairwise_independent()
 
 
 def test_shared_is_one_uniform_level_of_noise_for_each_sequence():
-    k, counted = draw(shared)
+    k, counted, _ = draw(shared)
     assert bool((k == k[:, :1]).all()) and bool(counted.all())
     assert k.min() == 1
     assert chisquare(torch.bincount(k[:, 0])[1:]).pvalue > 1e-3
 
 
 def test_shared_from_start_is_shared_beyond_a_clean_start():
-    k, counted = draw(DRAWS["shared_from_start"])
+    k, counted, _ = draw(DRAWS["shared_from_start"])
     assert bool((k[:, 0] == 0).all()) and not bool(counted[:, 0].any()) and bool(counted[:, 1:].all())
     assert bool((k[:, 1:] == k[:, 1:2]).all()) and k[:, 1].min() == 1
     assert chisquare(torch.bincount(k[:, 1])[1:]).pvalue > 1e-3
 
 
 def test_next_token_is_clean_before_and_unknown_after_one_noisy_token():
-    k, counted = draw(next_token)
+    k, counted, _ = draw(next_token)
     now = counted.long().argmax(1)
     assert bool((counted.sum(1) == 1).all())
     assert chisquare(torch.bincount(now, minlength=T)).pvalue > 1e-3
@@ -69,7 +70,7 @@ def horizons(k, counted):
 
 
 def test_goal_ramp_has_a_clean_start_a_goal_and_nothing_beyond():
-    k, counted = draw(goal_ramp)
+    k, counted, _ = draw(goal_ramp)
     h = horizons(k, counted)
     assert chisquare(torch.bincount(h, minlength=T)[1:]).pvalue > 1e-3, "h is uniform on 1..T-1"
     assert bool((k[:, 0] == 0).all())
@@ -82,7 +83,7 @@ def test_goal_ramp_has_a_clean_start_a_goal_and_nothing_beyond():
 
 
 def test_goal_ramps_rise_evenly():
-    k, counted = draw(goal_ramp, tokens=16)
+    k, counted, _ = draw(goal_ramp, tokens=16)
     h = horizons(k, counted)
     position = torch.arange(16)
     between = (position > 0) & (position < h[:, None])
@@ -101,7 +102,7 @@ def test_goal_ramps_rise_evenly():
 
 
 def test_shared_to_goal_is_one_level_between_clean_ends():
-    k, counted = draw(shared_to_goal)
+    k, counted, _ = draw(shared_to_goal)
     inside = torch.arange(T) > 0
     assert bool((k[:, 0] == 0).all())
     levels = torch.where(counted, k, 0).amax(1, keepdim=True)
@@ -115,7 +116,7 @@ def test_shared_to_goal_is_one_level_between_clean_ends():
 
 
 def test_next_token_to_goal_has_a_clean_past_one_noisy_token_and_an_unknown_future_but_for_the_goal():
-    k, counted = draw(next_token_to_goal)
+    k, counted, _ = draw(next_token_to_goal)
     assert bool((counted.sum(1) <= 1).all())
     some = counted.any(1)
     nothing = 0.75 * sum(1 / h for h in range(1, T)) / (T - 1)
@@ -132,7 +133,7 @@ def test_next_token_to_goal_has_a_clean_past_one_noisy_token_and_an_unknown_futu
 def test_two_tokens_and_one_are_enough_for_every_draw():
     for function in DRAWS.values():
         for tokens in (1, 2):
-            k, counted = draw(function, batch=100, tokens=tokens)
+            k, counted, _ = draw(function, batch=100, tokens=tokens)
             assert k.shape == counted.shape == (100, tokens)
             assert k.dtype == torch.int64 and counted.dtype == torch.bool
             assert k.min() >= 0 and k.max() <= K
@@ -146,7 +147,7 @@ def test_same_seed_same_levels(name):
 
 
 def test_mixture_splits_the_batch_in_proportion():
-    k, counted = draw(Mixture({"shared": 1.0, "next_token": 2.0, "independent": 1.0}), batch=400)
+    k, counted, _ = draw(Mixture({"shared": 1.0, "next_token": 2.0, "independent": 1.0}), batch=400)
     assert len(k) == len(counted) == 400
     same = (k == k[:, :1]).all(1) & counted.all(1)
     assert bool(same[:100].all()) and not bool(same[100:].all())
@@ -174,6 +175,8 @@ def test_padding_is_pure_noise_and_not_counted():
         ({}, "expected some of"),
         ({"shared": 0.0}, "must be positive"),
         ({"shared": 1.0, "independent": -1.0}, "must be positive"),
+        ({"shared": float("nan")}, "must be positive and finite"),
+        ({"shared": float("inf")}, "must be positive and finite"),
     ],
 )
 def test_mixture_errors(weights, sentence):
@@ -181,10 +184,34 @@ def test_mixture_errors(weights, sentence):
         Mixture(weights)
 
 
+@pytest.mark.parametrize("name", sorted(TO_GOAL))
+def test_three_of_four_sequences_have_one_goal_token_at_their_end(name):
+    drawn = draw(DRAWS[name])
+    h = horizons(drawn.k, drawn.counted) if name != "next_token_to_goal" else None
+    given = drawn.goal.any(1)
+    assert 0.74 < given.float().mean() < 0.76 and bool((drawn.goal.sum(1) <= 1).all())
+    assert not bool(drawn.goal[:, 0].any()), "the start is no goal"
+    assert bool((drawn.k[drawn.goal] == 0).all()) and not bool(drawn.counted[drawn.goal].any())
+    if h is not None:
+        assert torch.equal(drawn.goal.long().argmax(1)[given], h[given])
+
+
+@pytest.mark.parametrize("name", sorted(DRAWS.keys() - TO_GOAL))
+def test_the_other_draws_have_no_goal(name):
+    assert not bool(draw(DRAWS[name]).goal.any())
+
+
+def test_a_mixture_keeps_the_goals_of_its_parts_and_padding_has_none():
+    drawn = draw(Mixture({"shared": 1.0, "goal_ramp": 1.0}), batch=400)
+    assert not bool(drawn.goal[:200].any()) and bool(drawn.goal[200:].any())
+    padded = unknown_padding(drawn, torch.zeros(400, T, dtype=torch.bool), K)
+    assert not bool(padded.goal.any())
+
+
 def test_inpainted_tokens_are_clean_and_not_counted_and_the_others_as_drawn():
     drawn = draw(shared, batch=50)
     known = torch.zeros(T, dtype=torch.bool)
     known[0], known[-1] = True, True
-    k, counted = inpainted(drawn, known)
+    k, counted, _ = inpainted(drawn, known)
     assert bool((k[:, known] == 0).all()) and not bool(counted[:, known].any())
     assert torch.equal(k[:, ~known], drawn.k[:, ~known]) and bool(counted[:, ~known].all())

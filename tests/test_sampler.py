@@ -224,8 +224,9 @@ def test_same_seed_same_bytes(eta):
         ({"matrix": full_sequence(T, 9, 4)}, "first row must be all 8"),
         ({"stabilization": 9}, "stabilization is a level in 0..8, got 9"),
         ({"known": Known(torch.zeros(2, T, C), torch.zeros(2, T, dtype=torch.bool))}, r"must be \(3, 6, 2\)"),
-        ({"known": Known(torch.zeros(3, T, C), torch.zeros(3, 1, dtype=torch.bool))}, r"and \(3, 6\), got"),
         ({"known": Known(torch.zeros(3, T, C), torch.zeros(3, T, dtype=torch.bool), 9)}, "in 0..8, got 9"),
+        ({"eta": float("nan")}, r"eta must lie in 0\.\.1, got nan"),
+        ({"eta": 1.5}, r"eta must lie in 0\.\.1"),
         ({"lengths": torch.tensor([4])}, r"lengths must be \(3,\)"),
     ],
 )
@@ -233,3 +234,23 @@ def test_what_does_not_fit_is_named(options, sentence):
     options = {"matrix": full_sequence(T, 8, 4)} | options
     with pytest.raises(ValueError, match=sentence):
         sample(exact(PROCESS, 8), options.pop("matrix"), (3, T, C), generator(), **options)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "mask", "sentence"),
+    [
+        (torch.zeros(3, T, C), torch.zeros(3, 1, dtype=torch.bool), r"\(B, T, C\) and their mask \(B, T\) bool"),
+        (torch.zeros(3, T), torch.zeros(3, T, dtype=torch.bool), r"got \(3, 6\) and \(3, 6\)"),
+        (torch.zeros(3, T, C), torch.zeros(3, T), "torch.float32"),
+        (torch.full((3, T, C), float("nan")), torch.ones(3, T, dtype=torch.bool), "must be finite"),
+        (torch.full((3, T, C), float("inf")), torch.ones(3, T, dtype=torch.bool), "must be finite"),
+    ],
+)
+def test_known_tokens_are_checked_when_they_are_given(tokens, mask, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        Known(tokens, mask)
+
+
+def test_what_is_not_known_may_be_anything():
+    given = Known(torch.full((3, T, C), float("nan")), torch.zeros(3, T, dtype=torch.bool))
+    assert bool(sample(exact(PROCESS, 8), full_sequence(T, 8, 4), (3, T, C), generator(), known=given).tokens.isfinite().all())

@@ -57,6 +57,17 @@ def test_state_tokens_of_any_leading_shape():
     assert layout.state_token(torch.zeros(5, 4, 2)).shape == (5, 4, 9)
 
 
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_token_as_a_state_keeps_its_closing_observation_alone(layout):
+    tokens = layout.pack(*window(layout, 3))
+    which = torch.tensor([[False, True, False], [False, False, True]])
+    shown = layout.as_states(tokens, which)
+    assert torch.equal(shown[~which], tokens[~which])
+    assert torch.equal(shown[which], layout.state_token(tokens[..., layout.last])[which])
+    if layout.width == layout.observation_dim:
+        assert torch.equal(shown, tokens), "a token of one observation is a state"
+
+
 @pytest.mark.parametrize(
     ("make", "sentence"),
     [

@@ -10,7 +10,7 @@ from dfplan.benchmarks.recipes import recipe
 from dfplan.envs.tasks import task
 
 UMAZE = task("maze2d-umaze-v1")
-GUIDED = {"scale": 1.0, "futures": 2}
+GUIDED = {"scale": 1.0, "futures": 2, "future_steps": 8}
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def found(weights, monkeypatch):
 def test_rows_of_the_same_weights_differ_in_guidance_alone(found):
     plain = registry.row("diffusion-forcing").build(UMAZE, "cpu", 0)
     guided = registry.row("diffusion-forcing-mcg").build(UMAZE, "cpu", 0)
-    assert (guided.config.plan.scale, guided.config.plan.futures) == (1.0, 2)
+    assert {name: getattr(guided.config.plan, name) for name in GUIDED} == GUIDED
     assert (plain.config.plan.scale, plain.config.plan.futures) == (0.0, 0)
     assert plain.with_options(**GUIDED).config == guided.config
     theirs = plain.model.state_dict()
