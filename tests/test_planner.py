@@ -186,11 +186,12 @@ def test_a_guided_goal_draws_the_plan_to_it_and_is_not_known(model, name):
     guide = planner.GUIDES[name](near, (0, 1))
 
     def cost(scale):
-        found = plan(model, START.repeat(64, 1), near, goal="guided", guide=name, horizons=1, scale=scale).observations
-        assert float((found[:, -1, 0] - near).norm(dim=1).min()) > 1e-3, "a known goal would be met exactly"
-        return float(guide(found[:, :, 0]).mean())
+        options = {"goal": "guided", "guide": name, "horizons": 1, "steps": 16, "scale": scale}
+        found = plan(model, START.repeat(64, 1), near, **options).observations[:, :, 0]
+        assert float((found[:, -1] - near).norm(dim=1).min()) > 1e-3, "a known goal would be met exactly"
+        return float(guide(found).mean())
 
-    assert cost(16.0) < 0.9 * cost(0.0)
+    assert cost(4.0) < 0.95 * cost(0.0)
 
 
 def test_the_goals_guide_and_a_users_own_add_up_each_by_its_own_weight(model):

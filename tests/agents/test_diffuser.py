@@ -106,6 +106,21 @@ def test_value_guidance_raises_the_value_of_plans(to_returns):
     assert found[0] < found[1] < found[2]
 
 
+@pytest.mark.parametrize(
+    ("value", "sentence"),
+    [
+        (lambda tau: torch.zeros(len(tau), 1) * tau.sum(), r"shape \(1, 1\)"),
+        (lambda tau: torch.zeros(len(tau)), "constant or detached"),
+        (lambda tau: tau.sum((1, 2)) * torch.nan, "returned nan"),
+    ],
+)
+def test_a_value_is_a_guide_and_checked_as_one(to_returns, monkeypatch, value, sentence):
+    agent, _ = to_returns
+    monkeypatch.setattr(agent.learner.J, "forward", value)
+    with pytest.raises(ValueError, match=f"one finite, differentiable cost for each sequence.*{sentence}"):
+        agent.plan(START)
+
+
 def test_a_planner_to_returns_needs_no_goal_and_one_to_goals_does(to_returns):
     agent, _ = to_returns
     agent.reset(goal=np.zeros(2), seed=0)

@@ -81,6 +81,26 @@ def test_a_guide_bends_the_plan(shipped):
     assert np.mean(bent) < np.mean(plain)
 
 
+def path_length(observations):
+    return (observations[:, 1:, :2] - observations[:, :-1, :2]).square().sum(-1).sqrt().sum(-1)
+
+
+def test_candidates_that_are_not_finite_are_left_out(shipped):
+    """The length of a path has no gradient where it rests, as all candidates but the longest do."""
+    shipped.reset(seed=0)
+    with pytest.warns(UserWarning, match="not finite and are left out"):
+        plan = shipped.with_options(goal="guided", scale=1.0, horizons=3).plan(START, goal=GOAL, guide=path_length)
+    assert bool(plan.observations.isfinite().all()) and plan.lengths.tolist() == [23]
+
+
+@pytest.mark.filterwarnings("ignore:some candidate")
+def test_too_large_a_scale_is_an_error_and_never_nan(shipped):
+    agent = shipped.with_options(goal="guided", guide="throughout", scale=1e20, horizons=2)
+    agent.reset(goal=GOAL, seed=0)
+    with pytest.raises(ValueError, match="none of the 2 candidate plans is finite"):
+        agent.act(START)
+
+
 def test_same_seed_same_actions(shipped):
     def actions(seed):
         shipped.reset(goal=GOAL, seed=seed)

@@ -96,6 +96,22 @@ def test_the_candidate_of_the_largest_value_is_chosen(learner):
     assert chosen[1] > chosen[0]
 
 
+def test_a_value_or_a_plan_that_is_not_finite_is_never_chosen(learner):
+    def values(plans):
+        found = plans[:, -1, 0].clone()
+        found[found == found.max()] = torch.nan  # the farthest of all
+        found[found.nan_to_num().argmax()] = torch.inf
+        return found
+
+    learner.critic.forward = values
+    plans, found = learner.select(torch.zeros(1, 4), 16, 2, torch.Generator().manual_seed(0))
+    assert int(found.isfinite().sum()) == 14
+    assert float(plans[0, -1, 0]) == float(found[found.isfinite()].max())
+    learner.critic.forward = lambda plans: torch.full((len(plans),), torch.nan)
+    with pytest.raises(ValueError, match="none of the 16 candidate plans is finite"):
+        learner.select(torch.zeros(1, 4), 16, 2, torch.Generator().manual_seed(0))
+
+
 def test_losses_have_gradients_only_where_they_belong(learner):
     batch = tuple(torch.as_tensor(x) for x in learner.batches(line())(np.random.default_rng(0), 8))
     losses = learner(batch, torch.Generator().manual_seed(0))

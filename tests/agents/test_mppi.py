@@ -137,6 +137,43 @@ def test_foreign_files_are_refused(tmp_path):
         LearnedMPPIAgent.load(tmp_path / "v.safetensors")
 
 
+def test_samples_that_are_not_finite_have_no_weight():
+    """The dynamics break where the control is above 0, the cost beyond the place 0: what is left leads down."""
+
+    def broken(states, actions):
+        futures = point(states, actions)
+        futures[(actions > 0.2).any(axis=(1, 2))] = np.nan
+        return futures
+
+    def cost(states, goals):
+        found = np.nan_to_num(-states[..., 0].sum(axis=-1))  # up is cheap, NaN cheaper than down
+        found[:, 1] = np.nan
+        found[:, 2] = -np.inf
+        return found
+
+    agent = MPPIAgent(broken, cost, MPPIConfig(samples=256, controls=2, hold=1, temperature=1e-3))
+    agent.reset(np.zeros(2), seed=0)
+    controls = agent.improve(np.zeros((1, 2)), np.zeros((1, 2, 2)))
+    assert np.isfinite(controls).all() and controls.max() <= 0.2
+    assert np.isfinite(agent.last_plan.observations).all()
+
+
+def test_where_no_sample_is_finite_an_error_says_so():
+    config = MPPIConfig(samples=4, controls=2)
+    for rollout, cost in (
+        (lambda states, actions: np.nan * point(states, actions), lambda states, goals: np.zeros(states.shape[:2])),
+        (point, lambda states, goals: np.full(states.shape[:2], np.nan)),
+    ):
+        agent = MPPIAgent(rollout, cost, config)
+        agent.reset(np.zeros(2))
+        with pytest.raises(ValueError, match="none of the 4 sampled futures is finite"):
+            agent.act(np.zeros(2))
+    agent = MPPIAgent(point, lambda states, goals: np.zeros(4), config)
+    agent.reset(np.zeros(2))
+    with pytest.raises(ValueError, match=r"must be \(1, 4\), got \(4,\)"):
+        agent.act(np.zeros(2))
+
+
 def test_bad_input():
     agent = MPPIAgent(point, GoalCost(), MPPIConfig(samples=2, controls=2))
     with pytest.raises(ValueError, match=r"needs a goal: call reset"):
