@@ -253,8 +253,8 @@ class Guidance:
         check_fields(self)
         if self.scale and self.futures and self.future_steps == 1:
             warnings.warn(
-                f"guidance with {self.futures} futures of one denoising step draws no futures: a step from pure noise is the "
-                "network's mean, so set future_steps to 8 or so, or futures to 0",
+                f"guidance with futures={self.futures} and future_steps=1 draws no futures, because one step from pure noise "
+                "gives the network's mean: set future_steps to 8 or so, or futures to 0",
                 UserWarning,
                 stacklevel=3,
             )

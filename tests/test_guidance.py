@@ -33,6 +33,8 @@ from dfplan.models import Transformer, TransformerConfig
 from dfplan.sampler import denoise_row, sample
 from dfplan.scheduling import full_sequence, pyramid
 
+pytestmark = pytest.mark.filterwarnings("ignore:guidance with futures")  # what it is about is tested
+
 PROCESS = chain()
 T, C, D = PROCESS.T, PROCESS.C, PROCESS.D
 GOAL = torch.tensor([1.0, 2.0])
