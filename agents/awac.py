@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from dfplan.agents.offline import OfflineAgent, OfflineConfig, OfflineLearner, gaussian_log_prob, q_values
+from dfplan.agents.offline import OfflineAgent, OfflineConfig, OfflineLearner, backup, gaussian_log_prob, q_values
 from dfplan.agents.replay import Noise, Transitions
 
 
@@ -52,14 +52,14 @@ class AWAC(OfflineLearner[AWACConfig]):
         return outputs.clamp(-1, 1)
 
     def losses(self, batch: Transitions, noise: Noise) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        s, a, r, s_next = batch
+        s, a, _, s_next, _ = batch
         letters = self.config
         self.q_target.follow(self.q, letters.tau)
         mean = self.pi(s)
         with torch.no_grad():
             std = self.log_std.clamp(-20, 2).exp()  # as in its density below
             a_next = (self.pi(s_next) + std * noise.normal(*a.shape[1:])).clamp(-1, 1)
-            y = r + letters.gamma * q_values(self.q_target, s_next, a_next).amin(dim=1)
+            y = backup(batch, letters.gamma, q_values(self.q_target, s_next, a_next).amin(dim=1))
             own = (mean + std * noise.normal(*a.shape[1:])).clamp(-1, 1)
             v = q_values(self.q, s, own).amin(dim=1)
         q = q_values(self.q, s, a)

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dfplan.agents.offline import OfflineAgent, OfflineConfig, OfflineLearner, gaussian_log_prob, q_values
+from dfplan.agents.offline import OfflineAgent, OfflineConfig, OfflineLearner, backup, gaussian_log_prob, q_values
 from dfplan.agents.replay import Noise, Transitions
 
 
@@ -79,14 +79,14 @@ class CQL(OfflineLearner[CQLConfig]):
         return outputs[..., : self.config.action_dim].tanh()
 
     def losses(self, batch: Transitions, noise: Noise) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        s, a, r, s_next = batch
+        s, a, _, s_next, _ = batch
         letters = self.config
         self.q_target.follow(self.q, letters.tau)
         (mean, mean_next), (log_std, log_std_next) = self._policy(s, s_next)
         own, log_pi = squashed(mean, log_std, noise.normal(*a.shape[1:]))
         with torch.no_grad():
             a_next, _ = squashed(mean_next, log_std_next, noise.normal(*a.shape[1:]))
-            y = r + letters.gamma * q_values(self.q_target, s_next, a_next).amin(dim=1)
+            y = backup(batch, letters.gamma, q_values(self.q_target, s_next, a_next).amin(dim=1))
             P = min(letters.states, s.shape[1])
             sampled, log_density = self._samples(mean[:, :P], log_std[:, :P], mean_next[:, :P], log_std_next[:, :P], noise)
         again = s[:, None, :P].expand(-1, sampled.shape[1], -1, -1)

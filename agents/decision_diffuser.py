@@ -80,18 +80,21 @@ class DecisionDiffuserModel(SequenceModel):
             y = s[:, -1, list(self.config.goal_columns)]
         else:
             y = self.returns.normalize(batch[2].unsqueeze(-1))
+        recorded = batch[3] if len(batch) > 3 else s.new_full((len(s),), s.shape[1])
         hidden = torch.rand((len(y), 1), generator=generator, device=y.device, dtype=y.dtype) < self.config.dropout
         x = self.config.layout.pack(s, a)
         levels = shared_from_start(x.shape[0], x.shape[1], self.config.levels, generator)
         losses = {
             "diffusion": self.given(y.masked_fill(hidden, torch.nan)).loss(x, levels, generator),
-            "inverse": self._inverse_loss(s, a, generator),
+            "inverse": self._inverse_loss(s, a, recorded, generator),
         }
         return {"loss": torch.stack(list(losses.values())).sum(), **{n: part.detach() for n, part in losses.items()}}
 
-    def _inverse_loss(self, s: Tensor, a: Tensor, generator: torch.Generator) -> Tensor:
+    def _inverse_loss(self, s: Tensor, a: Tensor, recorded: Tensor, generator: torch.Generator) -> Tensor:
+        """Of a few random pairs in each window; no action is learned from the rest after an end."""
         B, S, _ = s.shape
         t = torch.randint(0, S - self.config.gap, (B, PAIRS), generator=generator, device=s.device)
+        t = t.remainder(recorded.long().unsqueeze(1))
         row = torch.arange(B, device=s.device).unsqueeze(1)
         guess = self.act_towards(s[row, t].flatten(0, 1), s[row, t + self.config.gap].flatten(0, 1))
         return (guess - a[row, t].flatten(0, 1)).square().mean()

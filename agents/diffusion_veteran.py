@@ -21,7 +21,7 @@ from dfplan import scheduling
 from dfplan.agents.base import LearningAgent, Shape
 from dfplan.agents.following import each_step
 from dfplan.config_json import config_from_json, config_to_json
-from dfplan.datasets import Trajectories
+from dfplan.datasets import Trajectories, next_true, stops
 from dfplan.diffusion import Diffusion
 from dfplan.fields import Count, NotNegative, Share, Size, check_columns, check_fields
 from dfplan.levels import shared_from_start
@@ -105,7 +105,8 @@ class GoalPaths:
 
     A way ends in the middle of its visit to the goal (a run of rewarded steps). What follows in a window is `hold`, the
     mean of all rewarded states: after the goal the data drive on, but a plan should stay. Returns are of the reward
-    minus one, sum of -gamma^n over the n steps to the first rewarded one, scaled to [-1, 1].
+    minus one, sum of -gamma^n over the n steps to the first rewarded one, scaled to [-1, 1]. No way leads on after the
+    task has terminated.
 
     Raises ValueError if no step is rewarded or no episode is longer than ``stride``.
     """
@@ -118,11 +119,11 @@ class GoalPaths:
             raise ValueError(f"{data.name}: no step is rewarded, so that there is no goal to learn the way to")
         self.hold = data.observations[rewarded].mean(axis=0, dtype=np.float64).astype(np.float32)
         steps = np.arange(N)
-        left = np.repeat(data.episode_ends, data.episode_ends - data.episode_starts) - steps
-        arrival = _next(rewarded)
+        left = stops(data) - steps
+        arrival = next_true(rewarded)
         self.starts = np.flatnonzero(arrival - steps <= np.minimum(longest, left - 1))
         first = arrival[self.starts]
-        last = np.minimum(_next(~rewarded)[first], first + left[first]) - 1
+        last = np.minimum(next_true(~rewarded)[first], first + left[first]) - 1
         self.kept = np.maximum((first + last) // 2 - self.starts, 0)
         returns = -np.cumsum(np.append(0.0, discount ** np.arange(longest)))
         self.returns = (1 - 2 * returns / returns[-1]).astype(np.float32)[first - self.starts]
@@ -140,12 +141,6 @@ class GoalPaths:
         s = self.pairs[rng.integers(len(self.pairs), size=(batch_size, PAIRS))]
         data = self.data
         return plans, self.returns[which], data.observations[s], data.observations[s + self.stride], data.actions[s]
-
-
-def _next(true: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """(N,) -> for each step the first one from it on that is true, a number far beyond N if there is none."""
-    index = np.where(true, np.arange(len(true)), 2 * len(true) + 1)
-    return np.minimum.accumulate(index[::-1])[::-1]
 
 
 class Veteran(nn.Module):

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from dfplan.agents.offline import OfflineAgent, OfflineConfig, OfflineLearner, gaussian_log_prob, q_values
+from dfplan.agents.offline import OfflineAgent, OfflineConfig, OfflineLearner, backup, gaussian_log_prob, q_values
 from dfplan.agents.replay import Noise, Transitions
 
 
@@ -56,12 +56,12 @@ class IQL(OfflineLearner[IQLConfig]):
         self.q_target = self.q.target()
 
     def losses(self, batch: Transitions, noise: Noise) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        s, a, r, s_next = batch
+        s, a, _, s_next, _ = batch
         letters = self.config
         self.q_target.follow(self.q, letters.alpha)
         with torch.no_grad():
             best = q_values(self.q_target, s, a).amin(dim=1)
-            y = r + letters.gamma * self.v(s_next).squeeze(-1)
+            y = backup(batch, letters.gamma, self.v(s_next).squeeze(-1))
         v = self.v(s).squeeze(-1)
         advantage = best - v
         q = q_values(self.q, s, a)

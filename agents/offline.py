@@ -119,9 +119,9 @@ class OfflineLearner(nn.Module, ABC, Generic[C]):
 
     def forward(self, batch: tuple[Tensor, ...], generator: torch.Generator) -> dict[str, Tensor]:
         """The losses of all members as one: a sum over members, so that each is trained as if it were alone."""
-        s, a, r, s_next = batch
+        s, a, r, s_next, terminated = batch
         scaled = 2 * (a - self.action_low) / (self.action_high - self.action_low) - 1
-        batch = Transitions(self.observation.normalize(s), scaled, r, self.observation.normalize(s_next))
+        batch = Transitions(self.observation.normalize(s), scaled, r, self.observation.normalize(s_next), terminated)
         minimised, watched = self.losses(batch, Noise(generator, self.config.seeds))
         loss = torch.stack(list(minimised.values())).sum()
         return {"loss": loss, **{name: value.detach().mean() for name, value in (minimised | watched).items()}}
@@ -138,6 +138,14 @@ def q_values(q: StackedMLP, s: Tensor, a: Tensor, frozen: bool = False) -> Tenso
     pairs = torch.cat([s, a], dim=-1)
     copies = q.members // len(pairs)
     return q(pairs.repeat_interleave(copies, dim=0), frozen).view(len(pairs), copies, -1)
+
+
+def backup(batch: Transitions, gamma: float, v_next: Tensor) -> Tensor:
+    """y = r + gamma V(s'), and y = r where the task ended: (S, B), of the values V(s') (S, B).
+
+    An episode that was cut off has not ended: its last value goes on into the observation after it.
+    """
+    return batch.r + gamma * (1 - batch.terminated) * v_next
 
 
 def gaussian_log_prob(a: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
@@ -181,7 +189,8 @@ class OfflineAgent(LearningAgent):
         return self.learner.play(self._tensor(batch), self.config.member).cpu().numpy()
 
     def update(self, batch: Transitions | tuple[Tensor | ArrayLike, ...]) -> dict[str, float]:
-        """One optimizer step of all members on transitions (s, a, r, s'): the same (B, ...) for all, or (S, B, ...).
+        """One optimizer step of all members on transitions (s, a, r, s') or (s, a, r, s', terminated), the last one 1 where
+        the task ended with the step, else 0: the same (B, ...) for all, or (S, B, ...). Without it nothing terminates.
 
         After `load` of a file without critics these begin anew, from their initial values: then a policy that is
         trained on follows what it has yet to learn. Files of `save(path, critics=True)` go on where they were.
@@ -189,10 +198,16 @@ class OfflineAgent(LearningAgent):
         config, members = self.learner.config, len(self.learner.config.seeds)
         D, A = config.observation_dim, config.action_dim
         shapes: dict[str, Shape] = {"s": ("B", D), "a": ("B", A), "r": ("B",), "s'": ("B", D)}
-        apart = isinstance(batch, list | tuple) and len(batch) == 4 and np.ndim(batch[0]) == 3
+        given = list(batch) if isinstance(batch, list | tuple) else []
+        if len(given) > len(shapes):
+            shapes["terminated"] = ("B",)
+        apart = len(given) == len(shapes) and np.ndim(given[0]) == 3
         if apart:
             shapes = {name: (members, *shape) for name, shape in shapes.items()}
         parts = self._read_batch(batch, shapes)
+        parts += [np.zeros_like(parts[2])] * (len(Transitions._fields) - len(parts))
+        if not np.isin(parts[-1], (0, 1)).all():
+            raise ValueError(f"{self._name}: the batch's terminated must be 0 or 1")
         return self._learn(parts if apart else [np.stack([part] * members) for part in parts])
 
     def _new_optimizer(self) -> torch.optim.Optimizer:

@@ -12,40 +12,34 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dfplan.datasets import Trajectories
+from dfplan.datasets import Steps, Trajectories
 
 
 class Transitions(NamedTuple):
-    """(s, a, r, s') for each of S members: observations and actions (S, B, columns), rewards (S, B)."""
+    """(s, a, r, s', terminated) for each of S members: observations and actions (S, B, columns), the rest (S, B)."""
 
     s: Tensor
     a: Tensor
     r: Tensor
     s_next: Tensor
+    terminated: Tensor
+    """1 where the task ended with the step, so that no value follows; 0 elsewhere, where the record was cut off too."""
 
 
 class Replay:
     """Draws transitions from recorded behaviour, for each training seed its own.
 
-    Every step whose successor was recorded is equally likely. Nothing here is terminal: the recorded episodes end by
-    running out of time only, so that a value always goes on into the next observation.
+    Every step of which it is known what followed (`dfplan.datasets.Steps`) is equally likely.
     """
 
     def __init__(self, data: Trajectories, seeds: tuple[int, ...]):
-        last = np.append(data.episode_starts[1:], len(data.rewards)) - 1
-        followed = np.ones(len(data.rewards), dtype=bool)
-        followed[last] = False
-        self._data, self._seeds, self._steps = data, seeds, np.flatnonzero(followed)
-        if not len(self._steps):
-            raise ValueError(f"{data.name}: no step is followed by another, so that there are no transitions")
+        self._seeds, self._steps = seeds, Steps(data)
 
     def __call__(self, rng: np.random.Generator, batch_size: int) -> Transitions:
-        """(S, B, columns) each, in recorded units. Which seeds are drawn beside it does not change a seed's batch."""
+        """(S, B, columns) or (S, B) each, in recorded units. Which seeds are drawn beside it does not change a seed's batch."""
         draw = int(rng.integers(2**63))
         picks = [np.random.default_rng((seed, draw)).integers(len(self._steps), size=batch_size) for seed in self._seeds]
-        i, data = self._steps[np.stack(picks)], self._data
-        parts = data.observations[i], data.actions[i], data.rewards[i], data.observations[i + 1]
-        return Transitions(*(torch.from_numpy(part) for part in parts))
+        return Transitions(*(torch.from_numpy(part) for part in self._steps.gather(np.stack(picks))))
 
 
 class Noise:

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from dfplan.datasets import BatchSource, Trajectories, Windows
+from dfplan.datasets import BatchSource, FloatArray, IntArray, Trajectories, next_observations, stops
 from dfplan.fields import Size, check_columns, check_fields
 from dfplan.models import UNetConfig
 from dfplan.normalizers import Normalizer
@@ -58,6 +58,52 @@ class SequenceConfig:
         return (self.tokens - 1) * self.layout.stride
 
 
+class ReturnWindows:
+    """Windows of `length` consecutive steps with the sum of their rewards.
+
+    They stay inside one episode, but where the task terminates: there nothing is to be gained or lost any more, so a
+    window goes on at rest in what was observed last, with actions and rewards of 0. Without that, the steps before an
+    early end would be in no window, and the end would cost nothing.
+
+    `starts` (W,) are the flat indices at which windows begin. Raises ValueError if there is none.
+    """
+
+    def __init__(self, data: Trajectories, length: int):
+        self.data, self.length = data, length
+        steps, self._stops = np.arange(len(data)), stops(data)
+        self.starts: IntArray = np.flatnonzero((steps + length <= self._stops) | data.terminations[self._stops - 1])
+        self._total = np.concatenate([[0.0], np.cumsum(data.rewards, dtype=np.float64)])
+        if not len(self.starts):
+            longest = int((self._stops - steps).max())
+            raise ValueError(
+                f"{data.name}: no episode is long enough for a window of {length} steps; the longest has {longest}."
+            )
+
+    def __len__(self) -> int:
+        """Number of windows W."""
+        return len(self.starts)
+
+    def recorded(self, starts: IntArray) -> IntArray:
+        """(B,) starts -> (B,) how many steps of each window were recorded: `length`, or fewer up to a termination."""
+        return np.minimum(self._stops[starts] - starts, self.length)
+
+    def returns(self, starts: IntArray) -> NDArray[np.float64]:
+        """(B,) starts -> (B,) sums of the rewards recorded in the windows."""
+        return self._total[starts + self.recorded(starts)] - self._total[starts]
+
+    def sample(self, rng: np.random.Generator, batch_size: int) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
+        """Windows drawn uniformly with replacement: observations (B, length, obs_dim), actions (B, length, act_dim),
+        returns (B,) and recorded steps (B,)."""
+        starts = self.starts[rng.integers(len(self), size=batch_size)]
+        recorded, step = self.recorded(starts)[:, None], np.arange(self.length)
+        index = starts[:, None] + np.minimum(step, recorded - 1)
+        observations, actions = self.data.observations[index], self.data.actions[index]
+        row, past = np.nonzero(step >= recorded)
+        observations[row, past] = next_observations(self.data, index[:, -1])[row]
+        actions[row, past] = 0
+        return observations, actions, self.returns(starts).astype(np.float32), recorded[:, 0].astype(np.float32)
+
+
 class SequenceModel(nn.Module):
     """Normalisers, limits and training windows of a full-sequence planner; its networks and loss are a subclass's."""
 
@@ -83,26 +129,15 @@ class SequenceModel(nn.Module):
         self.action = Normalizer.fit(data.actions)
         self.action_low = torch.from_numpy(data.actions.min(axis=0))
         self.action_high = torch.from_numpy(data.actions.max(axis=0))
-        windows = Windows(data, self.config.steps + 1)
-        total, starts = reward_total(data), windows.starts(np.arange(len(windows)))
-        returns = total[starts + windows.length] - total[starts]
+        windows = ReturnWindows(data, self.config.steps + 1)
+        returns = windows.returns(windows.starts)
         self.returns = Normalizer.fit(returns[:, None])
         self.best_return = torch.tensor(float(returns.max()))
 
     def batches(self, data: Trajectories) -> BatchSource:
-        """Batches of random windows: observations (B, S, observation_dim), actions (B, S, action_dim), returns (B,).
-
-        A return is the sum of the rewards recorded at the window's S steps.
-        """
-        windows, total = Windows(data, self.config.steps + 1), reward_total(data)
-
-        def batch(rng: np.random.Generator, batch_size: int) -> tuple[Any, ...]:
-            indices = rng.integers(len(windows), size=batch_size)
-            starts = windows.starts(indices)
-            returns = total[starts + windows.length] - total[starts]
-            return (*windows.gather(indices), returns.astype(np.float32))
-
-        return batch
+        """Batches of random windows: observations (B, S, observation_dim), actions (B, S, action_dim), returns (B,), and
+        how many of the window's steps were recorded (B,): see `ReturnWindows`."""
+        return ReturnWindows(data, self.config.steps + 1).sample
 
     def plan_to(
         self, observation: Tensor, goal: Tensor | None, config: Any, generator: torch.Generator, record: bool = False
@@ -145,8 +180,3 @@ class SequencePlan:
     """(B,) tokens after the start: T - 1."""
     history: list[tuple[Tensor, Tensor]] = field(default_factory=list)
     """For each row of sampling, if it was recorded: observations (B, T, kept, observation_dim), levels (B, T)."""
-
-
-def reward_total(data: Trajectories) -> NDArray[np.float64]:
-    """Sum of the rewards before each step, (N + 1,): differences of it are returns of windows."""
-    return np.concatenate([[0.0], np.cumsum(data.rewards, dtype=np.float64)])

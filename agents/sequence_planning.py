@@ -119,14 +119,18 @@ class SequencePlanner(LearningAgent):
     def update(self, batch: tuple[ArrayLike, ...]) -> dict[str, float]:
         """One AdamW step on a batch as of the learner's `batches`: its losses.
 
-        Observations (B, S, observation_dim), actions (B, S, action_dim) and returns (B,), S one more than the plan's
-        steps; a planner to a goal needs no returns.
+        Observations (B, S, observation_dim), actions (B, S, action_dim), returns (B,) and recorded steps (B,), S one more
+        than the plan's steps. All steps were recorded where the last part is left out; a planner to a goal needs no
+        returns.
         """
         config = self.learner.config
         S, layout = config.steps + 1, config.layout
         shapes: dict[str, Shape] = {"observations": ("B", S, layout.observation_dim), "actions": ("B", S, layout.action_dim)}
-        if config.towards == "return" or not (isinstance(batch, list | tuple) and len(batch) == 2):
+        parts = len(batch) if isinstance(batch, list | tuple) else 0
+        if config.towards == "return" or parts != 2:
             shapes["returns"] = ("B",)
+        if parts > 3:
+            shapes["recorded steps"] = ("B",)
         return self._learn(self._read_batch(batch, shapes))
 
     def _execute(self, batch: Tensor, track: Track) -> Tensor:

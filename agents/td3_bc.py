@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dfplan.agents.offline import OfflineAgent, OfflineConfig, OfflineLearner, q_values
+from dfplan.agents.offline import OfflineAgent, OfflineConfig, OfflineLearner, backup, q_values
 from dfplan.agents.replay import Noise, Transitions
 
 
@@ -56,7 +56,7 @@ class TD3BC(OfflineLearner[TD3BCConfig]):
         self.register_buffer("last_actor_loss", torch.zeros(len(config.seeds)))
 
     def losses(self, batch: Transitions, noise: Noise) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        s, a, r, s_next = batch
+        s, a, _, s_next, _ = batch
         letters = self.config
         delayed = int(self.updates) % letters.d  # 0: the actor moved in the step before, or nothing has moved yet
         if delayed == 0:
@@ -66,7 +66,7 @@ class TD3BC(OfflineLearner[TD3BCConfig]):
         with torch.no_grad():
             epsilon = (letters.sigma * noise.normal(*a.shape[1:])).clamp(-letters.c, letters.c)
             a_next = (self.pi_target(s_next).tanh() + epsilon).clamp(-1, 1)
-            y = r + letters.gamma * q_values(self.q_target, s_next, a_next).amin(dim=1)
+            y = backup(batch, letters.gamma, q_values(self.q_target, s_next, a_next).amin(dim=1))
         q = q_values(self.q, s, a)
         minimised = {"critic": critic_loss(q, y)}
         if delayed == letters.d - 1:

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
-from dfplan.datasets import Trajectories, Windows
+from dfplan.datasets import Batch, Steps, Trajectories, next_observations
 from dfplan.fields import Octaves, Size, check_fields
 from dfplan.models.dynamics import Dynamics
 from dfplan.normalizers import Normalizer
@@ -50,17 +50,26 @@ class DynamicsModel(nn.Module):
 
     def fit_statistics(self, data: Trajectories) -> None:
         """Take normalisers and action limits from the data, before training."""
-        inside = np.ones(len(data) - 1, dtype=bool)
-        inside[data.episode_starts[1:] - 1] = False  # the step into a new episode is no change
+        i = Steps(data, observed=True).indices
         self.observation = Normalizer.fit(data.observations)
         self.action = Normalizer.fit(data.actions)
-        self.change = Normalizer.fit(np.diff(data.observations, axis=0)[inside])
+        self.change = Normalizer.fit(next_observations(data, i) - data.observations[i])
         self.action_low = torch.from_numpy(data.actions.min(axis=0))
         self.action_high = torch.from_numpy(data.actions.max(axis=0))
 
     def batches(self, data: Trajectories) -> BatchSource:
-        """Transitions drawn uniformly: observations (B, 2, observation_dim) and actions (B, 2, action_dim)."""
-        return Windows(data, 2).sample
+        """Transitions drawn uniformly: observations (B, 2, observation_dim) and actions (B, 2, action_dim).
+
+        The step into an episode's last observation is one of them. Only the first action is read: the second is 0.
+        """
+        steps = Steps(data, observed=True)
+
+        def batch(rng: np.random.Generator, batch_size: int) -> Batch:
+            i = steps.indices[rng.integers(len(steps), size=batch_size)]
+            actions = np.stack([data.actions[i], np.zeros_like(data.actions[i])], axis=1)
+            return np.stack([data.observations[i], next_observations(data, i)], axis=1), actions
+
+        return batch
 
     def forward(self, batch: tuple[Tensor, ...], generator: torch.Generator) -> dict[str, Tensor]:
         """Mean squared error of the normalised change, under 'loss'; ``generator`` is not needed."""

@@ -5,7 +5,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from dfplan.datasets import Trajectories, Windows
+from dfplan.datasets import Steps, Trajectories, Windows
 
 
 def counted(lengths: list[int], name: str = "counted") -> Trajectories:
@@ -78,11 +78,56 @@ def test_arrays_are_read_only_views_of_what_was_given():
         ("episode_starts", np.array([0, 2, 2]), "mine: 'episode_starts' must begin at 0"),
         ("episode_starts", np.array([0, 4]), r"mine: 'episode_starts' .* number of steps \(4\)"),
         ("episode_starts", np.array([], np.int64), "mine: 'episode_starts' must begin at 0"),
+        ("observations", np.array([]), r"mine: 'observations' has shape \(0,\)"),
+        ("observations", np.zeros((4, 2), complex), "mine: 'observations' holds complex128; expected an array of numbers"),
+        ("observations", [[0.0], [0.0, 1.0]], "mine: 'observations' holds list; expected an array of numbers"),
+        ("terminations", np.zeros(4), "mine: 'terminations' must be a one-dimensional bool array"),
+        ("truncations", [True] * 4, "mine: 'truncations' must be a one-dimensional bool array"),
+        ("truncations", np.zeros(3, bool), "mine: 'truncations' has 3 steps but 'observations' has 4"),
+        ("last_observations", np.zeros((2, 2), np.float32), "mine: 'last_observations' has 2 rows but 'episode_starts' has 1"),
+        ("last_observations", np.zeros((1, 3), np.float32), "mine: 'last_observations' have 3 columns but 'observations' 2"),
+        ("last_observations", np.full((1, 2), np.nan, np.float32), "mine: 'last_observations' holds NaN"),
     ],
 )
 def test_bad_arrays_are_named(key, value, message):
     with pytest.raises(ValueError, match=message):
         dataclasses.replace(counted([4], name="mine"), **{key: value})
+
+
+def test_ends_are_cuts_until_the_data_say_that_the_task_ended():
+    plain = counted([3, 2])
+    assert not plain.terminations.any() and plain.last_observations is None
+    np.testing.assert_array_equal(plain.truncations, [False, False, True, False, True])
+    ended = dataclasses.replace(plain, terminations=np.arange(5) == 2, truncations=None)
+    np.testing.assert_array_equal(ended.truncations, [False, False, False, False, True])
+    with pytest.raises(ValueError, match="read-only"):
+        ended.terminations[0] = True
+
+
+def test_the_fingerprint_follows_terminations_and_is_without_them_what_it_was():
+    plain = counted([3, 2])
+    ended = dataclasses.replace(plain, terminations=np.arange(5) == 2)
+    other = dataclasses.replace(plain, terminations=np.arange(5) == 4)
+    assert len({plain.fingerprint, ended.fingerprint, other.fingerprint}) == 3
+    observed = dataclasses.replace(plain, last_observations=np.zeros((2, 2), np.float32))
+    assert observed.fingerprint == dataclasses.replace(plain, terminations=np.zeros(5, bool)).fingerprint == plain.fingerprint
+
+
+def test_steps_are_those_of_which_it_is_known_what_followed():
+    plain = counted([3, 2])
+    np.testing.assert_array_equal(Steps(plain).indices, [0, 1, 3])
+    ended = dataclasses.replace(plain, terminations=np.arange(5) == 2)
+    np.testing.assert_array_equal(Steps(ended).indices, [0, 1, 2, 3])
+    np.testing.assert_array_equal(Steps(ended, observed=True).indices, [0, 1, 3])
+    observed = dataclasses.replace(ended, last_observations=np.array([[0, 8], [1, 9]], np.float32))
+    steps = Steps(observed)
+    np.testing.assert_array_equal(steps.indices, np.arange(5))
+    s, a, r, s_next, terminated = steps.gather(np.arange(5))
+    np.testing.assert_array_equal(s, observed.observations)
+    np.testing.assert_array_equal(s_next, [[0, 1], [0, 2], [0, 8], [1, 1], [1, 9]])
+    np.testing.assert_array_equal(terminated, [0, 0, 1, 0, 0])
+    np.testing.assert_array_equal(a[:, 0], r)
+    assert Steps(ended).gather(np.array([2]))[3].tolist() == [[0, 2]]  # its own observation stands for none
 
 
 @pytest.mark.parametrize("lengths", [[7], [3, 8, 2, 5], [1, 1, 9, 1], [4, 4, 4]])

@@ -16,7 +16,10 @@ FLOORS = (
     {"config_json", "models"},
     {"diffusion", "guidance"},
     {"sampler", "search"},
-    {"datasets", "readers", "checkpoint", "weights_file", "averaging", "run_folder", "runlog", "train_config", "training"},
+    {
+        *("datasets", "array_files", "readers", "checkpoint", "weights_file"),
+        *("averaging", "run_folder", "runlog", "train_config", "training"),
+    },
     {"trajectory_model", "dynamics_model"},
     {"planner"},
 )

@@ -25,8 +25,8 @@ def episode(steps: int, rng: np.random.Generator, goals: bool = False) -> Episod
         observations={"observation": states, "achieved_goal": places, "desired_goal": places} if goals else states,
         actions=rng.standard_normal((steps, 2)).astype(np.float32),
         rewards=rng.standard_normal(steps),
-        terminations=np.zeros(steps, bool),
-        truncations=np.arange(steps) == steps - 1,
+        terminations=flags(steps, steps - 1) & (steps == 2),
+        truncations=flags(steps, steps - 1) & (steps != 2),
         infos={"goal": np.zeros((steps + 1, 2))},
     )
 
@@ -47,7 +47,7 @@ def collect(dataset_id: str, episodes: list[EpisodeBuffer], goals: bool = False)
 
 
 @pytest.mark.parametrize("goals", [False, True])
-def test_minari_episodes_are_laid_end_to_end_without_their_last_observation(store, goals):
+def test_minari_episodes_are_laid_end_to_end_with_all_that_is_recorded(store, goals):
     rng = np.random.default_rng(0)
     lengths = (5, 1, 12, 3, 2, 2, 2, 2, 2, 2, 4)  # eleven: episode_10 comes after episode_9, not after episode_1
     episodes = [episode(steps, rng, goals) for steps in lengths]
@@ -60,6 +60,11 @@ def test_minari_episodes_are_laid_end_to_end_without_their_last_observation(stor
         np.testing.assert_array_equal(trajectories.observations[start:end], observations[:-1].astype(np.float32))
         np.testing.assert_array_equal(trajectories.actions[start:end], source.actions)
         np.testing.assert_array_equal(trajectories.rewards[start:end], source.rewards.astype(np.float32))
+        np.testing.assert_array_equal(trajectories.terminations[start:end], source.terminations)
+        np.testing.assert_array_equal(trajectories.truncations[start:end], source.truncations)
+    last = [e.observations["observation"][-1] if goals else e.observations[-1] for e in episodes]
+    np.testing.assert_array_equal(trajectories.last_observations, np.float32(last))
+    assert trajectories.terminations.sum() == 6
 
 
 def minari_file(store: Path) -> Path:
@@ -76,13 +81,14 @@ def replace(group: h5py.Group, key: str, value: np.ndarray | None) -> None:
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("episode_1", None, "the key 'episode_1/observations' is missing"),
+        ("episode_1", None, "it holds 1 episodes; the metadata promise 2"),
+        ("episode_1/terminations", None, "the key 'episode_1/terminations' is missing"),
         ("episode_1/actions", None, "the key 'episode_1/actions' is missing"),
         ("episode_0/rewards", np.array([0, 0, np.nan, 0, 0]), "'episode_0/rewards' holds NaN .* at step 2"),
         ("episode_0/actions", np.zeros(5), r"'episode_0/actions' has shape \(5,\)"),
         ("episode_0/actions", np.full((5, 2), b"x"), r"'episode_0/actions' holds \|S1; expected an array of numbers"),
         ("episode_0/actions", np.bytes_(b"x"), "'episode_0/actions' holds"),
-        ("episode_0/observations", np.zeros((5, 4)), "'episode_0/observations' has 5 rows, 'actions' 5 and"),
+        ("episode_0/observations", np.zeros((5, 4)), "'episode_0/observations' has 5 rows, 'actions' 5, "),
         ("episode_1/observations", np.zeros((4, 3)), r"the episodes' 'observations' differ in width: \[3, 4\]"),
     ],
 )
@@ -100,7 +106,7 @@ def test_a_truncated_minari_file_is_named(store):
     with pytest.raises(ValueError, match=f"^{path}: not a whole HDF5 file"):
         load_minari("here/maze-v1")
     path.with_name("metadata.json").write_text("{")
-    with pytest.raises(ValueError, match="Minari cannot open its dataset 'here/maze-v1'"):
+    with pytest.raises(ValueError, match=f"^{path.with_name('metadata.json')}: not the metadata of a Minari dataset"):
         load_minari("here/maze-v1")
 
 
@@ -164,6 +170,9 @@ def test_d4rl_episodes_end_at_terminals_timeouts_and_the_end_of_the_file(tmp_pat
     path = write(tmp_path / "a.hdf5", content)
     trajectories = load(path)
     np.testing.assert_array_equal(trajectories.episode_starts, [0, 10, 20, 31])
+    np.testing.assert_array_equal(np.flatnonzero(trajectories.terminations), [9, 30])
+    np.testing.assert_array_equal(np.flatnonzero(trajectories.truncations), [19, 59])
+    assert trajectories.last_observations is None
     np.testing.assert_array_equal(trajectories.episode_ends, [10, 20, 31, 60])
     for key in ("observations", "actions", "rewards"):
         np.testing.assert_array_equal(getattr(trajectories, key), content[key])
@@ -199,6 +208,10 @@ def test_a_new_target_does_not_end_a_maze2d_drive_but_a_reset_does(tmp_path):
     drive, resets = (write(tmp_path / f"{r}.hdf5", maze2d_drive(resets=r)) for r in (False, True))
     apart = np.arange(0, 600, 100)
     np.testing.assert_array_equal(load(drive).episode_starts, [0])
+    ends = maze2d_drive() | {"terminals": maze2d_drive()["timeouts"]}  # as D4RL's own generator writes them
+    rolling = load(write(tmp_path / "terminals.hdf5", ends))
+    assert len(rolling.episode_starts) == 1 and not rolling.terminations.any()
+    assert load_d4rl_hdf5(tmp_path / "terminals.hdf5", cut_at_flags=True).terminations.sum() == 5
     np.testing.assert_array_equal(load(resets).episode_starts, apart)
     np.testing.assert_array_equal(load_d4rl_hdf5(drive, cut_at_flags=True).episode_starts, apart)
     np.testing.assert_array_equal(load_d4rl_hdf5(resets, cut_at_flags=False).episode_starts, [0])

@@ -74,8 +74,9 @@ def test_the_best_return_is_that_of_the_best_window(to_returns):
     returns = np.array([data.rewards[s : s + S].sum() for s in starts])
     assert float(model.best_return) == pytest.approx(returns.max(), rel=1e-4)
     assert float(model.returns.mean) == pytest.approx(returns.mean(), abs=1e-4)
-    observations, _, drawn = model.batches(data)(np.random.default_rng(0), 5)
+    observations, _, drawn, recorded = model.batches(data)(np.random.default_rng(0), 5)
     assert np.allclose(drawn, observations[..., 0].sum(1), atol=1e-4)  # the reward is x
+    assert recorded.tolist() == [S] * 5
 
 
 def test_inverse_dynamics_wishes_for_the_state_a_gap_ahead_and_then_for_rest():

@@ -155,14 +155,14 @@ def test_td3_bc_moves_actor_and_targets_at_every_second_step(tmp_path):
 
 def test_transitions_are_steps_with_their_successors_of_the_same_episode():
     data = recorded(steps=6)
-    s, a, r, s_next = Replay(data, (0, 1))(np.random.default_rng(0), 200)
+    s, a, r, s_next, terminated = Replay(data, (0, 1))(np.random.default_rng(0), 200)
     assert s.shape == (2, 200, 4) and a.shape == (2, 200, 2) and r.shape == (2, 200)
     place = {tuple(row): i for i, row in enumerate(data.observations)}
     steps = [place[tuple(row.numpy())] for row in s[0]]
     assert set(steps) == {0, 1, 3, 4}  # 2 and 5 end their episodes
     assert [place[tuple(row.numpy())] for row in s_next[0]] == [i + 1 for i in steps]
     assert np.array_equal(a[0], data.actions[steps]) and np.array_equal(r[0], data.rewards[steps])
-    assert not torch.equal(s[0], s[1])
+    assert not torch.equal(s[0], s[1]) and not terminated.any()
 
 
 def test_episodes_of_single_steps_hold_no_transition():
@@ -288,7 +288,7 @@ def test_update_takes_one_batch_for_all_or_one_for_each(name):
     agent = agent_class(learner(name))
     batch = agent.learner.batches(recorded())(np.random.default_rng(0), 8)
     before = agent.learner.pi.weights[0].detach().clone()
-    losses = [agent.update(batch), agent.update(tuple(part[0].numpy() for part in batch))]
+    losses = [agent.update(parts) for parts in (batch, tuple(part[0].numpy() for part in batch), batch[:4])]
     assert losses[0].keys() == losses[1].keys() >= {"loss"} and all(math.isfinite(v) for v in losses[1].values())
     assert not torch.equal(before, agent.learner.pi.weights[0])
 

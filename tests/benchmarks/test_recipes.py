@@ -67,12 +67,12 @@ def test_data_far_from_zero_train_to_the_same_loss(tmp_path, data, name):
     mirrored = np.concatenate([grid, 4 - grid]).astype(np.float32)
     losses = []
     for move in (0, 100_000):
-        moved = replace(
-            data,
+        moved = Trajectories(
             observations=mirrored + np.float32(move),
             actions=np.tile(data.actions, (2, 1)),
             rewards=np.tile(data.rewards, 2),
             episode_starts=np.array([0, len(grid)]),
+            name=data.name,
         )
         assert np.array_equal(moved.observations - np.float32(move), mirrored)
         learner = learner_of(recipe("umaze", name))
