@@ -14,11 +14,14 @@ import os
 # Idle OpenMP threads that spin slow a small network down many times on a machine with few cores.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
+import shlex
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -31,13 +34,18 @@ from dfplan.benchmarks.provenance import hardware
 from dfplan.benchmarks.recipe import Recipe
 from dfplan.benchmarks.recipes import ONLINE, RECIPES, recipe
 from dfplan.benchmarks.registry import weights_name
+from dfplan.benchmarks.screen import refuse
 from dfplan.config_json import config_to_json
 from dfplan.datasets import Trajectories
 from dfplan.envs.collect import own_data
 from dfplan.envs.reference import normalized_score
 from dfplan.envs.tasks import Task, find
 from dfplan.readers import load, load_minari
-from dfplan.training import train
+from dfplan.training import require_trainable, train
+
+ACCELERATORS = ("auto", "cpu", "cuda")
+LARGEST_SEED = 2**31 - 1
+"""What all the random generators that are seeded take."""
 
 
 @dataclass(frozen=True)
@@ -49,11 +57,12 @@ class Arguments:
     seed: int = 0
     """Seed of weights, batches and noise."""
     steps: int | None = None
-    """Optimizer steps instead of the recipe's own number."""
+    """Optimizer steps of the whole run instead of the recipe's own number. They are set at the start of a run: its learning
+    rate ends at its last step."""
     data: str | None = None
     """Minari id, D4RL HDF5 file or 'd4rl:NAME'; without it the maze's own collected data, collected now if missing."""
     run_dir: Path | None = None
-    """Folder of the run; without it runs/WEIGHTS-seedN."""
+    """Folder of the run, empty or not there yet, or one to be continued; without it runs/WEIGHTS-seedN."""
     accelerator: str = "auto"
     """auto, cpu or cuda."""
     devices: int = 1
@@ -62,6 +71,23 @@ class Arguments:
     """CPU threads of each process. One is best for these small networks: use further cores for further runs."""
     quiet: bool = False
     """Show nothing."""
+
+
+def check(arguments: Arguments) -> None:
+    """Raise ValueError for an option that no recipe can be trained with on this machine."""
+    for name in ("threads", "devices", "steps"):
+        value = getattr(arguments, name)
+        if value is not None and value < 1:
+            raise ValueError(f"--{name} must be at least 1, not {value}")
+    if not 0 <= arguments.seed <= LARGEST_SEED:
+        raise ValueError(f"--seed must lie in 0..{LARGEST_SEED}, not {arguments.seed}")
+    if arguments.accelerator not in ACCELERATORS:
+        raise ValueError(f"--accelerator must be {', '.join(ACCELERATORS[:-1])} or cuda, not {arguments.accelerator!r}")
+    if arguments.accelerator == "cuda" and arguments.devices > torch.cuda.device_count():
+        there = torch.cuda.device_count() or "none"
+        raise ValueError(
+            f"--accelerator cuda: {arguments.devices} CUDA devices are asked for, and torch finds {there} here"
+        )
 
 
 def read_data(env: str, source: str | None) -> Trajectories:
@@ -74,7 +100,9 @@ def command(arguments: Arguments) -> str:
     asked = {"env": arguments.env, "recipe": arguments.recipe, "seed": arguments.seed}
     optional = {"steps": arguments.steps, "data": arguments.data}
     asked |= {name: value for name, value in optional.items() if value is not None}
-    return " ".join(["python benchmarks/train.py", *(f"--{name} {value}" for name, value in asked.items())])
+    return " ".join(
+        ["python benchmarks/train.py", *(f"--{name} {shlex.quote(str(value))}" for name, value in asked.items())]
+    )
 
 
 def score(agent: Any, env_id: str, episodes: int = 20) -> dict[str, Any]:
@@ -94,27 +122,49 @@ def members(path: Path, recipe: Recipe, task: Task) -> list[Any]:
     return [recipe.prepare(recipe.agent.load(path, *which), task) for which in arguments]
 
 
-def scores(path: Path, recipe: Recipe, task: Task, episodes: int = 20) -> dict[str, Any]:
-    """`score` of each training seed in a weights file; 'normalized' is their mean."""
-    each = [score(agent, task.data_id, episodes) for agent in members(path, recipe, task)]
+def scores(agent: Any, recipe: Recipe, task: Task, episodes: int = 20) -> dict[str, Any]:
+    """`score` of an agent as it comes back from its file, of each training seed in it; 'normalized' is their mean."""
+    with TemporaryDirectory(prefix="dfplan-") as folder:
+        path = Path(folder, "weights.safetensors")
+        agent.save(path)
+        each = [score(one, task.data_id, episodes) for one in members(path, recipe, task)]
     if len(each) == 1:
         return each[0]
     return {"normalized": round(fmean(one["normalized"] for one in each), 1), "env": task.data_id, "each": each}
 
 
-def fit(recipe: Recipe, data: Trajectories, arguments: Arguments, run_dir: Path, task: Task) -> Path:
-    """Train a recipe on data and return the path of the weights file, run_dir/weights.safetensors."""
-    torch.manual_seed(arguments.seed)
-    seeds = tuple(range(arguments.seed, arguments.seed + recipe.stacked))
-    learner = recipe.learner() if recipe.stacked == 1 else recipe.learner(seeds=seeds)
+def untrained(recipe: Recipe, seed: int) -> Any:
+    """The learner of a recipe with its first weights."""
+    torch.manual_seed(seed)
+    return recipe.learner() if recipe.stacked == 1 else recipe.learner(seeds=training_seeds(recipe, seed))
+
+
+def training_seeds(recipe: Recipe, seed: int) -> tuple[int, ...]:
+    return tuple(range(seed, seed + recipe.stacked))
+
+
+def require_widths(learner: Any, data: Trajectories) -> None:
+    """Raise ValueError unless the data have as many columns as a recipe's learner."""
+    expected = len(learner.observation.mean), len(learner.action_low)
+    found = data.observations.shape[1], data.actions.shape[1]
+    if found != expected:
+        raise ValueError(
+            f"{data.name} has {found[0]} observation and {found[1]} action columns, "
+            f"but the recipe is for {expected[0]} and {expected[1]}"
+        )
+
+
+def fit(recipe: Recipe, learner: Any, data: Trajectories, arguments: Arguments, run_dir: Path, task: Task) -> Path:
+    """Train the learner of a recipe on data and return the path of the weights file, run_dir/weights.safetensors.
+
+    Raises what `dfplan.training.train` raises, and ValueError for data of other widths.
+    """
+    require_widths(learner, data)
     learner.fit_statistics(data)
-    header = {"model": config_to_json(learner.config), "data": data.fingerprint}
-    path, probed = run_dir / "weights.safetensors", run_dir / "probe.safetensors"
+    path = run_dir / "weights.safetensors"
 
     def probe() -> dict[str, float]:
-        recipe.agent(learner, recipe.config, {}).save(probed)
-        found = scores(probed, recipe, task, episodes=10)
-        probed.unlink()
+        found = scores(recipe.agent(learner, recipe.config, {}), recipe, task, episodes=10)
         return {"normalized": found["normalized"]}
 
     result = train(
@@ -122,7 +172,7 @@ def fit(recipe: Recipe, data: Trajectories, arguments: Arguments, run_dir: Path,
         learner.batches(data),
         recipe.train,
         run_dir,
-        header=header,
+        header={"model": config_to_json(learner.config), "data": data.fingerprint},
         probe=probe if recipe.curve else None,
         probe_every=recipe.train.steps // max(recipe.curve, 1),
         accelerator=arguments.accelerator,
@@ -131,11 +181,12 @@ def fit(recipe: Recipe, data: Trajectories, arguments: Arguments, run_dir: Path,
     )
     if result.rank == 0:
         learner.load_state_dict(result.ema_state)
+        learner.cpu().eval()
         card = {
             "name": weights_name(recipe.weights, arguments.seed),
             "command": command(arguments),
             "seed": arguments.seed,
-            "seeds": list(seeds),
+            "seeds": list(training_seeds(recipe, arguments.seed)),
             "steps": result.steps,
             "data": {"name": data.name, "steps": len(data), "fingerprint": data.fingerprint},
             "training_seconds": round(result.seconds, 1),
@@ -143,10 +194,8 @@ def fit(recipe: Recipe, data: Trajectories, arguments: Arguments, run_dir: Path,
             "metrics": result.metrics,
             "curve": result.curve,
             "agent": config_to_json(recipe.config),
+            "score": scores(recipe.agent(learner, recipe.config, {}), recipe, task),
         }
-        learner.cpu().eval()
-        recipe.agent(learner, recipe.config, card).save(path)
-        card["score"] = scores(path, recipe, task)
         recipe.agent(learner, recipe.config, card).save(path)
     return path
 
@@ -158,13 +207,15 @@ def train_offline(arguments: Arguments, task: Task) -> Path:
         raise ValueError(
             f"{arguments.recipe!r} trains the seeds 0 to {chosen.stacked - 1} in one run: leave --seed out"
         )
-    steps = arguments.steps or chosen.train.steps
+    steps = chosen.train.steps if arguments.steps is None else arguments.steps
     chosen = replace(chosen, train=replace(chosen.train, seed=arguments.seed, steps=steps))
+    run_dir, learner = run_folder(arguments, chosen.weights), untrained(chosen, arguments.seed)
+    require_trainable(run_dir, chosen.train, {"model": config_to_json(learner.config)}, arguments.devices)
     began = time.perf_counter()
     data = read_data(task.data_id, arguments.data)
     if not arguments.quiet:
         print(f"{data.name}: {len(data):,} steps, ready after {time.perf_counter() - began:.0f} s")
-    return fit(chosen, data, arguments, run_folder(arguments, chosen.weights), task)
+    return fit(chosen, learner, data, arguments, run_dir, task)
 
 
 def train_online(arguments: Arguments, task: Task) -> Path:
@@ -172,6 +223,8 @@ def train_online(arguments: Arguments, task: Task) -> Path:
     chosen = online.online_recipe(task.maze, arguments.recipe)
     if arguments.data is not None:
         raise ValueError(f"the recipe {arguments.recipe!r} learns in the environment and takes no --data")
+    if arguments.devices > 1:
+        raise ValueError(f"the recipe {arguments.recipe!r} trains on one device, not on {arguments.devices}")
     # Networks this small are fastest on a CPU.
     device = "cpu" if arguments.accelerator == "auto" else arguments.accelerator
     return online.fit_online(
@@ -203,17 +256,21 @@ def train_one(arguments: Arguments) -> Path:
     return train_online(arguments, task) if arguments.recipe in ONLINE else train_offline(arguments, task)
 
 
-def main() -> int:
-    arguments = tyro.cli(Arguments, description=__doc__)
-    torch.set_num_threads(arguments.threads)
+def main(words: Sequence[str] | None = None) -> int:
+    """Train what the command line asks for; 2 for what cannot be, said in one sentence on stderr."""
+    arguments = tyro.cli(Arguments, description=__doc__, args=words)
     try:
+        check(arguments)
+        torch.set_num_threads(arguments.threads)
         for one in each(arguments):
             path = train_one(one)
             if not arguments.quiet:
                 print(f"weights written to {path}")
-    except (ValueError, KeyError, OSError, FloatingPointError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    except (ValueError, KeyError, OSError, ImportError, FloatingPointError) as error:
+        return refuse(error)
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from what is done", file=sys.stderr)
+        return 130
     return 0
 
 

@@ -6,12 +6,15 @@ that nothing of theirs is overwritten or removed.
 
 from __future__ import annotations
 
-import json
+import errno
+import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
+
+from pydantic_core import from_json
 
 from dfplan.checkpoint import CheckpointError, load_header
 from dfplan.locks import hold
@@ -33,10 +36,13 @@ def require_own(run_dir: Path, kind: Kind) -> None:
     Raises:
         ValueError: It holds a run of the other kind, or files and no run.
         CheckpointError: It has no marker, and its checkpoint is not one of dfplan.
-        NotADirectoryError: It is no folder.
+        NotADirectoryError, PermissionError: It is no folder, or cannot be written to.
     """
     if not run_dir.exists():
+        there = next(folder for folder in run_dir.absolute().parents if folder.exists())
+        _require_writable(there)
         return
+    _require_writable(run_dir)
     if all(entry.name == LOCK for entry in run_dir.iterdir()):
         return
     found = _kind(run_dir)
@@ -89,6 +95,13 @@ def another_run(run_dir: Path, differing: Mapping[str, tuple[Any, Any]], reason:
     )
 
 
+def _require_writable(folder: Path) -> None:
+    if not folder.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder))
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
+
+
 def _kind(run_dir: Path) -> str | None:
     """The kind of run in a folder; None if there is none."""
     marker, checkpoint, state = (run_dir / name for name in (MARKER, CHECKPOINT, STATE))
@@ -101,7 +114,7 @@ def _kind(run_dir: Path) -> str | None:
         return "offline"
     if state.is_file():
         try:
-            content = json.loads(state.read_text(encoding="utf-8"))
+            content = from_json(state.read_bytes())
         except ValueError:
             return None
         return "online" if isinstance(content, dict) and {"checkpoint", "recipe", "seed"} <= content.keys() else None
