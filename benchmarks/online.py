@@ -4,7 +4,7 @@ An agent that learns online meets no data: it acts in the environment, sees the 
 learns from. `fit_online` adds to stable-baselines3's own loop what every training here has: an estimate of the time
 left, a learning curve on tuning seeds, a card, and checkpoints. After an interruption the same command goes on, but not
 bit for bit: stable-baselines3 keeps neither the state of its random generators nor the episodes under way, so that a
-continued run meets other episodes than an undisturbed one. Checkpoints hold pickles, as all its files do.
+continued run meets other episodes than an undisturbed one. Checkpoints are read without unpickling.
 """
 
 from __future__ import annotations
@@ -110,23 +110,36 @@ def fit_online(
     The weights are those of the best point of the learning curve, and ``weights.json`` beside them is their card.
     ``steps`` replaces the recipe's own number. ``command`` is what the card names as the command that trains them.
 
-    Raises ValueError if ``run_dir`` holds another run, for a recipe that stable-baselines3 refuses, and where it is not
-    installed; CheckpointError for a checkpoint that cannot be read; FloatingPointError if a loss stops being finite;
-    `dfplan.training.TrainingInterrupted` after Ctrl-C or SIGTERM, when the checkpoint is written.
+    Raises ValueError if ``run_dir`` holds another run or somebody's files, for a recipe that stable-baselines3 refuses,
+    and where it is not installed; CheckpointError for a checkpoint that cannot be read; `dfplan.locks.InUseError` while
+    another process trains there; FloatingPointError if a loss stops being finite; `dfplan.training.TrainingInterrupted`
+    after Ctrl-C or SIGTERM, when the checkpoint is written.
     """
+    recipe = replace(recipe, steps=recipe.steps if steps is None else steps)
+    if type(recipe.steps) is not int or recipe.steps < 1:
+        raise ValueError(f"the number of steps must be a whole number, at least 1, not {recipe.steps}")
     library()
+    from dfplan.run_folder import claimed, require_own
+
+    run_dir = Path(run_dir)
+    require_own(run_dir, "online")
+    model = built(recipe, seed, device)  # refuses a recipe before anything is written
+    with claimed(run_dir, "online"):
+        return _train(recipe, run_dir, model, seed=seed, command=command, device=device, quiet=quiet)
+
+
+def _train(
+    recipe: OnlineRecipe, run_dir: Path, model: BaseAlgorithm, *, seed: int, command: str, device: str, quiet: bool
+) -> Path:
+    """Train from the start, or on from the checkpoint, in a folder that is this process's; returns weights.zip."""
     import torch
 
     from dfplan.benchmarks.online_run import OnlineRun
     from dfplan.runlog import RunLog
     from dfplan.training import stop_signals
 
-    recipe = replace(recipe, steps=recipe.steps if steps is None else steps)
-    if recipe.steps < 1:
-        raise ValueError(f"the number of steps must be at least 1, not {recipe.steps}")
-    run_dir = Path(run_dir)
     path = run_dir / "weights.zip"
-    run = OnlineRun(recipe, seed, run_dir, built(recipe, seed, device))
+    run = OnlineRun(recipe, seed, run_dir, model)
     if path.is_file() and run.step >= recipe.steps:
         return path
     with stop_signals() as stop, RunLog(run_dir, run.step, recipe.steps, quiet) as log:
@@ -218,5 +231,5 @@ def library() -> Any:
     try:
         import stable_baselines3
     except ImportError as error:
-        raise ValueError("stable-baselines3 is not installed: pip install -c constraints.txt -e .") from error
+        raise ValueError("stable-baselines3 is not installed: pip install stable-baselines3") from error
     return stable_baselines3

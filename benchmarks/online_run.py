@@ -1,4 +1,7 @@
-"""One run of stable-baselines3's `learn`: records, learning curve, best model, checkpoints."""
+"""One run of stable-baselines3's `learn`: records, learning curve, best model, checkpoints.
+
+Nothing in a run's folder is ever unpickled: a run goes on as a fresh model that is given what the checkpoint has learned.
+"""
 
 from __future__ import annotations
 
@@ -6,22 +9,30 @@ import io
 import json
 import math
 import operator
-import shutil
+import re
 import sys
 import time
-import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
+from pydantic import Field
 from stable_baselines3.common.base_class import BaseAlgorithm
+from typing_extensions import TypedDict
 
+from dfplan.agents.model_zip import parse_model_zip, read_model_zip
+from dfplan.agents.policy_from_zip import acting_model
 from dfplan.agents.stable_baselines import StableBaselinesAgent
+from dfplan.benchmarks.model_state import put
 from dfplan.benchmarks.protocol import TUNING_SEEDS, evaluate
+from dfplan.benchmarks.replay_file import load_replay, save_replay
 from dfplan.checkpoint import CheckpointError
+from dfplan.config_json import checked
 from dfplan.envs.reference import normalized_score
+from dfplan.fields import NotNegative, Whole
+from dfplan.run_folder import STATE, another_run, differences
 from dfplan.runlog import RunLog
 from dfplan.training import TrainingInterrupted
 from dfplan.whole_files import write_whole
@@ -39,6 +50,20 @@ PASSING = (
     *("action_noise", "replay_buffer_class", "replay_buffer_kwargs"),
 )
 """What of a model is not for its weights file: the episodes under way, and what only learning needs."""
+MODEL, BEST, REPLAY = "model.zip", "best.zip", "replay.safetensors"
+"""Files of a checkpoint."""
+
+
+class State(TypedDict):
+    """What run.json says."""
+
+    checkpoint: Annotated[str, Field(pattern=r"^checkpoint-\d+$")]
+    """Name of the folder with the model."""
+    step: Whole
+    seconds: NotNegative
+    curve: list[dict[str, float]]
+    recipe: dict[str, Any]
+    seed: int
 
 
 class OnlineRun:
@@ -52,14 +77,11 @@ class OnlineRun:
         self.recipe, self.seed, self.run_dir, self.model = recipe, seed, run_dir, fresh
         self.identity: dict[str, Any] = json.loads(json.dumps({"recipe": asdict(recipe), "seed": seed}))
         self.seconds, self.curve, self.best = 0.0, list[dict[str, float]](), b""
-        self.file = run_dir / "run.json"
+        self.file = run_dir / STATE
         if self.file.is_file():
-            state = json.loads(self.file.read_text(encoding="utf-8"))
+            state = read_state(self.file)
             self.require_same_run(state)
-            try:
-                self.restore(state)
-            except Exception as error:  # whatever a torn zip or pickle raises
-                raise CheckpointError(f"the checkpoint that {self.file} names cannot be read ({error!r})") from error
+            self.restore(state)
 
     @property
     def step(self) -> int:
@@ -92,60 +114,84 @@ class OnlineRun:
 
     def best_agent(self) -> StableBaselinesAgent:
         """The agent of the best point, without the moments of its optimizers, which acting does not need."""
-        model = self.loaded(io.BytesIO(self.best))
+        model, last = self.model, _written(self.model.save)
+        put(model, parse_model_zip(self.best, f"{self.run_dir}/{BEST}"))
         for name in model.get_parameters():
             if name.endswith("optimizer"):
                 operator.attrgetter(name)(model).state.clear()
-        return StableBaselinesAgent(model, file=_written(lambda file: model.save(file, exclude=PASSING)))
+        path = self.run_dir / "weights.zip"
+        file = _written(lambda file: model.save(file, exclude=PASSING))
+        put(model, parse_model_zip(last, f"{self.run_dir}/{MODEL}"))
+        return StableBaselinesAgent(acting_model(parse_model_zip(file, str(path))), file=file)
 
     def save(self) -> None:
         """Write a checkpoint into a folder of its own, name it in run.json, and only then remove the one before."""
         folder = self.run_dir / f"checkpoint-{self.step}"
-        write_whole(folder / "model.zip", _written(self.model.save))
+        write_whole(folder / MODEL, _written(self.model.save))
         if self.best:
-            write_whole(folder / "best.zip", self.best)
+            write_whole(folder / BEST, self.best)
         if self.replays(self.step):
             model: Any = self.model
-            write_whole(folder / "replay.pkl", _written(model.save_replay_buffer))
+            save_replay(model.replay_buffer, folder / REPLAY)
         state = {"checkpoint": folder.name, "step": self.step, "seconds": self.seconds, "curve": self.curve}
-        write_whole(self.file, json.dumps(state | self.identity, indent=1).encode())
-        for old in self.run_dir.glob("checkpoint-*"):
-            if old != folder:
-                shutil.rmtree(old)
+        write_whole(self.file, json.dumps(state | self.identity, indent=1))
+        remove_checkpoints(self.run_dir, keep=folder.name)
 
-    def require_same_run(self, state: Mapping[str, Any]) -> None:
+    def require_same_run(self, state: State) -> None:
         there = {"seed": state["seed"], **state["recipe"]}
         asked = {"seed": self.seed, **self.identity["recipe"]}
-        if names := [name for name in asked if there.get(name) != asked[name]]:
-            fields = ", ".join(f"{name} is {there.get(name)!r} there and {asked[name]!r} here" for name in names)
-            raise ValueError(
-                f"{self.run_dir} holds another run: {fields}; choose another folder, or remove that one to start anew"
-            )
+        if differing := differences(there, asked):
+            raise another_run(self.run_dir, differing)
 
-    def restore(self, state: Mapping[str, Any]) -> None:
+    def restore(self, state: State) -> None:
         """Go on from the checkpoint, with other random numbers than an undisturbed run would have."""
-        folder = self.run_dir / state["checkpoint"]
-        model = self.loaded(folder / "model.zip")
-        if self.replays(state["step"]):
-            with warnings.catch_warnings(action="ignore"):  # that the episode under way is cut off: it is
-                model.load_replay_buffer(folder / "replay.pkl")
-            buffer = model.replay_buffer
-            if not self.recipe.hindsight and (buffer.pos or buffer.full):
-                buffer.timeouts[buffer.pos - 1] = True  # a return of several steps must not reach into another episode
-        model.set_random_seed(int(np.random.SeedSequence((self.seed, state["step"])).generate_state(1)[0] >> 1))
-        if (folder / "best.zip").is_file():
-            self.best = (folder / "best.zip").read_bytes()
-        self.model, self.seconds, self.curve = model, state["seconds"], state["curve"]
+        folder, model = self.run_dir / state["checkpoint"], self.model
+        put(model, read_model_zip(folder / MODEL))
+        if self.step != state["step"]:
+            raise CheckpointError(f"{folder / MODEL} is at step {self.step}, and {self.file} at step {state['step']}")
+        if self.replays(self.step):
+            if not (folder / REPLAY).exists() and (folder / "replay.pkl").exists():
+                raise CheckpointError(
+                    f"the checkpoint in {folder} is of an earlier version, whose replay buffer is a pickle: it is not opened; "
+                    "remove the run to start anew"
+                )
+            replaying: Any = model
+            load_replay(replaying.replay_buffer, folder / REPLAY)
+        if (folder / BEST).is_file():
+            self.best = read_model_zip(folder / BEST).content
+        model.set_random_seed(int(np.random.SeedSequence((self.seed, self.step)).generate_state(1)[0] >> 1))
+        self.seconds, self.curve = state["seconds"], state["curve"]
 
     def replays(self, step: int) -> bool:
         """Whether a checkpoint of that step has a replay buffer: a finished run needs none."""
         return hasattr(self.model, "save_replay_buffer") and step < self.recipe.steps
 
-    def loaded(self, file: Any) -> Any:
-        """A model with this run's environments, from a file of stable-baselines3's."""
-        # The class of a buffer for returns of several steps follows from n_steps; hindsight's does not.
-        anew = {} if self.recipe.hindsight else {"replay_buffer_class": None}
-        return type(self.model).load(file, env=self.model.env, device=self.model.device, custom_objects=anew)
+
+def read_state(file: Path) -> State:
+    """What run.json says. CheckpointError if it cannot be read, or is not that of a run."""
+    try:
+        state: State = checked(State, json.loads(file.read_bytes()), "run")
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{file} is not the state of a run ({error})") from error
+    return state
+
+
+def remove_checkpoints(run_dir: Path, keep: str) -> None:
+    """Remove a run's own checkpoints but one; a folder that holds anything else is somebody's, and stays whole."""
+    for folder in run_dir.glob("checkpoint-*"):
+        if folder.name == keep or folder.is_symlink() or not re.fullmatch(r"checkpoint-\d+", folder.name):
+            continue
+        files = list(folder.iterdir())
+        if all(_is_own(file) for file in files):
+            for file in files:
+                file.unlink()
+            folder.rmdir()
+
+
+def _is_own(file: Path) -> bool:
+    """Whether a file in a checkpoint is of those that a run writes, or of their unfinished forms."""
+    name = re.sub(r"^\.(.+)\.[0-9a-f]+\.partial$", r"\1", file.name)
+    return not file.is_dir() and name in (MODEL, BEST, REPLAY, "replay.pkl")
 
 
 class Clock:

@@ -59,7 +59,7 @@ def collect(
         quiet: no progress bar.
 
     Raises KeyError for an unknown environment; ValueError for a bad number, layout or dataset id, and where something that
-    is no dataset has the dataset's place; OSError where nothing can be written; RuntimeError if a collecting process fails.
+    is no dataset has the dataset's place; OSError where nothing can be written, or a collecting process fails.
     """
     if layout is None:
         env_id, standard = find(env).data_id, own_recipe(find(env))
@@ -251,7 +251,7 @@ def main() -> int:
     arguments = tyro.cli(_Arguments, prog="python -m dfplan.envs.collect")
     try:
         print(collect(**vars(arguments)))
-    except (KeyError, ValueError, RuntimeError, OSError) as error:
+    except (KeyError, ValueError, OSError) as error:
         print(f"error: {_shortened(str(error))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

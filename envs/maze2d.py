@@ -187,9 +187,8 @@ class Maze2dEnv(gym.Env[Observation, np.ndarray]):
 
 def _pair(action: object) -> tuple[float, float]:
     """The two numbers of an action; ValueError for anything else."""
-    if (
-        type(action) is np.ndarray and action.dtype.kind == "f" and action.shape == (2,)
-    ):  # the fast way of the inner loop
+    # The fast way of the inner loop.
+    if type(action) is np.ndarray and action.dtype.kind == "f" and action.shape == (2,):
         ax, ay = action.tolist()
         if isfinite(ax) and isfinite(ay):
             return ax, ay

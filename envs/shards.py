@@ -127,7 +127,7 @@ def make_shards(recipe: Recipe, folder: Path, workers: int, title: str, quiet: b
 
     The processes are started afresh, not forked, so that it does not matter what the caller has loaded or threaded.
     They end with this call, also when it is interrupted, and at their next shard when this process is killed. Shards that
-    are damaged are made again. Raises RuntimeError, with one sentence, if a process fails.
+    are damaged are made again. Raises ChildProcessError, with one sentence, if a process fails.
     """
     remove_damaged(recipe, folder)
 
@@ -165,7 +165,7 @@ def make_shards(recipe: Recipe, folder: Path, workers: int, title: str, quiet: b
         if done() != recipe.shards:
             messages.seek(0)
             lines = messages.read().decode(errors="replace").strip().splitlines() or [f"exit codes {codes}"]
-            raise RuntimeError(f"{title}: a collecting process failed ({lines[-1]})")
+            raise ChildProcessError(f"{title}: a collecting process failed ({lines[-1]})")
 
 
 def remove_damaged(recipe: Recipe, folder: Path) -> None:

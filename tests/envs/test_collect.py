@@ -243,7 +243,7 @@ def test_values_of_another_type_are_refused(root, options):
 
 
 def test_a_failing_process_is_reported(tmp_path):
-    with pytest.raises(RuntimeError, match=r"a collecting process failed .*unknown character 'n'"):
+    with pytest.raises(ChildProcessError, match=r"a collecting process failed .*unknown character 'n'"):
         make_shards(Recipe("not a maze", 100, 100, seed=0), tmp_path, workers=1, title="broken", quiet=True)
     assert list(tmp_path.iterdir()) == []
 
