@@ -24,6 +24,7 @@ from dfplan.agents.model_zip import ModelZip, read_model_zip
 from dfplan.agents.policy_from_zip import ActingModel, acting_model, algorithm_class, no_learning
 from dfplan.checkpoint import CheckpointError
 from dfplan.quoting import shortened
+from dfplan.weights_file import card_beside, card_of
 from dfplan.whole_files import write_whole
 
 if TYPE_CHECKING:
@@ -97,8 +98,9 @@ class StableBaselinesAgent(Agent):
         """
         file = read_model_zip(path)
         model = _unpickled(file, device) if trust_pickle else acting_model(file, device)
+        card = card_beside(path)
         try:
-            agent = cls(model, _card(Path(path)), file.content)
+            agent = cls(model, card, file.content)
         except CheckpointError as error:
             raise CheckpointError(f"{path} does not fit: {error}") from error
         fits = {"observations": (agent._observation_dim, observation_dim), "actions": (agent._action_width, action_dim)}
@@ -110,7 +112,7 @@ class StableBaselinesAgent(Agent):
     def save(self, path: str | Path) -> None:
         """Write the model as a zip that `load` and stable-baselines3 read, and the card, if any, as JSON beside it."""
         path, file = Path(path), self._written()
-        if self.card:
+        if card_of(self.card, path):
             write_whole(path.with_suffix(".json"), json.dumps(self.card, indent=1) + "\n")
         write_whole(path, file)
 
@@ -204,16 +206,3 @@ def _widths(space: Any) -> tuple[int, int]:
     elif parts is None and hasattr(space, "low") and len(space.shape) == 1:
         return space.shape[0], 0
     raise CheckpointError(f"observations must be a Box of shape (D,) or a Dict of {', '.join(GOAL_KEYS)}, not {space}")
-
-
-def _card(path: Path) -> dict[str, Any]:
-    beside = path.with_suffix(".json")
-    if not beside.is_file():
-        return {}
-    try:
-        card = json.loads(beside.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{beside}, the card of {path.name}, is not JSON ({error})") from error
-    if not isinstance(card, dict):
-        raise CheckpointError(f"{beside}, the card of {path.name}, is not a JSON object")
-    return card

@@ -3,11 +3,13 @@
     python -m dfplan.agents.weights                                          # those that come with the package
     python -m dfplan.agents.weights runs/maze2d-large-seed0/weights.safetensors
 
-All of it is read from the files' own headers, which training has written.
+All of it but the number of parameters stands on the card that training has written: into the file's header, or, for a
+zip of stable-baselines3, into a JSON file of the same name beside it. The parameters are counted. Nothing is unpickled.
 """
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +24,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from dfplan.agents.loading import load, pretrained_names, pretrained_path
+from dfplan.quoting import printable, shortened
 
 FINGERPRINT = 12
 """Characters of a data fingerprint that are shown; 12 hex digits tell any data sets of ours apart."""
@@ -79,10 +82,10 @@ def to_table(rows: Sequence[Weights]) -> Table:
     for heading in ("parameters\ntraining", "steps\nseed", "data\nfingerprint"):
         shown.add_column(heading, justify="right", no_wrap=True)
     for row in rows:
-        first = escape(f"{row.name}\n  {row.command or '(command unknown)'}")
-        data = escape(f"{row.data or '?'}\n{(row.fingerprint or '')[:FINGERPRINT]}")
+        first = f"{printable(row.name)}\n  {printable(row.command or '(command unknown)')}"
+        data = f"{printable(row.data or '?')}\n{printable((row.fingerprint or '')[:FINGERPRINT])}"
         size = f"{row.parameters:,}\n{_duration(row.training_seconds)}"
-        shown.add_row(first, size, f"{_count(row.steps)}\n{_count(row.seed)}", data)
+        shown.add_row(*map(escape, (first, size, f"{_count(row.steps)}\n{_count(row.seed)}", data)))
     return shown
 
 
@@ -112,8 +115,10 @@ def main() -> int:
             folder = resources.files("dfplan.agents") / "pretrained"
             raise ValueError(f"no weights come with this copy of the package: {folder} holds none")
     except (ValueError, KeyError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {shortened(printable(str(error)), 300)}", file=sys.stderr)
         return 2
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal without the letters of a name shows '?'
     Console(width=None if sys.stdout.isatty() else 130).print(to_table(rows))
     return 0
 

@@ -72,16 +72,20 @@ def learning_numbers(benchmark: Mapping[str, Sequence[Summary]]) -> Numbers:
 def _curves(row: Summary) -> list[list[list[float]]]:
     """Of each different card: training seeds that were trained together share one."""
     curves: list[list[list[float]]] = []
-    for card in (cell.card for cell in row.cells if cell.card and cell.card.get("curve")):
-        curve = [[point["step"] for point in card["curve"]], [round(point["normalized"], 1) for point in card["curve"]]]
-        if _measured_in(card) in (None, row.env_id) and curve not in curves:
+    for card in (cell.card for cell in row.cells if cell.card):
+        points = [point for point in card.get("curve") or [] if "normalized" in point and "step" in point]
+        curve = [[point["step"] for point in points], [round(point["normalized"], 1) for point in points]]
+        if points and _measured_in(card) in (None, row.env_id) and curve not in curves:
             curves.append(curve)
     return curves
 
 
 def _measured_in(card: Mapping[str, Any]) -> str | None:
-    score = card.get("score", {})
-    return score.get("each", [score])[0].get("env")
+    score = card.get("score")
+    if not isinstance(score, dict):  # a user's card may hold a bare number
+        return None
+    first: Mapping[str, Any] = score.get("each", [score])[0]
+    return first.get("env")
 
 
 def _seen(value: float | None) -> float | None:

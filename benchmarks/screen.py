@@ -7,6 +7,8 @@ import sys
 
 from rich.console import Console
 
+from dfplan.quoting import printable
+
 LONGEST = 300
 """Characters of a refusal."""
 BAD_INPUT = 2
@@ -25,6 +27,6 @@ def refuse(error: BaseException) -> int:
     text = str(error)
     if isinstance(error, OSError) and error.strerror and error.filename:
         text = f"{error.filename}: {error.strerror}"
-    line = " ".join(f"error: {text or type(error).__name__}".split())
+    line = printable(" ".join(f"error: {text or type(error).__name__}".split()))
     print(line if len(line) <= LONGEST else f"{line[: LONGEST - 3]}...", file=sys.stderr)
     return BAD_INPUT

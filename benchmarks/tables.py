@@ -25,6 +25,7 @@ from dfplan.benchmarks.counterparts import printed_for
 from dfplan.benchmarks.intervals import Comparison, Estimate
 from dfplan.benchmarks.published import Published, reported
 from dfplan.benchmarks.summaries import Summary, summarise
+from dfplan.quoting import printable
 
 PRINTED = "Printed by others, not measured here"
 
@@ -56,7 +57,7 @@ class Table:
             else:
                 shown.add_column(escape(header), justify="right", no_wrap=True)
         for row in self.rows:
-            shown.add_row(*map(escape, row), style=style)
+            shown.add_row(*(escape(printable(cell, keep="\n")) for cell in row), style=style)
         return shown
 
 
@@ -209,7 +210,7 @@ def to_rich(cells: Sequence[Cell], timings: Sequence[Timing]) -> Group:
     """The same for a terminal of 100 columns or more."""
     summaries = summarise(cells, timings)
     shown = [table.to_rich("dim" if PRINTED[1:] in table.title else "") for table in tables(summaries)]
-    return Group(*shown, Text("\n".join(notes.all_of(summaries)), style="dim"))
+    return Group(*shown, Text(printable("\n".join(notes.all_of(summaries)), keep="\n"), style="dim"))
 
 
 def to_csv(cells: Sequence[Cell], timings: Sequence[Timing]) -> str:

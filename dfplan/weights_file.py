@@ -15,6 +15,7 @@ from typing import Annotated, Any, Protocol, TypeVar
 
 import torch
 from pydantic import Field
+from pydantic_core import from_json
 from torch import Tensor, nn
 from typing_extensions import TypedDict  # pydantic asks for this one before Python 3.12
 
@@ -28,15 +29,23 @@ from dfplan.checkpoint import (
     save_checkpoint,
 )
 from dfplan.config_json import checked, config_from_json, config_to_json
+from dfplan.whole_files import opened
 
 C = TypeVar("C")
+
+LARGEST_CARD = 2**24
+"""Bytes of a card's JSON file that are read."""
+
+
+Number = Annotated[int, Field(ge=0, lt=2**63)]
+"""A seed or a number of steps, which tables write out."""
 
 
 class Data(TypedDict, total=False):
     """Recorded data that weights were trained on."""
 
     name: str
-    steps: int
+    steps: Number
     fingerprint: str
 
 
@@ -44,6 +53,15 @@ class Trained(TypedDict, total=False):
     """A recipe of online learning, of which tables show the environment."""
 
     env_id: str
+
+
+class Hardware(TypedDict, total=False):
+    """The machine that trained the weights."""
+
+    cpu: str | None
+    gpu: str | None
+    accelerator: str | None
+    threads: Number | None
 
 
 class Score(TypedDict, total=False):
@@ -59,13 +77,13 @@ class Card(TypedDict, total=False):
 
     name: str
     command: str
-    seed: int
-    seeds: list[int]
-    steps: int
-    training_seconds: Annotated[float, Field(ge=0)]
+    seed: Number
+    seeds: list[Number]
+    steps: Number
+    training_seconds: Annotated[float, Field(ge=0, le=1e12)]
     data: Data
     recipe: Trained
-    hardware: dict[str, Any]
+    hardware: Hardware | str
     metrics: dict[str, float]
     curve: list[dict[str, float]]
     score: Score | float
@@ -130,8 +148,24 @@ def card_of(values: Any, path: str | Path) -> dict[str, Any]:
     try:
         card: dict[str, Any] = checked(Card, values, "card")
     except ValueError as error:
-        raise CheckpointError(f"the card in {path} cannot be read: {error}") from error
+        raise CheckpointError(f"the card of {path} is none: {error}") from error
     return card
+
+
+def card_beside(path: str | Path) -> dict[str, Any]:
+    """The card of a file that cannot hold one, from the JSON file of its name beside it; without that file, empty.
+
+    Raises CheckpointError, naming the JSON file, if it cannot be read or is no card.
+    """
+    beside = Path(path).with_suffix(".json")
+    try:
+        with opened(beside) as file:
+            values = from_json(file.read(LARGEST_CARD + 1), allow_inf_nan=False)
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{beside}, the card of {Path(path).name}, cannot be read: {error}") from error
+    return card_of(values, beside)
 
 
 @contextmanager

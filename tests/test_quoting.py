@@ -18,6 +18,10 @@ def test_what_a_terminal_would_obey_is_shown_instead(text, shown):
     assert printable(text) == shown
 
 
+def test_line_breaks_of_a_cell_are_kept_where_asked_for():
+    assert printable("a\nb\x1b\r", keep="\n") == "a\nb\\x1b\\r"
+
+
 def test_too_much_is_left_out_of_the_middle():
     assert shortened("short", 10) == "short"
     for limit in (20, 21):

@@ -252,7 +252,23 @@ def test_copies_act_alike_in_mid_episode(files):
 def test_a_broken_card_is_a_sentence(files, tmp_path):
     path = tmp_path / "model.zip"
     path.write_bytes(files["PPO"].read_bytes())
-    for text in ("{", "[1]"):
-        path.with_suffix(".json").write_text(text)
-        with pytest.raises(CheckpointError, match="the card of"):
+    card = path.with_suffix(".json")
+    for text in ("{", "[1]", '{"seed": "x"}', '{"score": NaN}', "[" * 5000, '{"data": {"name": 3}}'):
+        card.write_text(text)
+        with pytest.raises(CheckpointError, match=r"the card of .*model"):
             StableBaselinesAgent.load(path)
+    card.write_bytes(b"\xff\xfe")
+    with pytest.raises(CheckpointError, match="the card of"):
+        StableBaselinesAgent.load(path)
+    card.unlink()
+    card.symlink_to("/dev/zero")
+    with pytest.raises(CheckpointError, match="the card of"):
+        StableBaselinesAgent.load(path)
+
+
+def test_a_card_that_could_not_be_read_again_is_not_written(files, tmp_path):
+    agent = StableBaselinesAgent.load(files["PPO"])
+    agent.card = {"steps": "many"}
+    with pytest.raises(ValueError, match=r"card\.steps"):
+        agent.save(tmp_path / "model.zip")
+    assert list(tmp_path.iterdir()) == []

@@ -1,8 +1,13 @@
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 
 from dfplan.agents.diffusion_forcing import DiffusionForcingAgent
 from dfplan.agents.weights import Weights, main, read, shipped
+from dfplan.checkpoint import load_checkpoint, save_checkpoint
 from dfplan.envs.tasks import TASKS
 from dfplan.models import TransformerConfig
 from dfplan.tokens import TokenLayout
@@ -61,6 +66,58 @@ def test_a_file_that_is_not_weights_is_one_sentence(tmp_path, command):
         status, out, err = command(tmp_path / f"{name}.safetensors")
         assert (status, out) == (2, "")
         assert err.startswith("error: ") and err.count("\n") == 1 and name in err
+
+
+@pytest.mark.parametrize(
+    ("part", "value"),
+    [
+        ("seed", "three"), ("seed", -1), ("steps", 1.5), ("steps", 2**70), ("training_seconds", "long"), ("command", ["rm"]),
+        ("name", 7), ("data", "some/data"), ("data", {"fingerprint": 1}), ("recipe", []), ("curve", [{"step": "x"}]),
+        ("seeds", [None]), ("score", "high"), ("hardware", 3), ("hardware", {"threads": "two"}), ("metrics", {"loss": "low"}),
+    ],
+)  # fmt: skip
+def test_a_card_of_wrong_types_is_one_sentence(tmp_path, command, part, value):
+    path, _ = saved(tmp_path / "file.safetensors", CARD)
+    tensors, header = load_checkpoint(path)
+    save_checkpoint(path, tensors, header | {"card": header["card"] | {part: value}})
+    status, out, err = command(path)
+    assert (status, out) == (2, "")
+    assert err.startswith("error: ") and err.count("\n") == 1 and len(err) < 320
+    assert "file.safetensors" in err and f"card.{part}" in err
+
+
+@pytest.mark.parametrize("part", ["name", "command"])
+def test_what_a_card_says_cannot_steer_the_terminal(tmp_path, command, part):
+    path, _ = saved(tmp_path / "file.safetensors", CARD | {part: "\x1b[2J\x1b]0;title\x07\r\u202ename"})
+    status, out, _ = command(path)
+    assert status == 0 and "\\x1b[2J" in out
+    assert all(c.isprintable() or c == "\n" for c in out)
+    strange = tmp_path / "\x1b[31mred.safetensors"
+    strange.write_text("no tensors")
+    status, _, err = command(strange)
+    assert status == 2 and err.count("\n") == 1 and err.strip().isprintable()
+
+
+def test_a_terminal_without_the_letters_of_a_name_still_shows_the_table(tmp_path):
+    path, _ = saved(tmp_path / "file.safetensors", CARD | {"name": "größe"})
+    done = subprocess.run(
+        [sys.executable, "-m", "dfplan.agents.weights", path],
+        env=os.environ | {"PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stderr) == (0, "") and "gr??e" in done.stdout
+
+
+def test_paths_that_are_no_files_are_one_sentence(tmp_path, command):
+    os.mkfifo(tmp_path / "pipe.safetensors")
+    (tmp_path / "empty.safetensors").touch()
+    (tmp_path / "circle.zip").symlink_to(tmp_path / "circle.zip")
+    (tmp_path / "folder.zip").mkdir()
+    for path in (*tmp_path.iterdir(), "/dev/zero"):
+        status, out, err = command(path)
+        assert (status, out) == (2, "")
+        assert err.startswith("error: ") and err.count("\n") == 1 and str(path) in err
 
 
 def test_shipped_weights_say_where_they_come_from():

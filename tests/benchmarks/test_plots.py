@@ -39,6 +39,12 @@ def test_learning_curves_are_one_a_training_run_in_the_environment_they_were_mea
     assert plots.learning_numbers(benchmark([cells[3], cells[4]])) == {}
 
 
+def test_cards_of_others_with_other_scores_and_curves_are_no_fault():
+    cards = [{"curve": CURVE, "score": 1.5}, {"curve": [{"step": 1.0, "loss": 2.0}]}, {"curve": None}]
+    cells = [small_cell(agent="iql", training_seed=i, card=card) for i, card in enumerate(cards)]
+    assert plots.learning_numbers(benchmark(cells)) == {"maze2d-umaze": {"iql": [[[100, 200], [1.0, 5.0]]]}}
+
+
 def test_plots_without_numbers_are_left_out_and_old_ones_removed(tmp_path):
     bare = plots.numbers(benchmark([small_cell(agent="random", training_seed=None, reward_curve=[])]))
     assert set(bare) == {"scores.png", "speed.png"}

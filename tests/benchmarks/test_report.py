@@ -103,6 +103,15 @@ def test_a_table_drops_columns_that_nobody_fills_and_escapes_bars():
     ]  # fmt: skip
 
 
+def test_what_a_card_or_a_name_says_cannot_steer_the_terminal():
+    cells = [small_cell(agent="sb3:\x1b[2J", card={"hardware": {"cpu": "\x1b]0;title\x07\x9b31m"}})]
+    console = Console(width=200, file=io.StringIO())
+    console.print(report.to_rich(cells, []))
+    shown = console.file.getvalue()
+    assert "\\x1b[2J" in shown and "\\x1b]0;title" in shown
+    assert all(c.isprintable() or c == "\n" for c in shown)
+
+
 def test_numbers_are_written_for_reading():
     assert [decimal(value) for value in (-0.04, 0.04, -0.06, 221.72)] == ["0.0", "0.0", "-0.1", "221.7"]
     assert [duration(value) for value in (5, 600, 9000)] == ["5 s", "10 min", "2.5 h"]
