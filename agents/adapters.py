@@ -100,11 +100,14 @@ class Policy:
         """Warn of rows in which an episode began unannounced, judged by where they are, in the columns of the goal."""
         if goal is None or self._jumps.found or not begins.size:
             return
-        conditioned = isinstance(observation, Mapping)
-        where = observation.get("achieved_goal") if conditioned else np.asarray(observation)[..., : goal.shape[-1]]
-        if where is None or (not conditioned and goal.shape[-1] >= np.shape(observation)[-1]):
-            return  # the goal is a whole observation: velocities are in it, and those may well jump
-        aim = goal.reshape(-1, goal.shape[-1]) if conditioned else None
+        width = goal.shape[-1]
+        if isinstance(observation, Mapping):
+            where, aim = observation.get("achieved_goal"), goal.reshape(-1, width)
+        else:  # a goal that is a whole observation has velocities in it, and those may well jump
+            given = np.asarray(observation)
+            where, aim = given[..., :width] if width < given.shape[-1] else None, None
+        if where is None:
+            return
         jumped = self._jumps.look(np.asarray(where, dtype=np.float64).reshape(begins.size, -1), aim, begins.reshape(-1))
         if jumped.any():
             warnings.warn(

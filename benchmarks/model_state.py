@@ -25,7 +25,7 @@ def put(model: BaseAlgorithm, file: ModelZip) -> None:
     Raises CheckpointError for a file of another model, and for tensors of another shape or dtype, or not finite; the
     model is unchanged then.
     """
-    states = {name: _state(model, file, name, part) for name, part in model.get_parameters().items()}
+    states: dict[str, Any] = {name: _state(model, file, name, part) for name, part in model.get_parameters().items()}
     variables = _variables(model, file)
     counters = {name: file.data.get(name) for name in COUNTERS}
     for name, value in counters.items():
@@ -41,9 +41,9 @@ def _state(model: BaseAlgorithm, file: ModelZip, name: str, own: Mapping[str, An
     """One of the model's parts, a module or an optimizer, as the file has it."""
     part = operator.attrgetter(name)(model)
     if not isinstance(part, torch.optim.Optimizer):
-        state = file.state(name)
-        require_tensors(own, state, f"{name}.pth in {file.name} does not fit the recipe")
-        return state
+        tensors = file.state(name)
+        require_tensors(own, tensors, f"{name}.pth in {file.name} does not fit the recipe")
+        return tensors
     found = file.load(name)
     state = found.get("state") if isinstance(found, dict) else None
     parameters = [parameter for group in part.param_groups for parameter in group["params"]]
@@ -71,7 +71,8 @@ def _variables(model: BaseAlgorithm, file: ModelZip) -> dict[str, Tensor]:
     """Trained tensors outside of modules, such as the logarithm of SAC's temperature."""
     names = model._get_torch_save_params()[1]
     found = file.load("pytorch_variables") if names else {}
-    expected = {name: operator.attrgetter(name)(model) for name in names}
-    given = {name: found[name] for name in expected if isinstance(found, dict) and isinstance(found.get(name), Tensor)}
+    found = found if isinstance(found, dict) else {}
+    expected: dict[str, Tensor] = {name: operator.attrgetter(name)(model) for name in names}
+    given = {name: found[name] for name in expected if isinstance(found.get(name), Tensor)}
     require_tensors(expected, given, f"pytorch_variables.pth in {file.name} does not fit the recipe")
     return given

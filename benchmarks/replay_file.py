@@ -43,9 +43,10 @@ def load_replay(buffer: Any, path: str | Path) -> None:
     """
     tensors, header = load_checkpoint(path)
     position, full = header.get("position"), header.get("full")
-    whole = type(position) is int and 0 <= position < buffer.buffer_size and isinstance(full, bool)
-    if header.get("kind") != KIND or not whole:
+    if header.get("kind") != KIND or type(position) is not int or type(full) is not bool:
         raise CheckpointError(f"{path} is not the replay buffer of a run")
+    if not 0 <= position < buffer.buffer_size:
+        raise CheckpointError(f"the replay buffer {path} does not fit the recipe: it is larger")
     held, arrays = buffer.buffer_size if full else position, _arrays(buffer)
     expected = {name: torch.from_numpy(array[:held]) for name, array in arrays.items()} if held else {}
     if hasattr(buffer, _NOW):
@@ -65,7 +66,7 @@ def load_replay(buffer: Any, path: str | Path) -> None:
 
 def _arrays(buffer: Any) -> dict[str, NDArray[Any]]:
     """The buffer's own arrays, by name; those of a dictionary as 'observations/desired_goal'."""
-    arrays = {}
+    arrays: dict[str, NDArray[Any]] = {}
     for name in _STEPS:
         value = getattr(buffer, name, None)
         if isinstance(value, Mapping):

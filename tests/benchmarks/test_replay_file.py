@@ -66,7 +66,7 @@ def test_another_buffer_is_refused(tmp_path):
         with pytest.raises(CheckpointError, match=r"the replay buffer .*replay\.safetensors does not fit the recipe"):
             load_replay(other.replay_buffer, path)
         assert other.replay_buffer.pos == 0
-    with pytest.raises(CheckpointError, match="is not the replay buffer of a run"):
+    with pytest.raises(CheckpointError, match="does not fit the recipe: it is larger"):
         load_replay(model("single steps", size=20).replay_buffer, path)
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(CheckpointError, match=r"replay\.safetensors"):
