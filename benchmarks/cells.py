@@ -220,12 +220,12 @@ def read_file(path: Path, kind: type[File]) -> File:
     if schema != SCHEMA:
         raise ValueError(f"{path} is not a {what} of schema {SCHEMA}")
     try:
-        found = _adapter(kind).validate_json(text)
+        found = _adapter(kind).validate_json(text)  # type: ignore[arg-type]
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False)[0]
         place = ".".join(map(str, first["loc"]))
         raise ValueError(f"{path} is not a whole {what} ({place}: {first['msg']})") from error
-    if set(found.key) != set(KEY):  # type: ignore[attr-defined]
+    if set(found.key) != set(KEY):
         raise ValueError(f"{path}: 'key' must have the entries {', '.join(KEY)}")
     return found
 
