@@ -49,6 +49,6 @@ def test_a_planner_that_comes_first_in_a_table_has_its_denoising_recorded(name):
 
 def test_a_device_that_a_trained_agent_cannot_use_is_refused():
     umaze = task("maze2d-umaze-v1")
-    with pytest.raises(ValueError, match="DiffusionVeteranAgent computes on the CPU only"):
-        registry.row("diffusion-veteran").build(umaze, "cuda", 0)
+    with pytest.raises(ValueError, match="StableBaselinesAgent computes on the CPU only"):
+        registry.row("sac").build(umaze, "cuda", 0)
     registry.row("expert").build(umaze, "cuda")  # computes with nothing that a device could hold
