@@ -138,10 +138,18 @@ class OnlineRun:
         remove_checkpoints(self.run_dir, keep=folder.name)
 
     def require_same_run(self, state: State) -> None:
+        """The number of steps may grow, for learning rates here are constant, while there is what to learn from."""
         there = {"seed": state["seed"], **state["recipe"]}
         asked = {"seed": self.seed, **self.identity["recipe"]}
-        if differing := differences(there, asked):
-            raise another_run(self.run_dir, differing)
+        differing, reason = differences(there, asked), ""
+        if list(differing) == ["steps"]:
+            over = not isinstance(there["steps"], int) or state["step"] >= there["steps"]
+            unlearned = over and hasattr(self.model, "save_replay_buffer")
+            if not unlearned and self.recipe.steps >= state["step"]:
+                return
+            reason = " (a finished run keeps no replay buffer)" if unlearned else f" ({state['step']} are done)"
+        if differing:
+            raise another_run(self.run_dir, differing, reason)
 
     def restore(self, state: State) -> None:
         """Go on from the checkpoint, with other random numbers than an undisturbed run would have."""

@@ -168,8 +168,8 @@ def test_another_run_in_the_folder_is_left_alone(tmp_path):
     fit_online(recipe, tmp_path, quiet=True)
     with pytest.raises(ValueError, match="holds another run: seed is 0 there and 1 here"):
         fit_online(recipe, tmp_path, seed=1, quiet=True)
-    with pytest.raises(ValueError, match="holds another run: steps is 64 there and 128 here"):
-        fit_online(recipe, tmp_path, steps=128, quiet=True)
+    with pytest.raises(ValueError, match=r"holds another run: steps is 64 there and 32 here \(64 are done\)"):
+        fit_online(recipe, tmp_path, steps=32, quiet=True)
     next(tmp_path.glob("checkpoint-*/model.zip")).write_bytes(b"torn")
     with pytest.raises(CheckpointError, match=r"model\.zip is not a whole zip file"):
         fit_online(recipe, tmp_path, quiet=True)
@@ -314,6 +314,19 @@ def test_a_replay_buffer_of_an_earlier_version_is_not_opened(tmp_path):
     with pytest.raises(CheckpointError, match="of an earlier version, whose replay buffer is a pickle"):
         fit_online(recipe, tmp_path, quiet=True)
     assert not (tmp_path / "marker").exists()
+
+
+def test_a_run_goes_on_to_more_steps_while_there_is_what_to_learn_from(tmp_path, monkeypatch):
+    fit_online(small("ppo", steps=64), tmp_path / "ppo", quiet=True)
+    path = fit_online(small("ppo", steps=64), tmp_path / "ppo", steps=128, quiet=True)
+    card = json.loads(path.with_suffix(".json").read_text())
+    assert card["steps"] == 128 and card["recipe"]["steps"] == 128 and card["curve"][-1]["step"] == 128
+    interrupt_once(monkeypatch, after=4 * 170 + 2 * 300)
+    with pytest.raises(TrainingInterrupted):
+        fit_online(small("sac", steps=256), tmp_path / "sac", quiet=True)
+    fit_online(small("sac", steps=256), tmp_path / "sac", steps=260, quiet=True)
+    with pytest.raises(ValueError, match=r"steps is 260 there and 300 here \(a finished run keeps no replay buffer\)"):
+        fit_online(small("sac", steps=256), tmp_path / "sac", steps=300, quiet=True)
 
 
 def test_what_is_not_there_is_named(tmp_path, monkeypatch):
