@@ -132,7 +132,7 @@ def train(
         TrainingInterrupted: Ctrl-C or SIGTERM; the same call continues the run.
     """
     fabric, run_dir = _fabric(accelerator, devices, strategy), Path(run_dir)
-    first = rank_zero_only.rank == 0  # further devices have processes of their own, in the same folder
+    first = getattr(rank_zero_only, "rank", 0) == 0  # further devices have processes of their own, in the same folder
     with claimed(run_dir, "offline") if first else nullcontext():
         fabric.launch()
         run = _Run(fabric, module, config, run_dir, dict(header or {}))
