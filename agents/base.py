@@ -73,7 +73,7 @@ class Agent(ABC):
         if self._rows != len(batch):
             self._begin()
             self._rows = len(batch)
-        with undisturbed(self.device):
+        with self._undisturbed():
             action = np.asarray(self._act(batch, goals), dtype=np.float32)
         self._finite("action", action)
         return action if given.ndim == 2 else action[0]
@@ -95,7 +95,7 @@ class Agent(ABC):
             self._goal = self._goals(self._goal, self._batch)
             self._goal[index] = goals  # type: ignore[index]  # there is one
         if len(index) and self._rows is not None:
-            with undisturbed(self.device):
+            with self._undisturbed():
                 self._begin_rows(index)
 
     def with_options(self, **changes: Any) -> Self:
@@ -142,6 +142,17 @@ class Agent(ABC):
     def _state_to_pickle(self) -> dict[str, Any]:
         """What is kept of the agent when it is pickled or copied."""
         return self.__dict__
+
+    @contextmanager
+    def _undisturbed(self) -> Iterator[None]:
+        """Apart from torch's modes, as `undisturbed` says; a ValueError from within names the agent."""
+        with undisturbed(self.device):
+            try:
+                yield
+            except ValueError as error:
+                if not str(error).startswith(f"{self._name}: "):
+                    error.args = (f"{self._name}: {error}",)
+                raise
 
     @property
     def _name(self) -> str:
@@ -274,7 +285,7 @@ class LearningAgent(Agent):
         """One step of the optimizer on the parts of a batch: the losses. Where they are not finite the weights stay."""
         if self._optimizer is None:
             self._optimizer = self._new_optimizer()
-        with undisturbed(self.device), torch.enable_grad():
+        with self._undisturbed(), torch.enable_grad():
             try:
                 losses = self.learner.train()(tuple(map(self._tensor, arrays)), self._generator)
                 self._finite("loss", losses["loss"].detach())

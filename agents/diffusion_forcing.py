@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from dfplan.agents.agent_config import AgentConfig
-from dfplan.agents.base import LearningAgent, undisturbed
+from dfplan.agents.base import LearningAgent
 from dfplan.agents.following import Following, each_step, padded
 from dfplan.agents.loading import pretrained_path
 from dfplan.config_json import config_from_json, config_to_json
@@ -107,7 +107,7 @@ class DiffusionForcingAgent(LearningAgent):
             horizon = self._whole(horizon, "the horizon", 1, (self.model.config.tokens - 1) * stride)
             tokens = -(-horizon // stride)
             horizons = torch.full((len(batch), 1), tokens)
-        with undisturbed(self.device):
+        with self._undisturbed():
             return self._make_plan(self._tensor(batch), self._tensor(goals), horizons, guide, record)
 
     def update(self, batch: Batch | tuple[ArrayLike, ArrayLike]) -> dict[str, float]:

@@ -139,7 +139,7 @@ class MPPIAgent(Agent):
         config, (B, T, A) = self.config, controls.shape
         goals = self._goals(self._goal, B)
         if goals is None:
-            raise ValueError(f"{self._name}: this planner needs a goal: call reset(goal=...) before it acts")
+            raise ValueError("this planner needs a goal: call reset(goal=...) before it acts")
         K, S = config.samples, T * config.hold
         noise = config.sigma * self._rng.standard_normal((B, K, T, A))
         noise[:, 0] = 0.0

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from dfplan.agents.base import LearningAgent, Shape, undisturbed
+from dfplan.agents.base import LearningAgent, Shape
 from dfplan.agents.following import each_step
 from dfplan.agents.sequence_model import SequenceConfig, SequenceModel, SequencePlan
 from dfplan.config_json import config_from_json, config_to_json
@@ -113,7 +113,7 @@ class SequencePlanner(LearningAgent):
         """
         batch = np.atleast_2d(self._read_observation(observation))
         goals = self._goals(self._goal if goal is None else self._read_goal(goal), len(batch))
-        with undisturbed(self.device):
+        with self._undisturbed():
             return self._make_plan(self._tensor(batch), self._tensor(goals), record)
 
     def update(self, batch: tuple[ArrayLike, ...]) -> dict[str, float]:
@@ -140,7 +140,7 @@ class SequencePlanner(LearningAgent):
     def _make_plan(self, batch: Tensor, goals: Tensor | None, record: bool = False) -> SequencePlan:
         towards_goal = self.learner.config.towards == "goal"
         if towards_goal and goals is None:
-            raise ValueError(f"{self._name}: this planner needs a goal: call reset(goal=...) before it acts")
+            raise ValueError("this planner needs a goal: call reset(goal=...) before it acts")
         # bf16 products are several times faster where the hardware has them, and plans do not suffer.
         with torch.autocast(self.device.type, torch.bfloat16):
             plan = self.learner.plan_to(batch, goals if towards_goal else None, self.config, self._generator, record)

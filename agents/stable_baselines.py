@@ -164,7 +164,7 @@ class StableBaselinesAgent(Agent):
             actions, self._state = self.policy.predict(inputs, self._state, begins, deterministic=True)
         except ValueError as error:  # distributions refuse NaN
             reason = shortened(" ".join(str(error).split()), 200)
-            raise ValueError(f"{self._name}: the policy gave no action: {reason}") from error
+            raise ValueError(f"the policy gave no action: {reason}") from error
         self._begins = np.zeros_like(begins)
         return actions
 
@@ -172,7 +172,7 @@ class StableBaselinesAgent(Agent):
         if not self._goal_width:
             return batch
         if goals is None:
-            raise ValueError(f"{self._name}: this model is goal-conditioned: reset(goal) must give it one")
+            raise ValueError("this model is goal-conditioned: reset(goal) must give it one")
         return dict(zip(GOAL_KEYS, (batch, batch[:, : self._goal_width], goals), strict=True))
 
 

@@ -61,7 +61,7 @@ def check_fields(config: Any) -> None:
         elif isinstance(value, list):
             object.__setattr__(config, field.name, tuple(value))
     try:
-        _schema(type(config)).model_validate({f.name: getattr(config, f.name) for f in dataclasses.fields(config)})
+        _schema(config.__class__).model_validate({f.name: getattr(config, f.name) for f in dataclasses.fields(config)})
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(map(str, first["loc"]))

@@ -194,7 +194,7 @@ def restored(
 
     Raises CheckpointError for a configuration that is none and for tensors that do not fit it.
     """
-    with naming(path), torch.inference_mode(False):
+    with naming(path), torch.inference_mode(False), torch.device("cpu"):
         config = config_from_json(config_class, values, "config")
         with torch.device("meta"):  # shapes without memory
             expected = model_class(config).float().state_dict()

@@ -37,7 +37,8 @@ def ready(learner):
 def trajectory_model(**options):
     """Replans, and so draws, every third step; every guide, future and noise of sampling is in use."""
     config = TrajectoryModelConfig(TokenLayout(4, 2, stride=2, actions=True), tokens=5, levels=8, model=SMALL, longest_gap=4)
-    plan = PlanConfig(goal="guided", horizons=3, samples=2, steps=2, eta=1.0, scale=0.1, futures=2, margin=-99.0)
+    guided = {"goal": "guided", "scale": 0.1, "futures": 2, "future_steps": 2}
+    plan = PlanConfig(horizons=3, samples=2, steps=2, eta=1.0, margin=-99.0, **guided)
     return DiffusionForcingAgent(
         ready(TrajectoryModel(config)), AgentConfig(plan, lookahead=2, replan_every=3, arrival=0.0)
     ).with_options(**options)

@@ -12,7 +12,7 @@ import torch
 from every_agent import EVERY, GOAL, OBSERVATION, batch_for, goal_of, point
 
 from dfplan.agents.base import Agent, read
-from dfplan.agents.loading import AGENTS
+from dfplan.agents.loading import AGENTS, from_pretrained
 from dfplan.agents.mppi import GoalCost, MPPIAgent, MPPIConfig
 from dfplan.agents.stable_baselines import StableBaselinesAgent
 
@@ -275,6 +275,16 @@ def test_a_callers_modes_do_not_change_plans(agent, mode):
     assert torch.equal(plain, inside) and not inside.is_inference()
 
 
+@pytest.mark.parametrize("name", ["maze2d-umaze", "maze2d-umaze-dv", "maze2d-umaze-iql", "maze2d-umaze-dynamics"])
+@pytest.mark.parametrize("mode", MODES)
+def test_weights_are_loaded_in_any_mode(name, mode):
+    agents = [from_pretrained(name)]
+    with MODES[mode]():
+        agents.append(from_pretrained(name))
+    first, second = (drive(on_course(agent, steps=1), 1) for agent in agents)
+    assert np.array_equal(first, second)
+
+
 # Results
 
 
@@ -288,7 +298,20 @@ def test_what_is_not_finite_never_leaves_an_agent_in_silence(agent):
             for parameter in weights.parameters():
                 parameter.fill_(torch.nan)
     agent.reset(goal_of(agent), seed=0)
-    assert "nan" in refused(agent, lambda: agent.act(OBSERVATION)).lower()
+    assert re.search("nan|finite", refused(agent, lambda: agent.act(OBSERVATION)).lower())
+
+
+@every_agent
+@pytest.mark.parametrize("far", [1e6, 1e15, 3e38])
+def test_what_is_far_out_gives_finite_actions_or_a_sentence(agent, far):
+    for goal, observation in (([far, far], OBSERVATION), (goal_of(agent), OBSERVATION * far)):
+        try:
+            agent.reset(goal, seed=0)
+            action = agent.act(observation)
+        except ValueError as error:
+            assert str(error).startswith(f"{type(agent).__name__}: ")
+        else:
+            assert np.isfinite(action).all()
 
 
 @pytest.mark.parametrize("kind", LEARNING)
