@@ -131,7 +131,10 @@ class SequencePlanner(LearningAgent):
             shapes["returns"] = ("B",)
         if parts > 3:
             shapes["recorded steps"] = ("B",)
-        return self._learn(self._read_batch(batch, shapes))
+        arrays = self._read_batch(batch, shapes)
+        if parts > 3 and not np.isin(arrays[3], np.arange(1, S + 1)).all():
+            raise ValueError(f"{self._name}: the batch's recorded steps must be whole numbers from 1 to {S}")
+        return self._learn(arrays)
 
     def _execute(self, batch: Tensor, track: Track) -> Tensor:
         """Actions (B, action_dim) in recorded units for observations (B, observation_dim) along the track."""

@@ -319,7 +319,7 @@ def test_an_update_that_is_not_finite_leaves_the_weights(agent):
     batch = batch_for(agent)
     agent.update(batch)
     before = {name: parameter.detach().clone() for name, parameter in agent.learner.named_parameters()}
-    huge = tuple(np.full_like(part, 3e38) for part in batch)
+    huge = tuple(part if (part == part.round()).all() else np.full_like(part, 3e38) for part in batch)
     refused(agent, lambda: agent.update(huge), "NaN or infinity in it")
     assert not agent.learner.training
     assert all(torch.equal(parameter, before[name]) for name, parameter in agent.learner.named_parameters())
@@ -342,6 +342,13 @@ def test_a_batch_is_whole_aligned_and_finite(agent):
             given = (*batch[:place], other, *batch[place + 1 :])
             refused(agent, lambda given=given: agent.update(given), "the batch's ", " must be (", "finite real numbers, got ")
     assert all(torch.equal(tensor, before[name]) for name, tensor in agent.learner.state_dict().items())
+
+
+def test_recorded_steps_are_counted_within_the_window():
+    agent = EVERY["decision_diffuser"]()
+    *batch, recorded = batch_for(agent)
+    for wrong in (0 * recorded, recorded + 1, recorded - 0.5):
+        refused(agent, lambda wrong=wrong: agent.update((*batch, wrong)), "recorded steps must be whole numbers from 1 to 15")
 
 
 def test_windows_are_of_the_models_own_length():
