@@ -28,8 +28,9 @@ def config_from_json(cls: type[C], data: Any, name: str = "config") -> C:
 
 def config_to_json(config: Any) -> dict[str, Any]:
     """Plain JSON values of a dataclass; `config_from_json` gives an equal one back. ValueError if they cannot be JSON."""
+    schema: Any = type(config)
     try:
-        values: dict[str, Any] = _adapter(type(config)).dump_python(config, mode="json", warnings=False)
+        values: dict[str, Any] = _adapter(schema).dump_python(config, mode="json", warnings=False)
     except PydanticSerializationError as error:
         raise ValueError(f"{type(config).__name__} cannot be written as JSON: {error}") from error
     return values

@@ -7,11 +7,11 @@ and only then is a model of that size made. A file that claims a width of a bill
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Protocol, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import torch
 from pydantic import Field
@@ -106,12 +106,6 @@ class Header:
     """Of learners with critics: whether the tensors are all that was trained, or only what acting needs."""
 
 
-class Configured(Protocol[C]):
-    """A class of modules that are made from a configuration."""
-
-    def __call__(self, config: C, /) -> nn.Module: ...
-
-
 def save_weights(path: str | Path, tensors: Mapping[str, Tensor], header: Header) -> None:
     """Write a weights file, whole or not at all, that `load_weights` reads.
 
@@ -180,7 +174,7 @@ def naming(path: str | Path) -> Iterator[None]:
 
 
 def restored(
-    model_class: Configured[C],
+    model_class: Callable[[C], nn.Module],
     config_class: type[C],
     values: Mapping[str, Any],
     tensors: Mapping[str, Tensor],
