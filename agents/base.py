@@ -176,6 +176,8 @@ class Agent(ABC):
         return self._read(observation, "the observation", (D,), ("batch", D))
 
     def _read_goal(self, goal: Any) -> NDArray[Any]:
+        if self._goal_dim == 0:
+            raise ValueError(f"{self._name}: this model was made without goal columns, so that it acts without a goal")
         G = self._goal_dim or "goal_dim"
         return self._read(goal, "the goal", (G,), ("batch", G))
 

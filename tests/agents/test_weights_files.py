@@ -252,3 +252,6 @@ def test_a_model_without_goal_columns_learns_acts_and_comes_back(tmp_path):
         one.reset(seed=0)
         actions.append(one.act(np.zeros(4)))
     assert (actions[0] == actions[1]).all() and np.isfinite(actions[0]).all()
+    assert other.plan(np.zeros(4), horizon=4).observations.shape == (1, 3, 1, 4)
+    with pytest.raises(ValueError, match="without goal columns"):
+        other.reset(goal=(1.0, 1.0))
