@@ -8,6 +8,7 @@ import math
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -108,26 +109,28 @@ def check_hdf5_tree(file: h5py.File, path: Path) -> set[str]:
     Raises ValueError unless a library that reads all of it is safe: no links to elsewhere, each group and array in one
     place only, and not more numbers than the file has room for.
     """
-    size, keys = 0, set()
+    arrays: list[bytes] = []
+    keys: set[str] = set()
 
-    def link(name: bytes, info: Any) -> None:
-        if info.type != h5py.h5l.TYPE_HARD:
-            raise ValueError(f"{path}: '{_text(name)}' is a link; expected the data themselves.")
+    # An exception must not pass through HDF5's own code: what is wrong is returned, which ends the visit.
+    def link(name: bytes, info: Any) -> str | None:
+        return None if info.type == h5py.h5l.TYPE_HARD else f"'{_text(name)}' is a link; expected the data themselves."
 
-    def item(name: bytes, info: Any) -> None:
-        nonlocal size
+    def item(name: bytes, info: Any) -> str | None:
         keys.add(_text(name))
-        if info.rc > 1:
-            raise ValueError(f"{path}: '{_text(name)}' lies in {info.rc} places of the file; expected one.")
         if info.type == h5py.h5o.TYPE_DATASET:
-            size += _hdf5_size(h5py.h5d.open(file.id, name), _text(name), path)
-            _check_size(size, _text(name), path)
+            arrays.append(name)
+        return f"'{_text(name)}' lies in {info.rc} places of the file; expected one." if info.rc > 1 else None
 
     try:
-        file.id.links.visit(link, info=True)
-        h5py.h5o.visit(file.id, item, info=True)
+        wrong = file.id.links.visit(link, info=True) or h5py.h5o.visit(file.id, item, info=True)
+        sizes = [_hdf5_size(h5py.h5d.open(file.id, name), _text(name), path) for name in arrays if wrong is None]
     except (KeyError, OSError, RuntimeError, TypeError) as error:
         raise ValueError(f"{path}: the file cannot be read; it is truncated or damaged.") from error
+    if wrong is not None:
+        raise ValueError(f"{path}: {wrong}")
+    for name, size in zip(arrays, accumulate(sizes), strict=True):
+        _check_size(size, _text(name), path)
     return keys
 
 

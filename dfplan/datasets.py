@@ -133,7 +133,7 @@ def check_form(dtype: np.dtype[Any], shape: tuple[int, ...], key: str, ndim: int
     """Raise ValueError, naming `source` and `key`, unless these are real numbers with `ndim` axes and at least one step."""
     if dtype.kind not in "fiub":
         raise ValueError(f"{source}: '{key}' holds {dtype}; expected an array of numbers.")
-    if len(shape) != ndim or 0 in shape:
+    if len(shape) != ndim or min(shape, default=0) < 1:
         expected = "(steps, width)" if ndim == 2 else "(steps,)"
         raise ValueError(f"{source}: '{key}' has shape {shape}; expected {expected} with at least one step.")
 

@@ -1,4 +1,7 @@
+import fcntl
 import json
+import os
+import shutil
 import subprocess
 import sys
 import types
@@ -38,12 +41,14 @@ def store(tmp_path, monkeypatch) -> Path:
     return tmp_path
 
 
-def collect(dataset_id: str, episodes: list[EpisodeBuffer], goals: bool = False) -> None:
+def collect(dataset_id: str, episodes: list[EpisodeBuffer], goals: bool = False, data_format: str = "hdf5") -> None:
     place = gym.spaces.Box(-np.inf, np.inf, (2,), np.float64)
     goal_space = gym.spaces.Dict(observation=OBSERVATIONS, achieved_goal=place, desired_goal=place)
     space = goal_space if goals else OBSERVATIONS
     with pytest.warns(UserWarning):  # author, code link and the like are not given
-        minari.create_dataset_from_buffers(dataset_id, episodes, observation_space=space, action_space=ACTIONS)
+        minari.create_dataset_from_buffers(
+            dataset_id, episodes, observation_space=space, action_space=ACTIONS, data_format=data_format
+        )
 
 
 @pytest.mark.parametrize("goals", [False, True])
@@ -108,6 +113,134 @@ def test_a_truncated_minari_file_is_named(store):
     path.with_name("metadata.json").write_text("{")
     with pytest.raises(ValueError, match=f"^{path.with_name('metadata.json')}: not the metadata of a Minari dataset"):
         load_minari("here/maze-v1")
+
+
+def refused(path: Path, message: str) -> None:
+    """Loading the dataset is refused by one sentence that begins with the path."""
+    with pytest.raises(ValueError, match=message) as raised:
+        load_minari("here/maze-v1")
+    sentence = str(raised.value)
+    assert sentence.startswith(f"{path}: ") and "\n" not in sentence and len(sentence) < 400
+
+
+def test_a_minari_file_that_lies_is_refused_before_minari_reads_it(store):
+    path = minari_file(store)
+    whole = path.read_bytes()
+
+    def damage(change) -> None:
+        path.write_bytes(whole)
+        with h5py.File(path, "a") as file:
+            change(file)
+
+    huge = {"shape": (10**12,), "dtype": "f8", "chunks": (100,), "compression": "gzip"}
+    damage(lambda file: file["episode_1/infos"].create_dataset("huge", **huge))
+    refused(path, r"'episode_1/infos/huge' would take 7,450\.6 GiB")
+    damage(lambda file: file.__setitem__("episode_1/infos/loop", h5py.SoftLink("/episode_1/infos/loop")))
+    refused(path, "'episode_1/infos/loop' is a link; expected the data themselves")
+    damage(lambda file: file.__setitem__("episode_0/infos/out", h5py.ExternalLink("/dev/zero", "/x")))
+    refused(path, "'episode_0/infos/out' is a link")
+    damage(lambda file: file.__setitem__("episode_1/infos/again", file["episode_1"]))
+    refused(path, "'episode_1' lies in 2 places of the file; expected one")
+    path.write_bytes(whole)
+    assert len(load_minari("here/maze-v1")) == 8
+
+
+def test_a_minari_file_that_another_program_holds_open_is_not_called_damaged(store):
+    path = minari_file(store)
+    with open(path, "rb+") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        refused(path, "another program has the file open and holds a lock on it")
+
+
+BOX = {"type": "Box", "dtype": "float32", "shape": [4], "low": [-1] * 4, "high": [1] * 4}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"total_episodes": 10**12}, None),
+        ({"total_episodes": "2"}, "metadata.total_episodes: .* got '2'"),
+        ({"total_episodes": 0}, None),
+        ({"total_steps": -8}, "metadata.total_steps"),
+        ({"data_format": 5}, "metadata.data_format"),
+        ({"observation_space": None}, "metadata.observation_space"),  # Minari would make an environment to find it
+        ({"observation_space": "[" * 100_000}, "not the metadata of a Minari dataset"),
+        ({"observation_space": json.dumps(BOX | {"shape": [10**12]})}, "a space of 1,000,000,000,000 numbers in"),
+        ({"action_space": json.dumps({"type": "Dict", "subspaces": {"a": BOX | {"shape": [9, 10**9]}}})}, "a space of 9,000"),
+        ({"action_space": json.dumps(5)}, "not the metadata of a Minari dataset"),
+    ],
+)
+def test_minari_metadata_that_lie_are_refused(store, change, message):
+    path = minari_file(store)
+    metadata = path.with_name("metadata.json")
+    metadata.write_text(json.dumps(json.loads(metadata.read_text()) | change))
+    if message is None:  # not of a wrong type: it is the file that holds something else
+        refused(path, "it holds 2 episodes; the metadata promise 1,000,000,000,000|the dataset holds no episode")
+    else:
+        refused(metadata, message)
+
+
+@pytest.mark.parametrize("text", ["[" * 1_000_000, "5", "null", '{"a": ' * 50_000], ids=["[[[", "5", "null", "{{{"])
+def test_metadata_that_are_no_object_or_nested_without_end_are_refused(store, text):
+    path = minari_file(store).with_name("metadata.json")
+    path.write_text(text)
+    refused(path, "not the metadata of a Minari dataset")
+
+
+def test_metadata_that_are_a_pipe_or_too_long_are_refused(store, monkeypatch):
+    path = minari_file(store).with_name("metadata.json")
+    monkeypatch.setattr("dfplan.readers.LONGEST_METADATA", 100)
+    refused(path, "the metadata are longer than 100 bytes")
+    path.unlink()
+    os.mkfifo(path)
+    refused(path, "pipe or a device")
+
+
+@pytest.mark.parametrize("data_format", ["arrow", "parquet"])
+def test_minari_sets_of_other_data_formats_are_the_same(store, data_format):
+    episodes = [episode(steps, np.random.default_rng(steps)) for steps in (5, 2, 3)]
+    collect("here/maze-v1", episodes)
+    collect("here/other-v1", episodes, data_format=data_format)
+    first, other = load("here/maze-v1"), load("here/other-v1")
+    assert first.fingerprint == other.fingerprint and first.terminations.any()
+    np.testing.assert_array_equal(first.last_observations, other.last_observations)
+    np.testing.assert_array_equal(first.truncations, other.truncations)
+    data = store / "here" / "other-v1" / "data"
+    shutil.rmtree(data / "1")
+    with pytest.raises(ValueError, match=f"^{data}: it holds 2 episodes; the metadata promise 3"):
+        load("here/other-v1")
+    (data / "1").mkdir()
+    with pytest.raises(ValueError, match=f"^{data}: (Minari cannot read its dataset|the episodes have 8 steps)"):
+        load("here/other-v1")
+    os.mkfifo(data / "1" / f"part-0.{data_format}")
+    with pytest.raises(ValueError, match="pipe or a device"):
+        load("here/other-v1")
+
+
+def test_a_data_format_without_its_package_is_named(store, monkeypatch):
+    collect("here/maze-v1", [episode(5, np.random.default_rng(0))], data_format="arrow")
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    monkeypatch.delitem(sys.modules, "minari.dataset._storages.arrow_storage", raising=False)
+    with pytest.raises(ImportError, match=r"is in arrow form, which needs a package .* pyarrow is not installed"):
+        load("here/maze-v1")
+
+
+def test_endings_may_be_in_capitals_and_tilde_is_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("a.HDF5", "a.H5", "a.Hdf5"):
+        write(tmp_path / name, d4rl_content())
+        assert load(f"~/{name}").fingerprint == load(tmp_path / name).fingerprint
+    with pytest.raises(FileNotFoundError, match=f"There is no file '{tmp_path}/b.NPZ'"):
+        load("~/b.NPZ")
+
+
+@pytest.mark.parametrize("spec", ["data.csv", "/tmp", "~/data", "../up-v0/x", "maze2d-large", "", "a b-v1", Path("a-v1")])
+def test_what_is_neither_file_nor_id_is_no_minari_id(spec, monkeypatch):
+    monkeypatch.setattr(minari, "download_dataset", lambda _: pytest.fail("asked the server"))
+    with pytest.raises(ValueError, match=r"names no data: expected a file ending in \.hdf5, \.h5 or \.npz, 'd4rl:NAME', or"):
+        load(spec)
+    with pytest.raises(ValueError, match="is no Minari id with its version"):
+        load_minari("maze2d-large")
 
 
 def test_an_unknown_minari_dataset_is_downloaded_only_when_asked(store, monkeypatch):
