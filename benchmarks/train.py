@@ -60,7 +60,7 @@ class Arguments:
     """Optimizer steps of the whole run instead of the recipe's own number. They are set at the start of a run: its learning
     rate ends at its last step."""
     data: str | None = None
-    """Minari id, D4RL HDF5 file or 'd4rl:NAME'; without it the maze's own collected data, collected now if missing."""
+    """Minari id, D4RL HDF5 file, npz file or 'd4rl:NAME'; without it the maze's own data, collected now if missing."""
     run_dir: Path | None = None
     """Folder of the run, empty or not there yet, or one to be continued; without it runs/WEIGHTS-seedN."""
     accelerator: str = "auto"

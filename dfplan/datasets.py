@@ -188,7 +188,9 @@ class Steps:
             known[last] = False if observed else trajectories.terminations[last]
         self.indices: IntArray = np.flatnonzero(known)
         if not len(self.indices):
-            raise ValueError(f"{trajectories.name}: no step is followed by an observation, so there are no transitions.")
+            raise ValueError(
+                f"{trajectories.name}: no step is followed by an observation, so there are no transitions."
+            )
 
     def __len__(self) -> int:
         """Number of steps M."""

@@ -17,7 +17,7 @@ FLOORS = (
     {"diffusion", "guidance"},
     {"sampler", "search"},
     {
-        *("datasets", "array_files", "readers", "checkpoint", "weights_file"),
+        *("datasets", "array_files", "minari_sets", "readers", "checkpoint", "weights_file"),
         *("averaging", "run_folder", "runlog", "train_config", "training"),
     },
     {"trajectory_model", "dynamics_model"},

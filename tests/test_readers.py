@@ -187,9 +187,19 @@ def test_metadata_that_are_no_object_or_nested_without_end_are_refused(store, te
     refused(path, "not the metadata of a Minari dataset")
 
 
+@pytest.mark.parametrize("part", ["metadata.json", "main_data.hdf5"])
+def test_a_dataset_that_lacks_a_file_is_not_taken_for_one_that_is_not_there(store, monkeypatch, part):
+    monkeypatch.setattr(minari, "download_dataset", lambda _: pytest.fail("asked the server"))
+    folder = minari_file(store).parent
+    (folder / part).unlink()
+    for read in (load, load_minari):
+        with pytest.raises(ValueError, match=f"^{folder}: the dataset is not whole: it lacks '{part}'"):
+            read("here/maze-v1")
+
+
 def test_metadata_that_are_a_pipe_or_too_long_are_refused(store, monkeypatch):
     path = minari_file(store).with_name("metadata.json")
-    monkeypatch.setattr("dfplan.readers.LONGEST_METADATA", 100)
+    monkeypatch.setattr("dfplan.minari_sets.LONGEST_METADATA", 100)
     refused(path, "the metadata are longer than 100 bytes")
     path.unlink()
     os.mkfifo(path)
@@ -221,7 +231,7 @@ def test_a_data_format_without_its_package_is_named(store, monkeypatch):
     collect("here/maze-v1", [episode(5, np.random.default_rng(0))], data_format="arrow")
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     monkeypatch.delitem(sys.modules, "minari.dataset._storages.arrow_storage", raising=False)
-    with pytest.raises(ImportError, match=r"is in arrow form, which needs a package .* pyarrow is not installed"):
+    with pytest.raises(ImportError, match=r"'here/maze-v1' is in arrow form, which needs pyarrow: install dfplan\[arrow\]"):
         load("here/maze-v1")
 
 

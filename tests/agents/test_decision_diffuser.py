@@ -77,6 +77,9 @@ def test_the_best_return_is_that_of_the_best_window(to_returns):
     observations, _, drawn, recorded = model.batches(data)(np.random.default_rng(0), 5)
     assert np.allclose(drawn, observations[..., 0].sum(1), atol=1e-4)  # the reward is x
     assert recorded.tolist() == [S] * 5
+    agent = to_returns[0]
+    with pytest.raises(ValueError, match=f"recorded steps must be whole numbers from 1 to {S}"):
+        agent.update((observations, _, drawn, recorded + 1))
 
 
 def test_inverse_dynamics_wishes_for_the_state_a_gap_ahead_and_then_for_rest():

@@ -312,6 +312,11 @@ def test_bad_input_is_named(tmp_path):
         agent.act(np.zeros(3))
     with pytest.raises(ValueError, match=r"the observation must be .* got NaN or infinity"):
         agent.act(np.full(4, np.nan))
+    s, a, r, s_next, terminated = (part[0].numpy() for part in agent.learner.batches(recorded())(np.random.default_rng(0), 8))
+    with pytest.raises(ValueError, match=r"the batch's terminated must be \(8,\), finite real numbers, got shape \(7,\)"):
+        agent.update((s, a, r, s_next, terminated[1:]))
+    with pytest.raises(ValueError, match="the batch's terminated must be 0 or 1"):
+        agent.update((s, a, r, s_next, terminated + 0.5))
     with pytest.raises(ValueError, match=r"a batch must be \(s, a, r, s'\)"):
         agent.update((np.zeros((8, 4)), np.zeros((8, 2))))
     with pytest.raises(ValueError, match=r"member must lie in 0\.\.2, got 3"):
