@@ -104,7 +104,9 @@ def _local_minari(dataset_id: str) -> Trajectories:
         raise ValueError(f"{where}: Minari cannot read its dataset '{dataset_id}' ({_cause(error)}).") from error
     lengths = np.array([len(episode.rewards) for episode in episodes])
     if (found := int(lengths.sum())) != metadata["total_steps"]:
-        raise ValueError(f"{where}: the episodes have {found} steps; their metadata promise {metadata['total_steps']}.")
+        # Minari takes a record batch, at most 32,768 rows, for a whole episode.
+        hint = "" if form == "hdf5" else f"; Minari reads no {form} episodes of more than 32,767 steps: write the set as hdf5"
+        raise ValueError(f"{where}: Minari reads {found} steps; the metadata promise {metadata['total_steps']}{hint}.")
     return Trajectories(
         _join([episode.observations for episode in episodes], "observations", where),
         _join([episode.actions for episode in episodes], "actions", where),

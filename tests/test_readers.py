@@ -220,11 +220,17 @@ def test_minari_sets_of_other_data_formats_are_the_same(store, data_format):
     with pytest.raises(ValueError, match=f"^{data}: it holds 2 episodes; the metadata promise 3"):
         load("here/other-v1")
     (data / "1").mkdir()
-    with pytest.raises(ValueError, match=f"^{data}: (Minari cannot read its dataset|the episodes have 8 steps)"):
+    with pytest.raises(ValueError, match=f"^{data}: (Minari cannot read its dataset|Minari reads 8 steps)"):
         load("here/other-v1")
     os.mkfifo(data / "1" / f"part-0.{data_format}")
     with pytest.raises(ValueError, match="pipe or a device"):
         load("here/other-v1")
+
+
+def test_an_arrow_episode_that_minari_cuts_off_is_refused(store):
+    collect("here/long-v1", [episode(40_000, np.random.default_rng(0))], data_format="arrow")
+    with pytest.raises(ValueError, match=r"Minari reads 32767 steps; the metadata promise 40000; .* write the set as hdf5"):
+        load("here/long-v1")
 
 
 def test_a_data_format_without_its_package_is_named(store, monkeypatch):
