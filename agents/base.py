@@ -318,7 +318,8 @@ def undisturbed(device: torch.device) -> Iterator[None]:
             modes.enter_context(torch.autocast(device.type, enabled=False))
         if torch.get_default_device().type != "cpu":
             modes.enter_context(torch.device("cpu"))
-        modes.enter_context(torch.inference_mode(False))
+        if torch.is_inference_mode_enabled():
+            modes.enter_context(torch.inference_mode(False))
         modes.enter_context(torch.no_grad())
         yield
 
