@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from dfplan.fields import Count, NotNegative, Positive, Whole, check_fields
-from dfplan.planner import PlanConfig
+from dfplan.planning.planner import PlanConfig
 
 
 @dataclass(frozen=True)

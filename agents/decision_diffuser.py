@@ -14,14 +14,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dfplan import scheduling
 from dfplan.agents.sequence_model import SequenceConfig, SequenceModel, SequencePlan
 from dfplan.agents.sequence_planning import SequenceAgentConfig, SequencePlanner, Track
-from dfplan.diffusion import Diffusion
+from dfplan.diffusion import matrices
+from dfplan.diffusion.levels import shared_from_start
+from dfplan.diffusion.loss import Diffusion
+from dfplan.diffusion.sampler import Known, sample
 from dfplan.fields import NotNegative
-from dfplan.levels import shared_from_start
 from dfplan.models import InverseDynamics, TemporalUNet
-from dfplan.sampler import Known, sample
 
 PAIRS = 8
 """Steps of each window that inverse dynamics learns from in one batch."""
@@ -117,7 +117,7 @@ class DecisionDiffuserModel(SequenceModel):
             y = self.returns.normalize((config.target * self.best_return).expand(B, 1))
         drawn = sample(
             self.given(y, config.omega),
-            scheduling.full_sequence(T, self.config.levels, config.steps),
+            matrices.full_sequence(T, self.config.levels, config.steps),
             (B, T, layout.width),
             generator,
             known=Known(tokens, mask),

@@ -13,15 +13,15 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from dfplan import scheduling
 from dfplan.agents.sequence_model import SequenceConfig, SequenceModel, SequencePlan
 from dfplan.agents.sequence_planning import SequenceAgentConfig, SequencePlanner, Track
-from dfplan.diffusion import Diffusion
+from dfplan.diffusion import matrices
+from dfplan.diffusion.guidance import Guidance, LearnedReturn
+from dfplan.diffusion.levels import inpainted, shared
+from dfplan.diffusion.loss import Diffusion
+from dfplan.diffusion.sampler import Known, sample
 from dfplan.fields import NotNegative, Whole, check_columns
-from dfplan.guidance import Guidance, LearnedReturn
-from dfplan.levels import inpainted, shared
 from dfplan.models import TemporalUNet, TemporalValue
-from dfplan.sampler import Known, sample
 
 
 class DiffuserModel(SequenceModel):
@@ -60,7 +60,7 @@ class DiffuserModel(SequenceModel):
             tokens[:, -1], mask[:, -1] = layout.state_token(self.state_at(goal)), True
         drawn = sample(
             self.diffusion,
-            scheduling.full_sequence(T, self.config.levels, config.steps),
+            matrices.full_sequence(T, self.config.levels, config.steps),
             (len(tokens), T, layout.width),
             generator,
             known=Known(tokens, mask),

@@ -13,13 +13,13 @@ from torch import Tensor
 
 from dfplan.agents.agent_config import AgentConfig
 from dfplan.agents.base import LearningAgent
-from dfplan.agents.following import Following, each_step, padded
 from dfplan.agents.loading import pretrained_path
 from dfplan.config_json import config_from_json, config_to_json
-from dfplan.guidance import Guide
-from dfplan.planner import Plan, PlanConfig, goal_observation, make_plan, spread
-from dfplan.trajectory_model import Batch, TrajectoryModel
-from dfplan.weights_file import naming
+from dfplan.diffusion.guidance import Guide
+from dfplan.planning.execution import Following, each_step, padded
+from dfplan.planning.model import Batch, TrajectoryModel
+from dfplan.planning.planner import Plan, PlanConfig, goal_observation, make_plan, spread
+from dfplan.training.weights_file import naming
 
 
 class DiffusionForcingAgent(LearningAgent):
@@ -113,7 +113,7 @@ class DiffusionForcingAgent(LearningAgent):
     def update(self, batch: Batch | tuple[ArrayLike, ArrayLike]) -> dict[str, float]:
         """One AdamW step on windows of observations (B, S, observation_dim) and actions (B, S, action_dim): the losses.
 
-        For small experiments and data that keep coming; `dfplan.training.train` is the trainer that made shipped weights
+        For small experiments and data that keep coming; `dfplan.training.loop.train` is the trainer that made shipped weights
         (schedule, moving average, checkpoints). S is ``layout.steps(tokens)``.
         """
         layout = self.model.config.layout

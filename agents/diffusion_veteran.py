@@ -17,23 +17,23 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
-from dfplan import scheduling
 from dfplan.agents.base import LearningAgent, Shape
-from dfplan.agents.following import each_step
 from dfplan.config_json import config_from_json, config_to_json
-from dfplan.datasets import Trajectories, next_true, stops
-from dfplan.diffusion import Diffusion
+from dfplan.data.statistics import Normalizer
+from dfplan.data.trajectories import Trajectories, next_true, stops
+from dfplan.diffusion import matrices
+from dfplan.diffusion.levels import shared_from_start
+from dfplan.diffusion.loss import Diffusion
+from dfplan.diffusion.noise import NoiseSchedule
+from dfplan.diffusion.sampler import Known, sample
 from dfplan.fields import Count, NotNegative, Share, Size, check_columns, check_fields
-from dfplan.levels import shared_from_start
 from dfplan.models import Transformer, TransformerConfig
 from dfplan.models.diffusion_inverse import DiffusionInverse
 from dfplan.models.trajectory_value import TrajectoryValue
-from dfplan.normalizers import Normalizer
-from dfplan.planner import lowest
-from dfplan.sampler import Known, sample
-from dfplan.schedules import NoiseSchedule
-from dfplan.training import BatchSource
-from dfplan.weights_file import Header, load_weights, naming, restored, save_weights
+from dfplan.planning.execution import each_step
+from dfplan.planning.planner import lowest
+from dfplan.training.loop import BatchSource
+from dfplan.training.weights_file import Header, load_weights, naming, restored, save_weights
 
 PAIRS = 16
 """Pairs (s, s') that inverse dynamics learns from, for each window of a batch."""
@@ -200,7 +200,7 @@ class Veteran(nn.Module):
         """
         B, C = s.shape
         shape = (B * candidates, self.config.tokens, C)
-        matrix = scheduling.full_sequence(self.config.tokens, self.config.levels, steps)
+        matrix = matrices.full_sequence(self.config.tokens, self.config.levels, steps)
         tokens = s.new_zeros(shape)
         tokens[:, 0] = s.repeat_interleave(candidates, dim=0)
         mask = torch.zeros(shape[:2], dtype=torch.bool, device=s.device)

@@ -11,8 +11,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from dfplan.checkpoint import CheckpointError
-from dfplan.weights_file import kind_in
+from dfplan.training.checkpoint import CheckpointError
+from dfplan.training.weights_file import kind_in
 
 AGENTS = {
     "trajectory_model": "dfplan.agents.diffusion_forcing:DiffusionForcingAgent",
@@ -20,12 +20,12 @@ AGENTS = {
     "decision_diffuser": "dfplan.agents.decision_diffuser:DecisionDiffuserAgent",
     "diffusion_veteran": "dfplan.agents.diffusion_veteran:DiffusionVeteranAgent",
     "dynamics": "dfplan.agents.mppi:LearnedMPPIAgent",
-    "bc": "dfplan.agents.behavior_cloning:BehaviorCloningAgent",
-    "iql": "dfplan.agents.iql:IQLAgent",
-    "cql": "dfplan.agents.cql:CQLAgent",
-    "td3-bc": "dfplan.agents.td3_bc:TD3BCAgent",
-    "awac": "dfplan.agents.awac:AWACAgent",
-    "stable_baselines3": "dfplan.agents.stable_baselines:StableBaselinesAgent",
+    "bc": "dfplan.agents.offline.bc:BehaviorCloningAgent",
+    "iql": "dfplan.agents.offline.iql:IQLAgent",
+    "cql": "dfplan.agents.offline.cql:CQLAgent",
+    "td3-bc": "dfplan.agents.offline.td3_bc:TD3BCAgent",
+    "awac": "dfplan.agents.offline.awac:AWACAgent",
+    "stable_baselines3": "dfplan.agents.online.stable_baselines:StableBaselinesAgent",
 }
 """The agent's class for each kind of weights file."""
 STACKED = ("bc", "iql", "cql", "td3-bc", "awac")

@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from dfplan.agents.base import Agent, LearningAgent, Shape
+from dfplan.agents.dynamics import DynamicsConfig, DynamicsModel
 from dfplan.config_json import config_from_json, config_to_json
-from dfplan.dynamics_model import DynamicsConfig, DynamicsModel
 from dfplan.fields import NotNegative, Positive, PositiveOrInf, Size, check_fields
-from dfplan.weights_file import Header, load_weights, naming, restored, save_weights
+from dfplan.training.weights_file import Header, load_weights, naming, restored, save_weights
 
 Array = NDArray[np.float64]
 Rollout = Callable[[Array, Array], Array]

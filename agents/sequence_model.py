@@ -16,13 +16,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from dfplan.datasets import BatchSource, FloatArray, IntArray, Trajectories, next_observations, stops
+from dfplan.data.statistics import Normalizer
+from dfplan.data.tokens import TokenLayout
+from dfplan.data.trajectories import FloatArray, IntArray, Trajectories, next_observations, stops
+from dfplan.data.windows import BatchSource
+from dfplan.diffusion.noise import NoiseSchedule, Prediction, ScheduleName
+from dfplan.diffusion.sampler import Sample
 from dfplan.fields import Size, check_columns, check_fields
 from dfplan.models import UNetConfig
-from dfplan.normalizers import Normalizer
-from dfplan.sampler import Sample
-from dfplan.schedules import NoiseSchedule, Prediction, ScheduleName
-from dfplan.tokens import TokenLayout
 
 
 @dataclass(frozen=True)

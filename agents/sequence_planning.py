@@ -15,11 +15,11 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from dfplan.agents.base import LearningAgent, Shape
-from dfplan.agents.following import each_step
 from dfplan.agents.sequence_model import SequenceConfig, SequenceModel, SequencePlan
 from dfplan.config_json import config_from_json, config_to_json
 from dfplan.fields import Share, Size, Whole, check_fields
-from dfplan.weights_file import Header, load_weights, naming, restored, save_weights
+from dfplan.planning.execution import each_step
+from dfplan.training.weights_file import Header, load_weights, naming, restored, save_weights
 
 
 @dataclass(frozen=True)

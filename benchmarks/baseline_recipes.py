@@ -9,9 +9,6 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from dfplan.agents.awac import AWACAgent, AWACConfig
-from dfplan.agents.behavior_cloning import BCConfig, BehaviorCloningAgent
-from dfplan.agents.cql import CQLAgent, CQLConfig
 from dfplan.agents.decision_diffuser import (
     DecisionDiffuserAgent,
     DecisionDiffuserAgentConfig,
@@ -20,16 +17,19 @@ from dfplan.agents.decision_diffuser import (
 )
 from dfplan.agents.diffuser import DiffuserAgent, DiffuserAgentConfig, DiffuserModel
 from dfplan.agents.diffusion_veteran import DiffusionVeteranAgent, Veteran, VeteranConfig, VeteranModelConfig
-from dfplan.agents.iql import IQLAgent, IQLConfig
+from dfplan.agents.dynamics import DynamicsModel
 from dfplan.agents.mppi import LearnedMPPIAgent, MPPIConfig
-from dfplan.agents.offline import ActingConfig, OfflineConfig
+from dfplan.agents.offline.awac import AWACAgent, AWACConfig
+from dfplan.agents.offline.base import ActingConfig, OfflineConfig
+from dfplan.agents.offline.bc import BCConfig, BehaviorCloningAgent
+from dfplan.agents.offline.cql import CQLAgent, CQLConfig
+from dfplan.agents.offline.iql import IQLAgent, IQLConfig
+from dfplan.agents.offline.td3_bc import TD3BCAgent, TD3BCConfig
 from dfplan.agents.sequence_model import SequenceConfig
-from dfplan.agents.td3_bc import TD3BCAgent, TD3BCConfig
 from dfplan.benchmarks.model_based import with_field
 from dfplan.benchmarks.recipe import Recipe
-from dfplan.dynamics_model import DynamicsModel
-from dfplan.tokens import TokenLayout
-from dfplan.train_config import TrainConfig
+from dfplan.data.tokens import TokenLayout
+from dfplan.training.config import TrainConfig
 
 _VETERAN = {"large": (32, 3_500), "medium": (24, 2_000), "umaze": (20, 1_500)}
 # Targets follow faster than in the papers, because values must reach the far end of a maze within these few steps.

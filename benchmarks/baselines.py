@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from dfplan.envs.expert import WaypointExpert
-from dfplan.envs.tasks import Task
+from dfplan.envs.maze.expert import WaypointExpert
+from dfplan.envs.registry import Task
 
 
 class RandomAgent:

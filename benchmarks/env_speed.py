@@ -22,7 +22,7 @@ from rich.table import Table
 
 import dfplan.envs
 from dfplan.benchmarks import screen
-from dfplan.envs.tasks import find
+from dfplan.envs.registry import find
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from dfplan.envs.tasks import Task
+from dfplan.envs.registry import Task
 
 
 def imported(name: str) -> Any:

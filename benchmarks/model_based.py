@@ -10,9 +10,9 @@ from __future__ import annotations
 import numpy as np
 
 from dfplan.agents.mppi import GoalCost, LearnedMPPIAgent, MPPIAgent
-from dfplan.envs.geodesic import Geodesic
-from dfplan.envs.rollouts import Rollouts
-from dfplan.envs.tasks import Task
+from dfplan.envs.maze.geodesic import Geodesic
+from dfplan.envs.maze.rollouts import Rollouts
+from dfplan.envs.registry import Task
 
 ARRIVAL = 0.35
 """Chebyshev distance from which on a state costs nothing: the square lies within the goal's radius of 0.5."""

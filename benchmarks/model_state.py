@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from dfplan.agents.model_zip import ModelZip
-from dfplan.checkpoint import CheckpointError, require_tensors
+from dfplan.agents.online.model_zip import ModelZip
+from dfplan.training.checkpoint import CheckpointError, require_tensors
 
 if TYPE_CHECKING:
     from stable_baselines3.common.base_class import BaseAlgorithm

@@ -10,8 +10,7 @@ continued run meets other episodes than an undisturbed one. Checkpoints are read
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +18,7 @@ import gymnasium
 import numpy as np
 
 import dfplan.envs  # noqa: F401 (registers the environments)
+from dfplan.benchmarks.online_recipe import OnlineRecipe
 from dfplan.benchmarks.protocol import TUNING_SEEDS, evaluate
 from dfplan.benchmarks.provenance import hardware, versions
 from dfplan.envs.reference import normalized_score
@@ -26,36 +26,10 @@ from dfplan.envs.reference import normalized_score
 if TYPE_CHECKING:
     from stable_baselines3.common.base_class import BaseAlgorithm
 
-    from dfplan.agents.stable_baselines import StableBaselinesAgent
+    from dfplan.agents.online.stable_baselines import StableBaselinesAgent
 
 SCORE_SEEDS = TUNING_SEEDS[:20]
 """Reset seeds of the score on a card."""
-
-
-@dataclass(frozen=True)
-class OnlineRecipe:
-    """What to train with stable-baselines3, in which environment, for how long."""
-
-    weights: str
-    """Name of the trained weights, one for each maze and recipe."""
-    env_id: str
-    """Environment that it learns in."""
-    algorithm: str
-    """Name of a class of stable-baselines3, such as 'SAC'."""
-    steps: int
-    """Decisions of the whole run, over all copies of the environment."""
-    copies: int = 16
-    """Copies of the environment that are stepped together."""
-    repeat: int = 4
-    """Environment steps that a decision lasts while learning; the agent that comes of it decides at every step."""
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    """Arguments of the class, in plain JSON; what is not named has stable-baselines3's default."""
-    noise: float = 0.0
-    """Standard deviation of the Gaussian noise on actions while learning, for a policy that has none of its own."""
-    hindsight: int = 0
-    """Goals in hindsight for each real transition (HER); 0 learns the reward of the environment's own goals only."""
-    evaluations: int = 10
-    """Points of the learning curve."""
 
 
 # Fused, because a small network's time goes into the calls; it is the same Adam.
@@ -112,14 +86,14 @@ def fit_online(
 
     Raises ValueError if ``run_dir`` holds another run or somebody's files, for a recipe that stable-baselines3 refuses,
     and where it is not installed; CheckpointError for a checkpoint that cannot be read; `dfplan.locks.InUseError` while
-    another process trains there; FloatingPointError if a loss stops being finite; `dfplan.training.TrainingInterrupted`
+    another process trains there; FloatingPointError if a loss stops being finite; `dfplan.training.loop.TrainingInterrupted`
     after Ctrl-C or SIGTERM, when the checkpoint is written.
     """
     recipe = replace(recipe, steps=recipe.steps if steps is None else steps)
     if type(recipe.steps) is not int or recipe.steps < 1:
         raise ValueError(f"the number of steps must be a whole number, at least 1, not {recipe.steps}")
     library()
-    from dfplan.run_folder import claimed, require_own
+    from dfplan.training.run_folder import claimed, require_own
 
     run_dir = Path(run_dir)
     require_own(run_dir, "online")
@@ -135,8 +109,8 @@ def _train(
     import torch
 
     from dfplan.benchmarks.online_run import OnlineRun
-    from dfplan.runlog import RunLog
-    from dfplan.training import stop_signals
+    from dfplan.training.log import RunLog
+    from dfplan.training.loop import stop_signals
 
     path = run_dir / "weights.zip"
     run = OnlineRun(recipe, seed, run_dir, model)

@@ -22,23 +22,23 @@ from pydantic import Field
 from stable_baselines3.common.base_class import BaseAlgorithm
 from typing_extensions import TypedDict
 
-from dfplan.agents.model_zip import parse_model_zip, read_model_zip
-from dfplan.agents.policy_from_zip import acting_model
-from dfplan.agents.stable_baselines import StableBaselinesAgent
+from dfplan.agents.online.model_zip import parse_model_zip, read_model_zip
+from dfplan.agents.online.policy_from_zip import acting_model
+from dfplan.agents.online.stable_baselines import StableBaselinesAgent
 from dfplan.benchmarks.model_state import put
 from dfplan.benchmarks.protocol import TUNING_SEEDS, evaluate
 from dfplan.benchmarks.replay_file import load_replay, save_replay
-from dfplan.checkpoint import CheckpointError
 from dfplan.config_json import checked
 from dfplan.envs.reference import normalized_score
 from dfplan.fields import NotNegative, Whole
-from dfplan.run_folder import STATE, another_run, differences
-from dfplan.runlog import RunLog
-from dfplan.training import TrainingInterrupted
+from dfplan.training.checkpoint import CheckpointError
+from dfplan.training.log import RunLog
+from dfplan.training.loop import TrainingInterrupted
+from dfplan.training.run_folder import STATE, another_run, differences
 from dfplan.whole_files import write_whole
 
 if TYPE_CHECKING:
-    from dfplan.benchmarks.online import OnlineRecipe
+    from dfplan.benchmarks.online_recipe import OnlineRecipe
 
 CHECKPOINT_SECONDS = 60.0
 RECORDS = 100

@@ -11,7 +11,7 @@ from dfplan.benchmarks import fingerprint, store
 from dfplan.benchmarks.cells import Cell, Timing, env_folder
 from dfplan.benchmarks.protocol import Episodes
 from dfplan.benchmarks.workers import Denoising
-from dfplan.envs.tasks import Task
+from dfplan.envs.registry import Task
 from dfplan.whole_files import write_whole
 
 _STAMP = ".drawn"

@@ -14,7 +14,7 @@ from dfplan.benchmarks.counterparts import PAGES, agrees, printed_for
 from dfplan.benchmarks.published import reported
 from dfplan.benchmarks.summaries import Summary, ordered, summarise
 from dfplan.benchmarks.tables import Table, interval, milliseconds, number, played, reach, tables, unit
-from dfplan.envs.tasks import TASKS
+from dfplan.envs.registry import TASKS
 
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 Benchmark = Mapping[str, Sequence[Summary]]

@@ -22,8 +22,8 @@ from PIL import Image
 
 from dfplan.benchmarks.protocol import Episodes
 from dfplan.benchmarks.workers import Denoising
-from dfplan.envs.layouts import WALL_SHIFT, Layout
-from dfplan.envs.maze2d import GOAL_RADIUS
+from dfplan.envs.maze.env import GOAL_RADIUS
+from dfplan.envs.maze.layouts import WALL_SHIFT, Layout
 
 _BLUE, _ORANGE, _GREEN = "#0072B2", "#E69F00", "#009E73"
 _FLOOR, _WALL, _INK = "#FCFBF8", "#5A657A", "#1E2530"

@@ -22,7 +22,7 @@ from rich.table import Table
 from dfplan.benchmarks import provenance, registry, screen, workers
 from dfplan.benchmarks.importing import blame
 from dfplan.benchmarks.protocol import TUNING_SEEDS
-from dfplan.envs.tasks import find, task
+from dfplan.envs.registry import find, task
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,10 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from dfplan.datasets import BatchSource, Trajectories
-from dfplan.envs.tasks import Task
-from dfplan.train_config import TrainConfig
+from dfplan.data.trajectories import Trajectories
+from dfplan.data.windows import BatchSource
+from dfplan.envs.registry import Task
+from dfplan.training.config import TrainConfig
 
 
 class Learner(Protocol):
@@ -24,7 +25,7 @@ class Learner(Protocol):
         """Take normalisers and limits from the data, before training."""
 
     def batches(self, data: Trajectories) -> BatchSource:
-        """Where batches come from, as `dfplan.training.train` asks for them."""
+        """Where batches come from, as `dfplan.training.loop.train` asks for them."""
 
     def __call__(self, batch: Any, generator: torch.Generator) -> dict[str, Tensor]: ...
 

@@ -20,12 +20,12 @@ from dfplan.agents.agent_config import AgentConfig
 from dfplan.agents.diffusion_forcing import DiffusionForcingAgent
 from dfplan.benchmarks import baseline_recipes, online
 from dfplan.benchmarks.recipe import Recipe
-from dfplan.envs.tasks import unknown
+from dfplan.data.tokens import TokenLayout
+from dfplan.envs.registry import unknown
 from dfplan.models import TransformerConfig
-from dfplan.planner import PlanConfig
-from dfplan.tokens import TokenLayout
-from dfplan.train_config import TrainConfig
-from dfplan.trajectory_model import TrajectoryModel, TrajectoryModelConfig
+from dfplan.planning.model import TrajectoryModel, TrajectoryModelConfig
+from dfplan.planning.planner import PlanConfig
+from dfplan.training.config import TrainConfig
 
 DEFAULT = AgentConfig()
 UMAZE = AgentConfig(speed=1.6)  # its ways are short and straight

@@ -21,11 +21,11 @@ from dfplan.benchmarks import fingerprint
 from dfplan.benchmarks.cells import to_json
 from dfplan.benchmarks.importing import imported, made, search_here
 from dfplan.benchmarks.protocol import TRAINING_SEEDS
-from dfplan.envs.tasks import Task, unknown
+from dfplan.envs.registry import Task, unknown
 
 SUFFIXES = (".safetensors", ".zip")
 """Of weights files; the second is stable-baselines3's."""
-PLAYED = ("dfplan.benchmarks.protocol", "dfplan.envs.maze2d")
+PLAYED = ("dfplan.benchmarks.protocol", "dfplan.envs.maze.env")
 """Modules that decide about every row: the protocol and the environment."""
 FILES = ("sb3", "sb3-trust-pickle")
 """Prefixes of a model file of stable-baselines3 that is named by its path."""
@@ -185,7 +185,7 @@ def weights_file(name: str, seed: int = 0) -> Path | None:
 _forcing = partial(Row, "dfplan.agents.diffusion_forcing:DiffusionForcingAgent")
 _diffuser = partial(Row, "dfplan.agents.diffuser:DiffuserAgent", recipe="diffuser")
 _offline = partial(Row, stacked=3, tasks="single goal")
-_online = partial(Row, "dfplan.agents.stable_baselines:StableBaselinesAgent", tasks="single goal")
+_online = partial(Row, "dfplan.agents.online.stable_baselines:StableBaselinesAgent", tasks="single goal")
 ROWS: dict[str, Row] = {
     "diffusion-forcing": _forcing("Diffusion Forcing, the default recipe, without Monte Carlo guidance", "default"),
     "diffusion-forcing-mcg": _forcing(
@@ -216,11 +216,11 @@ ROWS: dict[str, Row] = {
         "dv",
         tasks="single goal",
     ),
-    "bc": _offline("dfplan.agents.behavior_cloning:BehaviorCloningAgent", "behaviour cloning of all data", "bc"),
-    "iql": _offline("dfplan.agents.iql:IQLAgent", "Implicit Q-Learning", "iql"),
-    "cql": _offline("dfplan.agents.cql:CQLAgent", "Conservative Q-Learning", "cql"),
-    "td3-bc": _offline("dfplan.agents.td3_bc:TD3BCAgent", "TD3+BC", "td3-bc"),
-    "awac": _offline("dfplan.agents.awac:AWACAgent", "Advantage-Weighted Actor-Critic", "awac"),
+    "bc": _offline("dfplan.agents.offline.bc:BehaviorCloningAgent", "behaviour cloning of all data", "bc"),
+    "iql": _offline("dfplan.agents.offline.iql:IQLAgent", "Implicit Q-Learning", "iql"),
+    "cql": _offline("dfplan.agents.offline.cql:CQLAgent", "Conservative Q-Learning", "cql"),
+    "td3-bc": _offline("dfplan.agents.offline.td3_bc:TD3BCAgent", "TD3+BC", "td3-bc"),
+    "awac": _offline("dfplan.agents.offline.awac:AWACAgent", "Advantage-Weighted Actor-Critic", "awac"),
     "mppi": Row(
         f"{MODEL_BASED}:mppi", "MPPI on the true dynamics; cost: the straight distance to the goal"
     ),
@@ -262,7 +262,7 @@ def row(name: str) -> Row:
     if kind in FILES:
         if not Path(rest).is_file():
             raise FileNotFoundError(f"there is no file {rest!r} to load the agent {name!r} from")
-        agent = "dfplan.agents.stable_baselines:StableBaselinesAgent"
+        agent = "dfplan.agents.online.stable_baselines:StableBaselinesAgent"
         about = f"stable-baselines3's {Path(rest).name}"
         return Row(agent, about, path=Path(rest).resolve(), trust_pickle=kind == "sb3-trust-pickle")
     search_here()

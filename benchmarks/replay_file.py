@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dfplan.checkpoint import CheckpointError, load_checkpoint, require_tensors, save_checkpoint
+from dfplan.training.checkpoint import CheckpointError, load_checkpoint, require_tensors, save_checkpoint
 
 KIND = "replay"
 _STEPS = ("observations", "next_observations", "actions", "rewards", "dones", "timeouts", "ep_start", "ep_length")

@@ -38,7 +38,7 @@ from dfplan.benchmarks.protocol import EPISODES, TRAINING_SEEDS, evaluation_seed
 from dfplan.benchmarks.timing import DECISIONS
 from dfplan.benchmarks.wanted import Wanted, WantedTiming, timings, wanted
 from dfplan.envs.reference import reference
-from dfplan.envs.tasks import Task, find
+from dfplan.envs.registry import Task, find
 from dfplan.locks import hold
 
 ALL = tuple(f"{family}-{maze}" for family in ("maze2d", "multi2d") for maze in ("umaze", "medium", "large"))

@@ -36,12 +36,12 @@ from dfplan.benchmarks.recipes import ONLINE, RECIPES, recipe
 from dfplan.benchmarks.registry import weights_name
 from dfplan.benchmarks.screen import refuse
 from dfplan.config_json import config_to_json
-from dfplan.datasets import Trajectories
+from dfplan.data.readers import load, load_minari
+from dfplan.data.trajectories import Trajectories
 from dfplan.envs.collect import own_data
 from dfplan.envs.reference import normalized_score
-from dfplan.envs.tasks import Task, find
-from dfplan.readers import load, load_minari
-from dfplan.training import require_trainable, train
+from dfplan.envs.registry import Task, find
+from dfplan.training.loop import require_trainable, train
 
 ACCELERATORS = ("auto", "cpu", "cuda")
 LARGEST_SEED = 2**31 - 1
@@ -157,7 +157,7 @@ def require_widths(learner: Any, data: Trajectories) -> None:
 def fit(recipe: Recipe, learner: Any, data: Trajectories, arguments: Arguments, run_dir: Path, task: Task) -> Path:
     """Train the learner of a recipe on data and return the path of the weights file, run_dir/weights.safetensors.
 
-    Raises what `dfplan.training.train` raises, and ValueError for data of other widths.
+    Raises what `dfplan.training.loop.train` raises, and ValueError for data of other widths.
     """
     require_widths(learner, data)
     learner.fit_statistics(data)

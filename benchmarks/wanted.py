@@ -10,7 +10,7 @@ from dfplan.benchmarks.cells import Cell, Timing, agent_folder, seed_name
 from dfplan.benchmarks.fingerprint import Key
 from dfplan.benchmarks.protocol import BATCH
 from dfplan.benchmarks.workers import Player
-from dfplan.envs.tasks import Task
+from dfplan.envs.registry import Task
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from dfplan.benchmarks import protocol, reading, registry, timing, trial
 from dfplan.benchmarks.fingerprint import Key
 from dfplan.benchmarks.fitting import require_fit
 from dfplan.benchmarks.importing import blame
-from dfplan.envs.tasks import task
+from dfplan.envs.registry import task
 
 _REPORT_EVERY = 25
 _report: Callable[[int], None] | None = None

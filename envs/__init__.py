@@ -3,7 +3,7 @@
 ``import dfplan.envs`` makes every environment id known to ``gymnasium.make``. It imports neither torch nor mujoco.
 """
 
-from dfplan.envs.tasks import TASKS, Task, register_all, task
+from dfplan.envs.registry import TASKS, Task, register_all, task
 
 __all__ = ["TASKS", "Task", "task"]
 

@@ -18,8 +18,8 @@ from pathlib import Path
 
 import numpy as np
 
-from dfplan.envs.layouts import parse
-from dfplan.envs.shards import SHARD_STEPS, Recipe, read_shard
+from dfplan.envs.maze.layouts import parse
+from dfplan.envs.maze.shards import SHARD_STEPS, Recipe, read_shard
 
 BYTES_PER_STEP = 50
 """Of a dataset, generously; 38 without HDF5's own."""
@@ -76,7 +76,7 @@ def _write(recipe: Recipe, shards: Path, env_id: str, dataset_id: str, parent: i
     from gymnasium.spaces import Box
     from minari.data_collector import EpisodeBuffer
 
-    from dfplan.envs.tasks import CUSTOM_ID
+    from dfplan.envs.registry import CUSTOM_ID
 
     def episodes() -> Iterator[EpisodeBuffer]:
         for index in range(recipe.shards):

@@ -1,4 +1,4 @@
-"""Collect a maze's data by D4RL's recipe (see ``dfplan.envs.shards``) and store it as a local Minari dataset.
+"""Collect a maze's data by D4RL's recipe (see ``dfplan.envs.maze.shards``) and store it as a local Minari dataset.
 
     python -m dfplan.envs.collect --env maze2d-large
 
@@ -18,11 +18,12 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from dfplan.envs import assemble, minari_store, shards
-from dfplan.envs.expert import distance_field
-from dfplan.envs.layouts import parse, read
-from dfplan.envs.shards import Recipe, make_shards, shard_path
-from dfplan.envs.tasks import CUSTOM_ID, TASKS, Task, find
+from dfplan.envs import assemble, minari_store
+from dfplan.envs.maze import shards
+from dfplan.envs.maze.expert import distance_field
+from dfplan.envs.maze.layouts import parse, read
+from dfplan.envs.maze.shards import Recipe, make_shards, shard_path
+from dfplan.envs.registry import CUSTOM_ID, TASKS, Task, find
 from dfplan.locks import hold
 
 DEFAULT_STEPS = {"umaze": 1_000_000, "medium": 2_000_000, "large": 4_000_000}

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from dfplan.envs.real_arrays import real_array
-from dfplan.envs.tasks import unknown
+from dfplan.envs.registry import unknown
 
 
 @dataclass(frozen=True)

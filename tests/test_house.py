@@ -5,25 +5,30 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
 ROOMS = ("dfplan", "envs", "agents", "benchmarks")
-FLOORS = (
-    {"fields", "quoting", "schedules", "levels", "scheduling", "tokens", "normalizers", "whole_files", "locks"},
-    {"config_json", "models"},
-    {"diffusion", "guidance"},
-    {"sampler", "search"},
-    {
-        *("datasets", "array_files", "minari_sets", "readers", "checkpoint", "weights_file"),
-        *("averaging", "run_folder", "runlog", "train_config", "training"),
-    },
-    {"trajectory_model", "dynamics_model"},
-    {"planner"},
-)
-"""From the ground up: a module of `dfplan/` imports its own floor and those below."""
+FLOORS = {
+    "dfplan": (
+        {"fields", "quoting", "whole_files", "locks"},
+        {"config_json"},
+        {"diffusion", "data", "training"},
+        {"models"},
+        {"planning"},
+    ),
+    "envs": ({"maze", "real_arrays", "minari_store"}, {"registry", "assemble"}, {"reference"}, {"collect"}),
+    "agents": (
+        {"base", "jumps", "agent_config", "dynamics", "sequence_model"},
+        {"offline", "online", "adapters", "sequence_planning"},
+        {"loading", "diffuser", "decision_diffuser", "diffusion_veteran", "mppi"},
+        {"diffusion_forcing", "weights"},
+    ),
+}
+"""Of each room, from the ground up: a module or folder imports its own floor and those below."""
 
 
 def files(room):
@@ -98,28 +103,62 @@ def test_no_file_is_a_drawer_for_everything(room):
     assert drawers == []
 
 
+def place(path):
+    """A file's full name: dfplan.envs.maze.env for envs/maze/env.py."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    parts = parts if parts[0] == "dfplan" else ("dfplan", *parts)
+    return ".".join(part for part in parts if part != "__init__")
+
+
 def test_every_module_has_a_floor_and_imports_only_downwards():
-    floor = {module: level for level, modules in enumerate(FLOORS) for module in modules}
     upwards = []
-    for path in files("dfplan"):
-        module = path.relative_to(ROOT / "dfplan").parts[0].removesuffix(".py")
-        if module == "__init__":
-            continue
-        assert module in floor, f"dfplan/{module}: give it a floor in tests/test_house.py"
-        for name in imports(path):
-            package, _, rest = name.partition(".")
-            used = rest.split(".")[0]
-            if package == "dfplan" and floor.get(used, -1) > floor[module]:
-                upwards.append(f"{path.relative_to(ROOT)} imports {name}")
+    for room, floors in FLOORS.items():
+        own = "dfplan" if room == "dfplan" else f"dfplan.{room}"
+        floor = {f"{own}.{name}": level for level, names in enumerate(floors) for name in names}
+
+        def level(name, floor=floor):
+            return next((floor[known] for known in floor if name == known or name.startswith(known + ".")), None)
+
+        for path in files(room):
+            here = place(path)
+            if here == own:
+                continue
+            assert level(here) is not None, f"{path.relative_to(ROOT)}: give it a floor in tests/test_house.py"
+            above = [name for name in imports(path) if (level(name) or 0) > level(here)]
+            upwards += [f"{path.relative_to(ROOT)} imports {name}" for name in above]
     assert upwards == []
+
+
+def test_no_imports_go_in_a_circle():
+    """Between files, wherever the import stands in them, for type checkers alone or late."""
+    modules = {place(path): path for room in ROOMS for path in files(room)}
+    graph = {}
+    for module, path in modules.items():
+        names = {next((name for name in (full, full.rpartition(".")[0]) if name in modules), None) for full in imports(path)}
+        graph[module] = names - {None, module}
+    assert circle(graph) == []
+
+
+def circle(graph):
+    """The nodes of a circle in a graph {node: set of nodes}, in order; empty if there is none."""
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        return error.args[1]
+    return []
+
+
+def test_the_check_finds_circles():
+    assert circle({"a": {"b"}, "b": {"c"}, "c": set()}) == []
+    assert set(circle({"a": {"b"}, "b": {"c"}, "c": {"a"}})) == {"a", "b", "c"}
 
 
 def test_the_check_sees_imports_of_every_form(tmp_path):
     """A check that cannot fail keeps nothing."""
     path = tmp_path / "file.py"
     lines = ["import torch.nn as nn", "from dfplan import envs", "def f():", " import pickle"]
-    path.write_text("\n".join([*lines, " from dfplan.envs.tasks import find"]))
-    assert imports(path) == {"torch.nn", "dfplan.envs", "pickle", "dfplan.envs.tasks.find"}
+    path.write_text("\n".join([*lines, " from dfplan.envs.registry import find"]))
+    assert imports(path) == {"torch.nn", "dfplan.envs", "pickle", "dfplan.envs.registry.find"}
 
 
 def test_the_wheel_holds_one_package_and_all_of_it(tmp_path):

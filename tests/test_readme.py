@@ -77,13 +77,13 @@ def test_a_command_of_the_readme_exists_with_its_options(command):
 def test_files_and_folders_that_the_readme_names_exist():
     links = re.findall(r'(?:src="|\]\()([^)"#]+)', README)
     names = re.findall(r"`([\w./-]+(?:\.(?:py|cff|md|txt)|/))`", README)
-    assert "docs/denoising.gif" in links and "dfplan/guidance.py" in names
+    assert "docs/denoising.gif" in links and "dfplan/diffusion/guidance.py" in names
     made_by_runs = ("results/", "runs/", "mine.txt")
     local = [name for name in [*links, *names] if "://" not in name and not name.startswith(made_by_runs)]
     assert [name for name in local if not (ROOT / name).exists()] == []
 
 
-@pytest.mark.parametrize("source", ["tests/test_training.py", "tests/envs/test_collect.py"])
+@pytest.mark.parametrize("source", ["tests/dfplan/training/test_loop.py", "tests/envs/test_collect.py"])
 def test_a_claim_names_a_test_that_exists(source):
     assert f"`pytest {source}`" in README and (ROOT / source).is_file()
 
@@ -100,7 +100,7 @@ def test_options_that_the_readme_names_are_those_of_the_agent():
     from dataclasses import fields
 
     from dfplan.agents.agent_config import AgentConfig
-    from dfplan.planner import PlanConfig
+    from dfplan.planning.planner import PlanConfig
 
     known = {field.name for config in (AgentConfig, PlanConfig) for field in fields(config)}
     (shown,) = re.findall(r"with_options\(([^)]*)\)", README)

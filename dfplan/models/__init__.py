@@ -7,8 +7,8 @@ from typing import Annotated
 from pydantic import Field
 from torch import nn
 
-from dfplan.models.critic import StepCritic
 from dfplan.models.inverse import InverseDynamics
+from dfplan.models.plausibility import StepCritic
 from dfplan.models.recurrent import Recurrent, RecurrentConfig
 from dfplan.models.transformer import Transformer, TransformerConfig
 from dfplan.models.unet import TemporalUNet, TemporalValue, UNetConfig

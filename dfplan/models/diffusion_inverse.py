@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dfplan.diffusion.noise import NoiseSchedule
 from dfplan.fields import check_columns
 from dfplan.models.embeddings import LevelEmbedding
-from dfplan.schedules import NoiseSchedule
 
 
 class DiffusionInverse(nn.Module):

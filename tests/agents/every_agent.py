@@ -4,20 +4,20 @@ import numpy as np
 import torch
 from sequence_toy import NETWORK, TOKENS, drives, layout
 
-from dfplan.agents import awac, behavior_cloning, cql, iql, td3_bc
 from dfplan.agents.agent_config import AgentConfig
 from dfplan.agents.decision_diffuser import DecisionDiffuserAgent, DecisionDiffuserConfig, DecisionDiffuserModel
 from dfplan.agents.diffuser import DiffuserAgent, DiffuserAgentConfig, DiffuserModel
 from dfplan.agents.diffusion_forcing import DiffusionForcingAgent
 from dfplan.agents.diffusion_veteran import DiffusionVeteranAgent, Veteran, VeteranConfig, VeteranModelConfig
+from dfplan.agents.dynamics import DynamicsConfig, DynamicsModel
 from dfplan.agents.loading import from_pretrained
 from dfplan.agents.mppi import GoalCost, LearnedMPPIAgent, MPPIAgent, MPPIConfig
+from dfplan.agents.offline import awac, bc, cql, iql, td3_bc
 from dfplan.agents.sequence_model import SequenceConfig
-from dfplan.dynamics_model import DynamicsConfig, DynamicsModel
+from dfplan.data.tokens import TokenLayout
 from dfplan.models import TransformerConfig
-from dfplan.planner import PlanConfig
-from dfplan.tokens import TokenLayout
-from dfplan.trajectory_model import TrajectoryModel, TrajectoryModelConfig
+from dfplan.planning.model import TrajectoryModel, TrajectoryModelConfig
+from dfplan.planning.planner import PlanConfig
 
 OBSERVATION = np.array([0.1, -0.2, 0.3, 0.1])
 GOAL = np.array([0.6, 0.4])
@@ -82,7 +82,7 @@ EVERY = {
     "dynamics": lambda: LearnedMPPIAgent(
         ready(DynamicsModel(DynamicsConfig(width=8))), MPPIConfig(samples=8, controls=3, hold=2)
     ),
-    "bc": lambda: offline(behavior_cloning.BehaviorCloningAgent, behavior_cloning.BCConfig(hidden=(8, 8))),
+    "bc": lambda: offline(bc.BehaviorCloningAgent, bc.BCConfig(hidden=(8, 8))),
     "td3-bc": lambda: offline(td3_bc.TD3BCAgent, td3_bc.TD3BCConfig(hidden=(8, 8))),
     "iql": lambda: offline(iql.IQLAgent, iql.IQLConfig(hidden=(8, 8))),
     "awac": lambda: offline(awac.AWACAgent, awac.AWACConfig(hidden=(8, 8))),

@@ -3,9 +3,9 @@
 import numpy as np
 import torch
 
-from dfplan.datasets import Trajectories
+from dfplan.data.tokens import TokenLayout
+from dfplan.data.trajectories import Trajectories
 from dfplan.models.unet import UNetConfig
-from dfplan.tokens import TokenLayout
 
 NETWORK = UNetConfig(width=32, multiples=(1,), octaves=0)
 STRIDE, TOKENS = 2, 8

@@ -8,8 +8,8 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 import dfplan.envs  # noqa: F401
 from dfplan.agents.adapters import Policy
 from dfplan.agents.diffusion_forcing import DiffusionForcingAgent
-from dfplan.envs.expert import WaypointExpert
-from dfplan.envs.tasks import find
+from dfplan.envs.maze.expert import WaypointExpert
+from dfplan.envs.registry import find
 
 LENGTHS = (40, 55, 40)
 """Steps of an episode in each of three environments."""

@@ -8,7 +8,7 @@ from sequence_toy import NETWORK, TOKENS, drives, layout, trained
 from dfplan.agents.diffuser import DiffuserAgent, DiffuserAgentConfig, DiffuserModel
 from dfplan.agents.sequence_model import SequenceConfig, SequencePlan
 from dfplan.agents.sequence_planning import Track
-from dfplan.checkpoint import CheckpointError, save_checkpoint
+from dfplan.training.checkpoint import CheckpointError, save_checkpoint
 
 START = np.array([0.1, -0.2, 0.0, 0.0], dtype=np.float32)
 

@@ -8,10 +8,10 @@ import torch
 import dfplan.envs  # noqa: F401
 from dfplan.agents.diffusion_forcing import AgentConfig, DiffusionForcingAgent
 from dfplan.agents.loading import pretrained_names
+from dfplan.data.tokens import TokenLayout
 from dfplan.models import TransformerConfig
-from dfplan.planner import choose, spread
-from dfplan.tokens import TokenLayout
-from dfplan.trajectory_model import TrajectoryModel, TrajectoryModelConfig
+from dfplan.planning.model import TrajectoryModel, TrajectoryModelConfig
+from dfplan.planning.planner import choose, spread
 
 START = np.array([3.0, 1.0, 0.0, 0.0])
 GOAL = np.array([1.0, 1.0])

@@ -13,9 +13,9 @@ from dfplan.agents.diffusion_veteran import (
     VeteranConfig,
     VeteranModelConfig,
 )
-from dfplan.checkpoint import CheckpointError, save_checkpoint
-from dfplan.datasets import Trajectories
+from dfplan.data.trajectories import Trajectories
 from dfplan.models import TransformerConfig
+from dfplan.training.checkpoint import CheckpointError, save_checkpoint
 
 START = np.array([3.0, 1.0, 0.0, 0.0])
 SMALL = TransformerConfig(width=16, depth=1, heads=2, octaves=2)

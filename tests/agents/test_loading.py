@@ -3,7 +3,7 @@ import pytest
 
 from dfplan.agents.diffusion_forcing import DiffusionForcingAgent
 from dfplan.agents.loading import AGENTS, from_pretrained, load, pretrained_names, pretrained_path
-from dfplan.checkpoint import CheckpointError, load_header, save_checkpoint
+from dfplan.training.checkpoint import CheckpointError, load_header, save_checkpoint
 
 
 def test_every_shipped_file_becomes_the_agent_that_its_header_names():

@@ -3,9 +3,9 @@ import pytest
 import torch
 from scipy.linalg import solve_discrete_are
 
+from dfplan.agents.dynamics import DynamicsConfig, DynamicsModel
 from dfplan.agents.mppi import GoalCost, LearnedMPPIAgent, MPPIAgent, MPPIConfig, euclidean
-from dfplan.checkpoint import CheckpointError, save_checkpoint
-from dfplan.dynamics_model import DynamicsConfig, DynamicsModel
+from dfplan.training.checkpoint import CheckpointError, save_checkpoint
 
 DT = 0.1
 A = np.array([[1.0, DT], [0.0, 1.0]])

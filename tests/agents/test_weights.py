@@ -7,11 +7,11 @@ import torch
 
 from dfplan.agents.diffusion_forcing import DiffusionForcingAgent
 from dfplan.agents.weights import Weights, main, read, shipped
-from dfplan.checkpoint import load_checkpoint, save_checkpoint
-from dfplan.envs.tasks import TASKS
+from dfplan.data.tokens import TokenLayout
+from dfplan.envs.registry import TASKS
 from dfplan.models import TransformerConfig
-from dfplan.tokens import TokenLayout
-from dfplan.trajectory_model import TrajectoryModel, TrajectoryModelConfig
+from dfplan.planning.model import TrajectoryModel, TrajectoryModelConfig
+from dfplan.training.checkpoint import load_checkpoint, save_checkpoint
 
 CARD = {
     "name": "tiny",

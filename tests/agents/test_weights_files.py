@@ -7,23 +7,23 @@ import numpy as np
 import pytest
 import torch
 
-from dfplan.agents.awac import AWAC, AWACAgent, AWACConfig
-from dfplan.agents.behavior_cloning import BC, BCConfig, BehaviorCloningAgent
-from dfplan.agents.cql import CQL, CQLAgent, CQLConfig
 from dfplan.agents.decision_diffuser import DecisionDiffuserAgent, DecisionDiffuserConfig, DecisionDiffuserModel
 from dfplan.agents.diffuser import DiffuserAgent, DiffuserAgentConfig, DiffuserModel
 from dfplan.agents.diffusion_forcing import DiffusionForcingAgent
 from dfplan.agents.diffusion_veteran import DiffusionVeteranAgent, Veteran, VeteranModelConfig
-from dfplan.agents.iql import IQL, IQLAgent, IQLConfig
+from dfplan.agents.dynamics import DynamicsConfig, DynamicsModel
 from dfplan.agents.loading import AGENTS, kind_of, load
 from dfplan.agents.mppi import LearnedMPPIAgent
+from dfplan.agents.offline.awac import AWAC, AWACAgent, AWACConfig
+from dfplan.agents.offline.bc import BC, BCConfig, BehaviorCloningAgent
+from dfplan.agents.offline.cql import CQL, CQLAgent, CQLConfig
+from dfplan.agents.offline.iql import IQL, IQLAgent, IQLConfig
+from dfplan.agents.offline.td3_bc import TD3BC, TD3BCAgent, TD3BCConfig
 from dfplan.agents.sequence_model import SequenceConfig
-from dfplan.agents.td3_bc import TD3BC, TD3BCAgent, TD3BCConfig
-from dfplan.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
-from dfplan.dynamics_model import DynamicsConfig, DynamicsModel
+from dfplan.data.tokens import TokenLayout
 from dfplan.models import RecurrentConfig, TransformerConfig, UNetConfig
-from dfplan.tokens import TokenLayout
-from dfplan.trajectory_model import TrajectoryModel, TrajectoryModelConfig
+from dfplan.planning.model import TrajectoryModel, TrajectoryModelConfig
+from dfplan.training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 
 LAYOUT = TokenLayout(4, 2, stride=2)
 SMALL = TransformerConfig(width=8, depth=1, heads=2, octaves=1)

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from dfplan.envs.expert import WaypointExpert, distance_field, shortest_path
+from dfplan.envs.maze.expert import WaypointExpert, distance_field, shortest_path
 
 
 class StandInPlanner:

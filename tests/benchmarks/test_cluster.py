@@ -10,7 +10,7 @@ from dfplan.benchmarks.cells import cell_path, read_cell
 from dfplan.benchmarks.processes import WorkersDiedError
 from dfplan.benchmarks.protocol import evaluate, evaluation_seeds
 from dfplan.benchmarks.wanted import wanted
-from dfplan.envs.tasks import task
+from dfplan.envs.registry import task
 
 UMAZE = task("maze2d-umaze-v1")
 FAULTY = "stand_in_faults:Faulty"

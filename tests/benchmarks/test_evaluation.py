@@ -12,7 +12,7 @@ from dfplan.benchmarks.cells import cell_path, read_cell, read_timing, timing_pa
 from dfplan.benchmarks.processes import Processes, WorkersDiedError
 from dfplan.benchmarks.protocol import BATCH, evaluate, evaluation_seeds
 from dfplan.benchmarks.wanted import timings, wanted
-from dfplan.envs.tasks import task
+from dfplan.envs.registry import task
 
 UMAZE = task("maze2d-umaze-v1")
 FAULTY = "stand_in_faults:Faulty"

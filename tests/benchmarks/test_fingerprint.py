@@ -84,17 +84,18 @@ def test_what_only_a_type_checker_reads_does_not_count(house):
 def test_a_users_module_counts_with_its_own_file(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(tmp_path))
     path = tmp_path / "somebodys_agent.py"
-    path.write_text("import json\nfrom dfplan.envs.layouts import Layout\nGAIN = 1")
-    assert fingerprint.closure(["somebodys_agent"]) >= {"somebodys_agent", "dfplan.envs.layouts"}
+    path.write_text("import json\nfrom dfplan.envs.maze.layouts import Layout\nGAIN = 1")
+    assert fingerprint.closure(["somebodys_agent"]) >= {"somebodys_agent", "dfplan.envs.maze.layouts"}
     assert "json" not in fingerprint.closure(["somebodys_agent"])
     before = fingerprint.code(["somebodys_agent"])
-    path.write_text("import json\nfrom dfplan.envs.layouts import Layout\nGAIN = 12")
+    path.write_text("import json\nfrom dfplan.envs.maze.layouts import Layout\nGAIN = 12")
     assert fingerprint.code(["somebodys_agent"]) != before
 
 
 def test_the_paper_agents_code_reaches_the_sampler_but_not_the_report():
     found = fingerprint.closure(["dfplan.agents.diffusion_forcing", "dfplan.benchmarks.protocol"])
-    assert {"dfplan.sampler", "dfplan.models.transformer", "dfplan.benchmarks.protocol", "dfplan.envs.tasks"} <= found
+    reached = {"dfplan.diffusion.sampler", "dfplan.models.transformer", "dfplan.benchmarks.protocol", "dfplan.envs.registry"}
+    assert reached <= found
     assert not found & {"dfplan", "dfplan.benchmarks.report", "dfplan.benchmarks.cells", "dfplan.benchmarks.registry"}
 
 

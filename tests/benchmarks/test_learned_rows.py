@@ -7,7 +7,7 @@ import torch
 from dfplan.benchmarks import registry, workers
 from dfplan.benchmarks.protocol import play
 from dfplan.benchmarks.recipes import recipe
-from dfplan.envs.tasks import task
+from dfplan.envs.registry import task
 
 UMAZE = task("maze2d-umaze-v1")
 GUIDED = {"scale": 1.0, "futures": 2, "future_steps": 8}

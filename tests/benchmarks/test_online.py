@@ -16,16 +16,16 @@ import numpy as np
 import pytest
 import torch
 
-from dfplan.agents.stable_baselines import StableBaselinesAgent
+from dfplan.agents.online.stable_baselines import StableBaselinesAgent
 from dfplan.benchmarks.online import RECIPES, ActionRepeat, OnlineRecipe, built, environment, fit_online, online_recipe
 from dfplan.benchmarks.online_run import OnlineRun
 from dfplan.benchmarks.protocol import TUNING_SEEDS
-from dfplan.checkpoint import CheckpointError
-from dfplan.envs.maze2d import Maze2dEnv
+from dfplan.envs.maze.env import Maze2dEnv
 from dfplan.locks import InUseError
-from dfplan.run_folder import claimed
-from dfplan.runlog import read_records
-from dfplan.training import TrainingInterrupted
+from dfplan.training.checkpoint import CheckpointError
+from dfplan.training.log import read_records
+from dfplan.training.loop import TrainingInterrupted
+from dfplan.training.run_folder import claimed
 
 sb3 = pytest.importorskip("stable_baselines3")
 pytestmark = pytest.mark.filterwarnings("ignore:You are trying to run PPO")

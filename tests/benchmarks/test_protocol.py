@@ -21,9 +21,9 @@ from dfplan.benchmarks.protocol import (
     play,
 )
 from dfplan.benchmarks.timing import time_decisions
-from dfplan.envs.expert import WaypointExpert
+from dfplan.envs.maze.expert import WaypointExpert
 from dfplan.envs.reference import reference
-from dfplan.envs.tasks import TASKS, task
+from dfplan.envs.registry import TASKS, task
 
 UMAZE = "maze2d-umaze-v1"
 

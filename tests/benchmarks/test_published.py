@@ -2,7 +2,7 @@ import math
 
 from dfplan.benchmarks.counterparts import PAGES, agrees, printed_for
 from dfplan.benchmarks.published import published, reported
-from dfplan.envs.tasks import TASKS
+from dfplan.envs.registry import TASKS
 
 
 def test_every_row_has_a_number_a_unit_and_a_source():

@@ -10,9 +10,9 @@ import torch
 from dfplan.benchmarks.recipes import RECIPES, recipe
 from dfplan.benchmarks.registry import weights_name
 from dfplan.config_json import config_to_json
-from dfplan.datasets import Trajectories
-from dfplan.envs.tasks import UnknownNameError
-from dfplan.training import train
+from dfplan.data.trajectories import Trajectories
+from dfplan.envs.registry import UnknownNameError
+from dfplan.training.loop import train
 
 NAMES = sorted(RECIPES["umaze"])
 

@@ -8,7 +8,7 @@ from stand_in_planner import StandInPlanner
 from dfplan.benchmarks import fingerprint, registry
 from dfplan.benchmarks.baselines import RandomAgent
 from dfplan.benchmarks.protocol import play
-from dfplan.envs.tasks import task
+from dfplan.envs.registry import task
 
 LARGE = task("maze2d-large-v1")
 

@@ -6,7 +6,7 @@ import pytest
 
 import dfplan.envs  # noqa: F401
 from dfplan.benchmarks.replay_file import load_replay, save_replay
-from dfplan.checkpoint import CheckpointError
+from dfplan.training.checkpoint import CheckpointError
 
 sb3 = pytest.importorskip("stable_baselines3")
 from stable_baselines3.common.vec_env import DummyVecEnv  # noqa: E402

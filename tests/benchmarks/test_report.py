@@ -13,7 +13,7 @@ from dfplan.benchmarks.cells import cells_in, timings_in, write_cell, write_timi
 from dfplan.benchmarks.intervals import mean
 from dfplan.benchmarks.protocol import EVALUATION_SEEDS
 from dfplan.benchmarks.tables import Table, decimal, duration, machine
-from dfplan.envs.tasks import TASKS
+from dfplan.envs.registry import TASKS
 
 ROOT = Path(__file__).parents[2]
 RECORDED = ROOT / "benchmarks" / "recorded"

@@ -15,7 +15,7 @@ from dfplan.benchmarks import store
 from dfplan.benchmarks.cells import cells_in, read_cell, timings_in
 from dfplan.benchmarks.protocol import evaluation_seeds
 from dfplan.benchmarks.wanted import wanted
-from dfplan.envs.tasks import task
+from dfplan.envs.registry import task
 
 UMAZE = ("--env", "maze2d-umaze", "--threads", 1, "--quick")
 RANDOM = (*UMAZE, "--agents", "random")

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from dfplan.benchmarks import registry
-from dfplan.envs.tasks import task
+from dfplan.envs.registry import task
 
 PAIR = [100_000, 100_001]
 

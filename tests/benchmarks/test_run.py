@@ -7,8 +7,8 @@ from PIL import Image
 from dfplan.benchmarks import registry, run
 from dfplan.benchmarks.cells import cells_in, read_cell, timings_in
 from dfplan.benchmarks.protocol import evaluate, evaluation_seeds
-from dfplan.envs.expert import WaypointExpert
-from dfplan.envs.tasks import task
+from dfplan.envs.maze.expert import WaypointExpert
+from dfplan.envs.registry import task
 
 FAULTY = "stand_in_faults:Faulty"
 UMAZE = ("--env", "maze2d-umaze", "--threads", 1)

@@ -15,23 +15,23 @@ import pytest
 import torch
 
 from dfplan.agents.agent_config import AgentConfig
-from dfplan.agents.behavior_cloning import BCConfig, BehaviorCloningAgent
 from dfplan.agents.diffusion_forcing import DiffusionForcingAgent
-from dfplan.agents.offline import ActingConfig
+from dfplan.agents.offline.base import ActingConfig
+from dfplan.agents.offline.bc import BCConfig, BehaviorCloningAgent
 from dfplan.benchmarks import train
 from dfplan.benchmarks.protocol import TUNING_SEEDS
 from dfplan.benchmarks.recipe import Recipe
 from dfplan.benchmarks.recipes import ONLINE, RECIPES
-from dfplan.checkpoint import load_checkpoint, load_header
 from dfplan.config_json import config_to_json
+from dfplan.data.tokens import TokenLayout
 from dfplan.envs.collect import collect
 from dfplan.locks import hold
 from dfplan.models import TransformerConfig
-from dfplan.planner import PlanConfig
-from dfplan.runlog import read_records
-from dfplan.tokens import TokenLayout
-from dfplan.train_config import TrainConfig
-from dfplan.trajectory_model import TrajectoryModel, TrajectoryModelConfig
+from dfplan.planning.model import TrajectoryModel, TrajectoryModelConfig
+from dfplan.planning.planner import PlanConfig
+from dfplan.training.checkpoint import load_checkpoint, load_header
+from dfplan.training.config import TrainConfig
+from dfplan.training.log import read_records
 
 CONFIG = TrainConfig(steps=12, batch_size=4, warmup_steps=2, checkpoint_every=4, log_every=4, precision="32-true")
 MODEL = TrajectoryModelConfig(

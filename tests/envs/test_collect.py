@@ -13,9 +13,9 @@ import pytest
 
 from dfplan.envs import collect as module
 from dfplan.envs.collect import collect
-from dfplan.envs.layouts import named, parse
-from dfplan.envs.physics import PointMass
-from dfplan.envs.shards import SHARD_STEPS, Recipe, drive, make_shards
+from dfplan.envs.maze.layouts import named, parse
+from dfplan.envs.maze.physics import PointMass
+from dfplan.envs.maze.shards import SHARD_STEPS, Recipe, drive, make_shards
 
 PUBLISHED = json.loads((Path(__file__).parent.parent / "data" / "d4rl_maze2d_moments.json").read_text())
 

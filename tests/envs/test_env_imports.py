@@ -16,7 +16,7 @@ def test_importing_the_environments_registers_them_and_loads_neither_torch_nor_m
 
 def test_stepping_and_collecting_never_load_torch():
     program = (
-        "import sys, gymnasium, dfplan.envs, dfplan.envs.collect, dfplan.envs.expert\n"
+        "import sys, gymnasium, dfplan.envs, dfplan.envs.collect, dfplan.envs.maze.expert\n"
         "gymnasium.make('maze2d-umaze-v1').reset()\n"
         "print('mujoco' in sys.modules, 'torch' in sys.modules)"
     )
@@ -28,7 +28,7 @@ def test_physics_needs_no_opengl(value, tmp_path):
     """An OpenGL package whose import fails stands for the library that is not there."""
     (tmp_path / "OpenGL.py").write_text("raise AttributeError('no library')")
     program = (
-        "import os, gymnasium, numpy, dfplan.envs, dfplan.envs.rollouts\n"
+        "import os, gymnasium, numpy, dfplan.envs, dfplan.envs.maze.rollouts\n"
         "env = gymnasium.make('maze2d-umaze-v1')\n"
         "env.reset(seed=0); env.step(numpy.ones(2))\n"
         "print(os.environ['MUJOCO_GL'], os.environ.get('PYOPENGL_PLATFORM'))"
@@ -40,5 +40,5 @@ def test_physics_needs_no_opengl(value, tmp_path):
 
 def test_rendering_by_mujoco_is_left_as_it_was():
     names = "print(sorted(name for name in dir(mujoco) if 'GL' in name or 'Render' in name))"
-    ours = subprocess.check_output([sys.executable, "-c", f"from dfplan.envs.engine import mujoco; {names}"])
+    ours = subprocess.check_output([sys.executable, "-c", f"from dfplan.envs.maze.engine import mujoco; {names}"])
     assert ours == subprocess.check_output([sys.executable, "-c", f"import mujoco; {names}"])

@@ -14,8 +14,8 @@ import pytest
 
 from dfplan.envs import assemble, collect, minari_store
 from dfplan.envs.collect import own_data
-from dfplan.envs.layouts import named
-from dfplan.envs.shards import SHARD_STEPS, Recipe, make_shards, remove_damaged, shard_path
+from dfplan.envs.maze.layouts import named
+from dfplan.envs.maze.shards import SHARD_STEPS, Recipe, make_shards, remove_damaged, shard_path
 from dfplan.whole_files import write_whole
 
 ID = "test/umaze-v0"

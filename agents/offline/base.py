@@ -1,0 +1,248 @@
+"""What the offline reinforcement learners share: several training seeds at once, and an agent's face.
+
+A learner holds the networks of S training seeds as stacks (`dfplan.agents.offline.stacked`) and trains them in one run: each
+seed has its own initial values, its own batches and its own noise, so that member i is what a run with that seed alone
+and the same `TrainConfig.seed` gives, up to the order of floating point sums. The algorithms themselves are in
+`behavior_cloning`, `td3_bc`, `iql`, `awac` and `cql`, each whole in its file.
+
+The reward in the data is for one fixed goal: these agents take a goal at `reset`, because every agent does, and ignore it.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Generic, Self, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from pydantic import Field
+from torch import Tensor, nn
+
+from dfplan.agents.base import LearningAgent, Shape
+from dfplan.agents.offline.stacked import StackedMLP
+from dfplan.config_json import config_from_json, config_to_json
+from dfplan.data.statistics import Normalizer
+from dfplan.data.trajectories import Trajectories
+from dfplan.data.transitions import Noise, Replay, Transitions
+from dfplan.fields import Size, Whole, check_fields
+from dfplan.training.checkpoint import CheckpointError
+from dfplan.training.weights_file import Header, load_weights, naming, restored, save_weights
+
+
+@dataclass(frozen=True)
+class OfflineConfig:
+    """What the learners share; each algorithm adds its own letters."""
+
+    observation_dim: Size = 4
+    action_dim: Size = 2
+    seeds: Annotated[tuple[Whole, ...], Field(min_length=1, max_length=1000)] = (0, 1, 2)
+    """Training seeds, one member of every stack each."""
+    hidden: Annotated[tuple[Size, ...], Field(min_length=1, max_length=100)] = (256, 256)
+    """Widths of the hidden layers of every network."""
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"seeds must be different numbers, got {self.seeds}")
+
+
+@dataclass(frozen=True)
+class ActingConfig:
+    member: Whole = 0
+    """Which of the stacked training seeds acts: its place in the learner's ``seeds``."""
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+
+C = TypeVar("C", bound=OfflineConfig)
+ACTING = ("pi.", "observation.", "action_")
+"""What the names of the tensors begin with that acting needs."""
+
+
+class OfflineLearner(nn.Module, ABC, Generic[C]):
+    """The networks of S training seeds and their losses. An algorithm builds its networks, the actor under the name
+    ``pi``, and says in `losses` what they minimise and in `action` how they act.
+
+    Observations are normalised; actions are scaled so that the action limits are -1 and 1.
+    """
+
+    config_class: ClassVar[type[OfflineConfig]]
+    config: C
+    pi: StackedMLP
+    action_low: Tensor
+    action_high: Tensor
+
+    def __init__(self, config: C):
+        super().__init__()
+        self.config = config
+        self.observation = Normalizer(torch.zeros(config.observation_dim), torch.ones(config.observation_dim))
+        self.register_buffer("action_low", -torch.ones(config.action_dim))
+        self.register_buffer("action_high", torch.ones(config.action_dim))
+        self._initial = [torch.Generator().manual_seed(seed) for seed in config.seeds]
+
+    @abstractmethod
+    def losses(self, batch: Transitions, noise: Noise) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """What is minimised, and what is only watched, each (S,): means over a member's own batch.
+
+        Their sum is differentiated once, so that each loss must hold every network fixed that it is not meant to move.
+        """
+
+    def action(self, outputs: Tensor) -> Tensor:
+        """The action to play, scaled to [-1, 1], from the actor's outputs: without noise."""
+        return outputs.tanh()
+
+    def stack(self, inputs: int, outputs: int, copies: int = 1) -> StackedMLP:
+        """A network for every seed, or ``copies`` neighbouring ones for each."""
+        generators = [generator for generator in self._initial for _ in range(copies)]
+        return StackedMLP((inputs, *self.config.hidden, outputs), generators)
+
+    def twins(self) -> StackedMLP:
+        """Q_1 and Q_2 of every seed: members 2 i and 2 i + 1 belong to seed i."""
+        return self.stack(self.config.observation_dim + self.config.action_dim, 1, copies=2)
+
+    def fit_statistics(self, data: Trajectories) -> None:
+        """Take normaliser and action limits from the data, before training. ValueError if an action never changes."""
+        if len(still := np.flatnonzero(data.actions.min(axis=0) == data.actions.max(axis=0))):
+            raise ValueError(f"{data.name}: column {still[0]} of the actions never changes, so that it has no limits")
+        self.observation = Normalizer.fit(data.observations)
+        self.action_low = torch.from_numpy(data.actions.min(axis=0))
+        self.action_high = torch.from_numpy(data.actions.max(axis=0))
+
+    def batches(self, data: Trajectories) -> Replay:
+        return Replay(data, self.config.seeds)
+
+    def forward(self, batch: tuple[Tensor, ...], generator: torch.Generator) -> dict[str, Tensor]:
+        """The losses of all members as one: a sum over members, so that each is trained as if it were alone."""
+        s, a, r, s_next, terminated = batch
+        scaled = 2 * (a - self.action_low) / (self.action_high - self.action_low) - 1
+        batch = Transitions(self.observation.normalize(s), scaled, r, self.observation.normalize(s_next), terminated)
+        minimised, watched = self.losses(batch, Noise(generator, self.config.seeds))
+        loss = torch.stack(list(minimised.values())).sum()
+        return {"loss": loss, **{name: value.detach().mean() for name, value in (minimised | watched).items()}}
+
+    @torch.no_grad()
+    def play(self, observation: Tensor, member: int) -> Tensor:
+        """One member's action (B, action_dim) for (B, observation_dim), both in recorded units."""
+        scaled = self.action(self.pi.alone(member, self.observation.normalize(observation))).clamp(-1, 1)
+        return self.action_low + (scaled + 1) / 2 * (self.action_high - self.action_low)
+
+
+def q_values(q: StackedMLP, s: Tensor, a: Tensor, frozen: bool = False) -> Tensor:
+    """All K critics of each seed on (S, B, ...): (S, K, B). ``frozen``: gradients reach the action only."""
+    pairs = torch.cat([s, a], dim=-1)
+    copies = q.members // len(pairs)
+    return q(pairs.repeat_interleave(copies, dim=0), frozen).view(len(pairs), copies, -1)
+
+
+def backup(batch: Transitions, gamma: float, v_next: Tensor) -> Tensor:
+    """y = r + gamma V(s'), and y = r where the task ended: (S, B), of the values V(s') (S, B).
+
+    An episode that was cut off has not ended: its last value goes on into the observation after it.
+    """
+    return batch.r + gamma * (1 - batch.terminated) * v_next
+
+
+def gaussian_log_prob(a: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
+    """log N(a; mean, exp(log_std)^2), summed over columns: (S, B, A), (S, B, A), (S, 1, A) -> (S, B).
+
+    The logarithm of the deviation is held within [-20, 2].
+    """
+    log_std = log_std.clamp(-20, 2)
+    z = (a - mean) * (-log_std).exp()
+    return -(0.5 * z.square() + log_std + 0.5 * math.log(2 * math.pi)).sum(dim=-1)
+
+
+class OfflineAgent(LearningAgent):
+    """A trained policy that acts without noise and without a plan; one member of the learner's stacks.
+
+    Each algorithm's agent is this class with a ``kind``, which its files carry, and its ``learner_class``.
+    """
+
+    kind: ClassVar[str]
+    learner_class: ClassVar[type[OfflineLearner[Any]]]
+    execution = "learned policy"
+
+    def __init__(self, learner: OfflineLearner[Any], config: ActingConfig | None = None, card: Mapping[str, Any] | None = None):
+        config = config or ActingConfig()
+        if config.member >= len(learner.config.seeds):
+            raise ValueError(f"member must lie in 0..{len(learner.config.seeds) - 1}, got {config.member}")
+        super().__init__(learner, config, card, observation_dim=learner.config.observation_dim)
+
+    @property
+    def parameters(self) -> int:
+        """Number of trained parameters of one training seed, critics included."""
+        return super().parameters // len(self.learner.config.seeds)
+
+    def _begin(self) -> None:
+        """Nothing is remembered between steps, and the goal is the one of the data."""
+
+    def _begin_rows(self, rows: NDArray[np.intp]) -> None:
+        """Nothing is remembered between steps."""
+
+    def _act(self, batch: NDArray[Any], goals: NDArray[Any] | None) -> NDArray[Any]:
+        return self.learner.play(self._tensor(batch), self.config.member).cpu().numpy()
+
+    def update(self, batch: Transitions | tuple[Tensor | ArrayLike, ...]) -> dict[str, float]:
+        """One optimizer step of all members on transitions (s, a, r, s') or (s, a, r, s', terminated), the last one 1 where
+        the task ended with the step, else 0: the same (B, ...) for all, or (S, B, ...). Without it nothing terminates.
+
+        After `load` of a file without critics these begin anew, from their initial values: then a policy that is
+        trained on follows what it has yet to learn. Files of `save(path, critics=True)` go on where they were.
+        """
+        config, members = self.learner.config, len(self.learner.config.seeds)
+        D, A = config.observation_dim, config.action_dim
+        shapes: dict[str, Shape] = {"s": ("B", D), "a": ("B", A), "r": ("B",), "s'": ("B", D)}
+        given = list(batch) if isinstance(batch, list | tuple) else []
+        if len(given) > len(shapes):
+            shapes["terminated"] = ("B",)
+        apart = len(given) == len(shapes) and np.ndim(given[0]) == 3
+        if apart:
+            shapes = {name: (members, *shape) for name, shape in shapes.items()}
+        parts = self._read_batch(batch, shapes)
+        parts += [np.zeros_like(parts[2])] * (len(Transitions._fields) - len(parts))
+        if not np.isin(parts[-1], (0, 1)).all():
+            raise ValueError(f"{self._name}: the batch's terminated must be 0 or 1")
+        return self._learn(parts if apart else [np.stack([part] * members) for part in parts])
+
+    def _new_optimizer(self) -> torch.optim.Optimizer:
+        groups = [{"params": [p], "lr": 3e-4 * factor} for p, factor in _with_factors(self.learner)]
+        return torch.optim.Adam(groups)
+
+    def save(self, path: str | Path, critics: bool = False) -> None:
+        """Write one file that `load` reads, all training seeds in it.
+
+        Without ``critics`` it holds what acting needs, rounded to float16: small, and the loaded agent acts by the rounded
+        weights. With them it holds everything in full precision.
+        """
+        tensors = self.learner.state_dict()
+        if not critics:
+            tensors = {n: t.half() if n.startswith("pi.") else t for n, t in tensors.items() if n.startswith(ACTING)}
+        configs = config_to_json(self.learner.config), self.card, config_to_json(self.config)
+        save_weights(path, tensors, Header(self.kind, *configs, critics))
+
+    @classmethod
+    def load(cls, path: str | Path, member: int | None = None) -> Self:
+        """The agent of a file, acting by the weights of the ``member``-th training seed in it (None: the one saved).
+
+        Raises CheckpointError for a file that is missing, truncated or another agent's, ValueError for a member that is
+        not in it.
+        """
+        tensors, header = load_weights(path, cls.kind)
+        if header.critics is None:
+            raise CheckpointError(f"{path} does not say whether critics are among its tensors")
+        only = ("",) if header.critics else ACTING
+        learner = restored(cls.learner_class, cls.learner_class.config_class, header.config, tensors, path, only)
+        with naming(path):
+            agent = cls(learner, config_from_json(ActingConfig, header.agent, "agent"), header.card)
+        return agent if member is None else cls(learner, ActingConfig(member), header.card)
+
+
+def _with_factors(learner: nn.Module) -> list[tuple[nn.Parameter, float]]:
+    factor = getattr(learner, "learning_rate_factor", lambda name: 1.0)
+    return [(parameter, factor(name)) for name, parameter in learner.named_parameters()]

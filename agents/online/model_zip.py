@@ -1,0 +1,158 @@
+"""Files of stable-baselines3, read without unpickling.
+
+A model file is a zip. Its entry `data` is JSON, in which Python objects stand as pickles, with plain text beside them;
+the entries `*.pth` hold tensors, each a zip of torch's own. Here the JSON is read as JSON and its pickles are left alone,
+and tensors come from torch's loader for weights only, so that opening a file never runs code that it carries. Sizes are
+compared with the file's own size before anything is unfolded.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import struct
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NotRequired
+
+import torch
+from torch import Tensor
+from typing_extensions import TypedDict
+
+from dfplan.config_json import checked
+from dfplan.fields import Whole
+from dfplan.training.checkpoint import CheckpointError, require_finite
+from dfplan.whole_files import opened
+
+UNFOLDED = 32
+"""How many times its own size a file may unfold to; stable-baselines3 itself does not compress."""
+PICKLED = ":serialized:"
+"""The key of a pickle in the JSON."""
+
+
+_Class = TypedDict("_Class", {"__module__": str})
+_Object = TypedDict("_Object", {":type:": str})
+
+
+class _Data(TypedDict):
+    """What is read of the JSON."""
+
+    policy_class: _Class
+    observation_space: _Object
+    action_space: _Object
+    policy_kwargs: NotRequired[dict[str, Any]]
+    num_timesteps: Whole
+    use_sde: NotRequired[bool]
+
+
+@dataclass(frozen=True)
+class ModelZip:
+    """A model file in memory."""
+
+    name: str
+    """What messages call it: its path."""
+    content: bytes
+    """The whole file."""
+    data: Mapping[str, Any]
+    """The JSON: settings of the algorithm, with pickles as text."""
+    tensors: Mapping[str, bytes]
+    """The entries with tensors, still in torch's format, by name without `.pth`."""
+
+    def load(self, part: str) -> Any:
+        """What an entry holds: tensors in dictionaries and lists, on the CPU. CheckpointError if it cannot be read."""
+        if part not in self.tensors:
+            raise CheckpointError(f"{self.name} is not a whole model of stable-baselines3: it has no {part}.pth")
+        what, entry = f"{part}.pth in {self.name}", self.tensors[part]
+        with _zip_errors(what), zipfile.ZipFile(io.BytesIO(entry)) as archive:
+            inside = archive.infolist()
+        if any(info.compress_type != zipfile.ZIP_STORED for info in inside) or _unfolded(inside) > len(entry):
+            raise CheckpointError(f"{what} is compressed, which torch does not do")
+        try:
+            return torch.load(io.BytesIO(entry), map_location="cpu", weights_only=True)
+        except Exception as error:  # whatever torch raises for a damaged or a foreign file
+            raise CheckpointError(f"{what} does not hold tensors alone ({_first_line(error)})") from error
+
+    def state(self, part: str) -> dict[str, Tensor]:
+        """The tensors of a module, by name. CheckpointError if they are anything else, or not finite."""
+        found = self.load(part)
+        tensors = isinstance(found, dict) and all(
+            isinstance(name, str) and isinstance(value, Tensor) and value.layout == torch.strided
+            for name, value in found.items()
+        )
+        if not tensors:
+            raise CheckpointError(f"{part}.pth in {self.name} holds something other than the tensors of a network")
+        require_finite(found, f"the tensors of {part}.pth in {self.name} are no weights")
+        return dict(found)
+
+
+def read_model_zip(path: str | Path) -> ModelZip:
+    """The model in a file. CheckpointError for a file that is missing or not a whole model of stable-baselines3."""
+    try:
+        with opened(path) as file:
+            content = file.read()
+    except (OSError, ValueError, MemoryError) as error:
+        raise CheckpointError(f"there is no model file {path} to be read ({_first_line(error)})") from error
+    return parse_model_zip(content, str(path))
+
+
+def parse_model_zip(content: bytes, name: str) -> ModelZip:
+    """The model in the bytes of a file, which messages call `name`. CheckpointError as in `read_model_zip`."""
+    with _zip_errors(name), zipfile.ZipFile(io.BytesIO(content)) as archive:
+        # Other entries, versions and system information, are never opened.
+        wanted = [info for info in archive.infolist() if re.fullmatch(r"data|[\w.]+\.pth", info.filename)]
+        if any(info.flag_bits & 1 for info in wanted):
+            raise CheckpointError(f"{name} is encrypted, expected a file as stable-baselines3 writes it")
+        if any(info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) for info in wanted):
+            raise CheckpointError(f"{name} is compressed by a method other than deflate")
+        if (size := _unfolded(wanted)) > UNFOLDED * len(content):
+            raise CheckpointError(f"{name} would unfold to {size:,} bytes, {size // len(content)} times its own size")
+        entries = {}
+        for info in wanted:
+            with archive.open(info) as entry:  # one byte more, so that the end is met and the checksum compared
+                entries[info.filename] = entry.read(info.file_size + 1)
+    if "data" not in entries:
+        raise CheckpointError(f"{name} is a zip file, but not a whole model of stable-baselines3: it has no entry 'data'")
+    data = _data(entries.pop("data"), name)
+    return ModelZip(name, content, data, {file.removesuffix(".pth"): entry for file, entry in entries.items()})
+
+
+def _data(entry: bytes, name: str) -> dict[str, Any]:
+    """The JSON, with what is read of it in the expected types."""
+    try:
+        data = json.loads(entry)
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"the entry 'data' of {name} is not JSON ({_first_line(error)})") from error
+    if not isinstance(data, dict):
+        raise CheckpointError(f"the entry 'data' of {name} is not a JSON object")
+    try:
+        checked(_Data, {key: data[key] for key in _Data.__annotations__ if key in data}, "data")
+    except ValueError as error:
+        raise CheckpointError(f"{name} is not a whole model of stable-baselines3: {error}") from error
+    return data
+
+
+def _unfolded(entries: list[zipfile.ZipInfo]) -> int:
+    return sum(info.file_size for info in entries)
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(error).strip() or repr(error)
+    return text.splitlines()[0][:160]
+
+
+@contextmanager
+def _zip_errors(name: str) -> Iterator[None]:
+    """The many errors of a damaged zip as one."""
+    try:
+        yield
+    except (zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, RuntimeError) as error:
+        raise CheckpointError(f"{name} is not a whole zip file ({_first_line(error)})") from error
+    except (ValueError, OverflowError) as error:
+        if isinstance(error, CheckpointError):
+            raise
+        raise CheckpointError(f"{name} is not a whole zip file ({_first_line(error)})") from error

@@ -1,0 +1,62 @@
+"""What a step of training is drawn from: transitions and noise, for each of several training seeds its own.
+
+Both are pure functions of the step's random numbers and of one training seed, so that a seed sees the same whether it is
+trained alone or beside others.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dfplan.data.trajectories import Steps, Trajectories
+
+
+class Transitions(NamedTuple):
+    """(s, a, r, s', terminated) for each of S members: observations and actions (S, B, columns), the rest (S, B)."""
+
+    s: Tensor
+    a: Tensor
+    r: Tensor
+    s_next: Tensor
+    terminated: Tensor
+    """1 where the task ended with the step, so that no value follows; 0 elsewhere, where the record was cut off too."""
+
+
+class Replay:
+    """Draws transitions from recorded behaviour, for each training seed its own.
+
+    Every step of which it is known what followed (`dfplan.data.trajectories.Steps`) is equally likely.
+    """
+
+    def __init__(self, data: Trajectories, seeds: tuple[int, ...]):
+        self._seeds, self._steps = seeds, Steps(data)
+
+    def __call__(self, rng: np.random.Generator, batch_size: int) -> Transitions:
+        """(S, B, columns) or (S, B) each, in recorded units. Which seeds are drawn beside it does not change a seed's batch."""
+        draw = int(rng.integers(2**63))
+        picks = [np.random.default_rng((seed, draw)).integers(len(self._steps), size=batch_size) for seed in self._seeds]
+        return Transitions(*(torch.from_numpy(part) for part in self._steps.gather(np.stack(picks))))
+
+
+class Noise:
+    """The random numbers of one step: S generators, each seeded by the step and its own training seed."""
+
+    def __init__(self, generator: torch.Generator, seeds: tuple[int, ...]):
+        draw = int(torch.randint(2**62, (), generator=generator, device=generator.device))
+        self._generators = [
+            torch.Generator(generator.device).manual_seed((draw + seed * 0x9E3779B97F4A7C15) % 2**63) for seed in seeds
+        ]
+
+    def normal(self, *shape: int) -> Tensor:
+        """(S, *shape), standard normal."""
+        drawn = [torch.randn(shape, generator=g, device=g.device, dtype=torch.float32) for g in self._generators]
+        return torch.stack(drawn)
+
+    def uniform(self, *shape: int) -> Tensor:
+        """(S, *shape), uniform in [-1, 1)."""
+        drawn = [torch.rand(shape, generator=g, device=g.device, dtype=torch.float32) for g in self._generators]
+        return torch.stack(drawn) * 2 - 1

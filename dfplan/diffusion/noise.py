@@ -1,0 +1,118 @@
+"""Noise schedules: how much signal is left at noise level k.
+
+A level is an integer from 0 (clean) to K (pure noise). The forward process is
+``x_k = sqrt(alpha_bar_k) x_0 + sqrt(1 - alpha_bar_k) eps`` (Ho et al. 2020, eq. 4), for each token at its own level.
+Not to be confused with a scheduling matrix (`dfplan.diffusion.matrices`), which says which level each token has at each
+step of sampling.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+ScheduleName = Literal["linear", "cosine", "sigmoid"]
+Prediction = Literal["x0", "eps", "v"]
+
+MAX_BETA = 0.999  # Nichol & Dhariwal 2021, sec. 3.2: keeps alpha_bar[K] above zero, so that eps stays defined
+
+
+class Denoised(NamedTuple):
+    """What a denoiser says of a noisy token: its clean value and its noise, both (B, T, C)."""
+
+    x0: Tensor
+    eps: Tensor
+
+
+def alpha_bar(name: ScheduleName, levels: int) -> Tensor:
+    """The share of signal power left at each level: (K + 1,) float64, from 1 at level 0, strictly falling.
+
+    linear: Ho et al. 2020, betas rescaled to K levels; cosine: Nichol & Dhariwal 2021, eq. 17;
+    sigmoid: Jabri et al. 2022, eq. 2 with start -3, end 3, tau 1.
+    """
+    if levels < 1:
+        raise ValueError(f"a noise schedule needs at least one level, got {levels}")
+    t = torch.linspace(0, 1, levels + 1, dtype=torch.float64)
+    if name == "linear":
+        scale = 1000 / levels
+        beta = torch.linspace(1e-4 * scale, 2e-2 * scale, levels, dtype=torch.float64)
+    elif name == "cosine":
+        f = torch.cos((t + 0.008) / 1.008 * math.pi / 2) ** 2
+        beta = 1 - f[1:] / f[:-1]
+    elif name == "sigmoid":
+        f = torch.sigmoid(torch.tensor(3.0, dtype=torch.float64)) - torch.sigmoid(6 * t - 3)
+        beta = 1 - f[1:] / f[:-1]
+    else:
+        raise ValueError(f"unknown noise schedule {name!r}: expected 'linear', 'cosine' or 'sigmoid'")
+    kept = torch.cumprod(1 - beta.clamp(max=MAX_BETA), dim=0)
+    return torch.cat([torch.ones(1, dtype=torch.float64), kept])
+
+
+class NoiseSchedule(nn.Module):
+    """The forward process and its exact posteriors, for tokens that each have a level of their own.
+
+    Methods take ``x (B, T, C)`` and levels ``k (B, T)`` and broadcast the level over the columns.
+    """
+
+    alpha_bar: Tensor
+
+    def __init__(self, name: ScheduleName = "cosine", levels: int = 256):
+        super().__init__()
+        self.levels = levels
+        self.register_buffer("alpha_bar", alpha_bar(name, levels).float(), persistent=False)
+
+    def signal(self, k: Tensor) -> Tensor:
+        """sqrt(alpha_bar_k), shape k + (1,)."""
+        return self.alpha_bar[k].sqrt().unsqueeze(-1)
+
+    def noise(self, k: Tensor) -> Tensor:
+        """sqrt(1 - alpha_bar_k), shape k + (1,)."""
+        return (1 - self.alpha_bar[k]).sqrt().unsqueeze(-1)
+
+    def snr(self, k: Tensor) -> Tensor:
+        """Signal-to-noise ratio alpha_bar / (1 - alpha_bar), shape of k; infinite at level 0."""
+        a = self.alpha_bar[k]
+        return a / (1 - a)
+
+    def add_noise(self, x0: Tensor, k: Tensor, eps: Tensor) -> Tensor:
+        """x_k ~ q(x_k | x_0); level 0 returns x_0 bit for bit."""
+        return self.signal(k) * x0 + self.noise(k) * eps
+
+    def target(self, x0: Tensor, k: Tensor, eps: Tensor, prediction: Prediction) -> Tensor:
+        """What the network is asked for: x0, eps, or v = sqrt(a) eps - sqrt(1 - a) x0 (Salimans & Ho 2022)."""
+        if prediction == "x0":
+            return x0
+        if prediction == "eps":
+            return eps
+        return self.signal(k) * eps - self.noise(k) * x0
+
+    def interpret(self, output: Tensor, x: Tensor, k: Tensor, prediction: Prediction) -> Denoised:
+        """Clean value and noise from a network's output. A token at level 0 is returned as it is: it is clean."""
+        s, n = self.signal(k), self.noise(k)
+        clean = (k == 0).unsqueeze(-1)
+        if prediction == "x0":
+            x0 = output
+        elif prediction == "eps":
+            x0 = (x - n * output) / s
+        else:
+            x0 = s * x - n * output
+        x0 = torch.where(clean, x, x0)
+        eps = torch.where(clean, torch.zeros_like(x), (x - s * x0) / n.clamp(min=1e-12))
+        return Denoised(x0, eps)
+
+    def posterior(self, x0: Tensor, x: Tensor, k: Tensor, k_next: Tensor, eta: float = 1.0) -> tuple[Tensor, Tensor]:
+        """Mean (B, T, C) and standard deviation (B, T, 1) of q_eta(x_{k_next} | x_k, x_0), for k_next <= k.
+
+        eta = 1 is the forward process's own posterior (Ho et al. 2020, eq. 6-7, over any number of levels at once);
+        eta = 0 is DDIM's deterministic step (Song et al. 2021, eq. 12). Tokens with k_next = k do not move.
+        """
+        a, a_next = self.alpha_bar[k].unsqueeze(-1), self.alpha_bar[k_next].unsqueeze(-1)
+        moving = (k_next < k).unsqueeze(-1)
+        noise_power = torch.where(moving, 1 - a, torch.ones_like(a))
+        std = eta * ((1 - a_next) / noise_power * (1 - a / a_next)).clamp(min=0).sqrt()
+        eps = (x - a.sqrt() * x0) / noise_power.sqrt()
+        mean = a_next.sqrt() * x0 + (1 - a_next - std**2).clamp(min=0).sqrt() * eps
+        return torch.where(moving, mean, x), torch.where(moving, std, torch.zeros_like(std))

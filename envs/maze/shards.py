@@ -1,0 +1,212 @@
+"""Drive the expert through a maze by D4RL's recipe, in resumable pieces.
+
+The recipe (D4RL's ``generate_maze2d_datasets.py``, without noise): the waypoint expert drives to a random target, a
+free cell's centre +-0.1; when the target is reached, or the episode length has passed, a new target is drawn and the
+particle drives on from where it is. The environment is never reset between targets. Rewards are the sparse ones of the
+maze's own fixed goal, computed from the observation they stand beside, as in D4RL's relabelled files.
+
+Two differences from D4RL: the data is made of independent shards, one long episode each, so that several processes can
+make it and an interrupted collection can go on; and the first observation on the way to a new target is the current one
+(D4RL writes the one before it a second time).
+
+Every shard has a seed of its own and is written whole or not at all, so that the same recipe gives the same bytes
+whatever the number of processes and interruptions.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+import zipfile
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
+
+from dfplan.envs.maze.layouts import Layout, parse
+from dfplan.whole_files import remove_partial_files, write_whole
+
+SHARD_STEPS = 20_000
+BYTES_PER_STEP = 40
+"""Of a shard, generously."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What the collected bytes depend on, apart from the versions of MuJoCo and NumPy."""
+
+    layout: str
+    """The maze, as text."""
+    episode_steps: int
+    """Steps after which a target is given up."""
+    steps: int
+    """Number of steps to collect, over all shards."""
+    seed: int
+
+    @property
+    def shards(self) -> int:
+        """Number of shards: all of ``SHARD_STEPS`` steps, but for the last, which takes the remainder."""
+        return -(-self.steps // SHARD_STEPS)
+
+    def shard_steps(self, index: int) -> int:
+        return min(SHARD_STEPS, self.steps - index * SHARD_STEPS)
+
+    def fingerprint(self) -> str:
+        """Twelve hexadecimal digits over recipe and versions, so that unlike shards never meet in one folder."""
+        versions = [version(package) for package in ("dfplan", "mujoco", "numpy")]
+        return hashlib.sha256(json.dumps([asdict(self), SHARD_STEPS, versions]).encode()).hexdigest()[:12]
+
+
+def drive(layout: Layout, episode_steps: int, steps: int, seed: np.random.SeedSequence) -> dict[str, np.ndarray]:
+    """Drive the expert for ``steps`` steps without a reset.
+
+    Returns float32 arrays: observations (steps + 1, 4), actions (steps, 2), rewards (steps,), goals (steps + 1, 2).
+    The action at t was chosen at, and executed from, the observation at t, on the way to the goal at t.
+    """
+    # MuJoCo is loaded by the processes that drive, not by the one that watches them.
+    from dfplan.envs.maze.env import GOAL_RADIUS
+    from dfplan.envs.maze.expert import Driver
+    from dfplan.envs.maze.physics import PointMass
+
+    rng = np.random.default_rng(seed)
+    cells = layout.free_cells.tolist()
+
+    def random_cell() -> tuple[tuple[int, int], tuple[float, float]]:
+        i, j = cells[int(rng.integers(len(cells)))]
+        dx, dy = rng.uniform(-0.1, 0.1, size=2).tolist()
+        return (i, j), (i + dx, j + dy)
+
+    observations = np.empty((steps + 1, 4), dtype=np.float32)
+    actions = np.empty((steps, 2), dtype=np.float32)
+    goals = np.empty((steps + 1, 2), dtype=np.float32)
+    physics, driver = PointMass(layout), Driver(layout, rng)
+    cell, goal = random_cell()
+    _, (x, y) = random_cell()
+    vx, vy = rng.normal(0.0, 0.1, size=2).tolist()
+    physics.set_state(x, y, vx, vy)
+    age = 0
+    for t in range(steps):
+        ax, ay, reached = driver.act(x, y, vx, vy, cell)
+        observations[t] = x, y, vx, vy
+        actions[t] = ax, ay
+        goals[t] = goal
+        x, y, vx, vy = physics.step(ax, ay)
+        age += 1
+        if reached or age > episode_steps:
+            cell, goal = random_cell()
+            age = 0
+    observations[steps] = x, y, vx, vy
+    goals[steps] = goal
+    distance = np.linalg.norm(observations[:-1, :2] - layout.goal, axis=1)
+    rewards = (distance <= GOAL_RADIUS).astype(np.float32)
+    return {"observations": observations, "actions": actions, "rewards": rewards, "goals": goals}
+
+
+def shard_path(folder: Path, index: int) -> Path:
+    return folder / f"shard-{index:05d}.npz"
+
+
+def read_shard(folder: Path, index: int) -> dict[str, np.ndarray]:
+    """The arrays of `drive`, from disk."""
+    with np.load(shard_path(folder, index)) as shard:
+        return {name: shard[name] for name in shard.files}
+
+
+def make_shards(recipe: Recipe, folder: Path, workers: int, title: str, quiet: bool = False) -> None:
+    """Make the missing shards of a recipe in a folder, by ``workers`` processes, with a progress bar on stderr.
+
+    The processes are started afresh, not forked, so that it does not matter what the caller has loaded or threaded.
+    They end with this call, also when it is interrupted, and at their next shard when this process is killed. Shards that
+    are damaged are made again. Raises ChildProcessError, with one sentence, if a process fails.
+    """
+    remove_damaged(recipe, folder)
+
+    def done() -> int:
+        return sum(shard_path(folder, index).exists() for index in range(recipe.shards))
+
+    if done() == recipe.shards:
+        return
+    job = json.dumps({"recipe": asdict(recipe), "folder": str(folder), "parent": os.getpid(), "workers": workers})
+    # Ctrl-C reaches the whole group; the one that watches decides.
+    program = (
+        "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN); "
+        "import sys; from dfplan.envs.maze.shards import work; work(sys.argv[1], int(sys.argv[2]))"
+    )
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    processes: list[subprocess.Popen[bytes]] = []
+    with tempfile.TemporaryFile() as messages:
+        try:
+            for worker in range(workers):
+                command = [sys.executable, "-c", program, job, str(worker)]
+                processes.append(subprocess.Popen(command, env=environment, stderr=messages))
+            with Progress(*columns, console=Console(stderr=True), disable=quiet) as progress:
+                bar = progress.add_task(title, total=recipe.shards, completed=done())
+                codes: list[int | None] = [None]
+                while None in codes and not any(codes):  # some still work, and none has failed
+                    time.sleep(0.1)
+                    codes = [process.poll() for process in processes]
+                    progress.update(bar, completed=done())
+        finally:
+            for process in processes:
+                process.terminate()
+            for process in processes:
+                process.wait()
+        if done() != recipe.shards:
+            messages.seek(0)
+            lines = messages.read().decode(errors="replace").strip().splitlines() or [f"exit codes {codes}"]
+            raise ChildProcessError(f"{title}: a collecting process failed ({lines[-1]})")
+
+
+def remove_damaged(recipe: Recipe, folder: Path) -> None:
+    """Remove shards that are not whole, and what killed processes left of others."""
+    for index in range(recipe.shards):
+        path = shard_path(folder, index)
+        remove_partial_files(path)
+        if path.exists() and not _is_whole(recipe, folder, index):
+            path.unlink()
+
+
+def remove_shards(recipe: Recipe, folder: Path) -> None:
+    """Remove a recipe's shards, and their folder if nothing else is in it."""
+    for index in range(recipe.shards):
+        shard_path(folder, index).unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # something else is in it
+        folder.rmdir()
+
+
+def _is_whole(recipe: Recipe, folder: Path, index: int) -> bool:
+    steps = recipe.shard_steps(index)
+    shapes = {"observations": (steps + 1, 4), "actions": (steps, 2), "rewards": (steps,), "goals": (steps + 1, 2)}
+    try:
+        arrays = read_shard(folder, index)
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile):
+        return False
+    return {name: array.shape for name, array in arrays.items()} == shapes
+
+
+def work(job: str, worker: int) -> None:
+    """One process of `make_shards`: make every missing shard of its share, until the parent is gone."""
+    order = json.loads(job)
+    recipe, folder = Recipe(**order["recipe"]), Path(order["folder"])
+    layout = parse(recipe.layout)
+    seeds = np.random.SeedSequence(recipe.seed).spawn(recipe.shards)
+    for index in range(worker, recipe.shards, order["workers"]):
+        path = shard_path(folder, index)
+        if path.exists():
+            continue
+        arrays, file = drive(layout, recipe.episode_steps, recipe.shard_steps(index), seeds[index]), io.BytesIO()
+        np.savez(file, **arrays)  # type: ignore[arg-type]
+        if os.getppid() != order["parent"]:  # after driving: another collection may have ended meanwhile
+            return
+        write_whole(path, file.getvalue())

@@ -1,0 +1,91 @@
+
+import numpy as np
+import pytest
+import torch
+
+from dfplan.data.statistics import Normalizer
+
+
+def recorded(rows: int = 2000) -> np.ndarray:
+    rng = np.random.default_rng(0)
+    return (rng.standard_normal((rows, 3)) * [0.1, 2.0, 50.0] + [5.0, -1.0, 1000.0]).astype(np.float32)
+
+
+def test_fitted_columns_have_zero_mean_and_unit_deviation():
+    data = recorded()
+    normalizer = Normalizer.fit(data)
+    x = normalizer.normalize(torch.from_numpy(data))
+    np.testing.assert_allclose(x.mean(0), 0, atol=1e-4)
+    np.testing.assert_allclose(x.std(0, correction=0), 1, rtol=1e-4)
+    np.testing.assert_allclose(normalizer.mean, data.astype(np.float64).mean(0), rtol=1e-6)
+
+
+@pytest.mark.parametrize("leading", [(), (7,), (2, 3), (2, 1, 4)])
+def test_denormalize_undoes_normalize_for_any_leading_shape(leading):
+    normalizer = Normalizer.fit(recorded())
+    x = torch.randn(*leading, 3, generator=torch.Generator().manual_seed(0))
+    assert normalizer.normalize(x).shape == x.shape
+    torch.testing.assert_close(normalizer.normalize(normalizer.denormalize(x)), x, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("constant", [0.0, 0.1, 1e6, -3e-9])
+def test_a_constant_column_stays_finite_and_comes_back(constant):
+    data = recorded()
+    data[:, 1] = constant
+    normalizer = Normalizer.fit(data)
+    x = normalizer.normalize(torch.from_numpy(data))
+    assert x.isfinite().all() and x[:, 1].abs().max() < 1e-3
+    np.testing.assert_allclose(normalizer.denormalize(x)[:, 1], data[:, 1], rtol=1e-6)
+    assert normalizer.std[1] == 1
+
+
+def test_a_small_but_moving_column_is_still_scaled():
+    data = recorded()
+    data[:, 0] = (data[:, 0] - 5) * 1e-3  # deviation 1e-4
+    x = Normalizer.fit(data).normalize(torch.from_numpy(data))
+    np.testing.assert_allclose(x[:, 0].std(correction=0), 1, rtol=1e-3)
+
+
+def test_fit_sums_in_double_precision():
+    data = np.full((3_000_000, 1), 1000.0, np.float32)
+    data[::2] += 0.5
+    normalizer = Normalizer.fit(data)
+    np.testing.assert_allclose(normalizer.mean, 1000.25, rtol=1e-7)
+    np.testing.assert_allclose(normalizer.std, 0.25, rtol=1e-6)
+
+
+def test_statistics_are_saved_but_never_trained():
+    owner = torch.nn.Module()
+    owner.add_module("observation", Normalizer([1.0], [2.0]))
+    assert set(owner.state_dict()) == {"observation.mean", "observation.std"}
+    assert not list(owner.parameters())
+    mean = torch.ones(1)
+    normalizer = Normalizer(mean, mean)
+    mean += 1
+    assert normalizer.mean == 1  # its own copy
+
+
+def test_gradients_pass_through():
+    normalizer = Normalizer([1.0, 0.0], [2.0, 4.0])
+    x = torch.zeros(2, requires_grad=True)
+    normalizer.denormalize(x).sum().backward()
+    torch.testing.assert_close(x.grad, torch.tensor([2.0, 4.0]))
+
+
+def test_wrong_widths_and_statistics_are_refused():
+    normalizer = Normalizer.fit(recorded())
+    for x in (torch.zeros(5, 2), torch.zeros(()), torch.zeros(3, 1)):
+        for method in (normalizer.normalize, normalizer.denormalize):
+            with pytest.raises(ValueError, match="is for 3 columns"):
+                method(x)
+    for mean, std in (([0.0], [1.0, 1.0]), ([], []), (0.0, 1.0), ([[0.0]], [[1.0]])):
+        with pytest.raises(ValueError, match=r"one shape \(columns,\)"):
+            Normalizer(mean, std)
+    for mean, std in (([0.0], [0.0]), ([0.0], [-1.0]), ([float("nan")], [1.0]), ([0.0], [float("inf")])):
+        with pytest.raises(ValueError, match="finite"):
+            Normalizer(mean, std)
+    for data in (np.zeros(3), np.zeros((0, 3)), np.zeros((2, 2, 2))):
+        with pytest.raises(ValueError, match=r"\(steps, columns\)"):
+            Normalizer.fit(data)
+    with pytest.raises(ValueError, match="NaN"):
+        Normalizer.fit(np.array([[1.0], [np.nan]]))

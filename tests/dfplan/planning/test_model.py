@@ -1,0 +1,174 @@
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from dfplan.config_json import config_from_json, config_to_json
+from dfplan.data.tokens import TokenLayout
+from dfplan.data.trajectories import Trajectories
+from dfplan.data.windows import Windows
+from dfplan.models import RecurrentConfig, TransformerConfig
+from dfplan.planning.model import Batch, TrajectoryModel, TrajectoryModelConfig
+from dfplan.training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+
+CONFIGS = {
+    "transformer": TrajectoryModelConfig(
+        TokenLayout(2, 1, stride=3),
+        tokens=5,
+        levels=16,
+        model=TransformerConfig(width=32, depth=1, heads=2),
+        longest_gap=4,
+    ),
+    "recurrent": TrajectoryModelConfig(
+        TokenLayout(2, 1, stride=3, observations="all", actions=True),
+        tokens=5,
+        levels=16,
+        model=RecurrentConfig(width=32, depth=1),
+        prediction="eps",
+        weighting="fused_snr",
+        draws={"shared": 1.0, "next_token": 3.0},
+    ),
+}
+
+
+def circles(steps=2000):
+    """A point that turns on a circle far from the origin; the action is its velocity's first column."""
+    angle = 0.1 * np.arange(steps)
+    observations = np.stack([30 + 5 * np.cos(angle), 0.2 * np.sin(angle)], axis=1).astype(np.float32)
+    actions = -np.sin(angle)[:, None].astype(np.float32)
+    return Trajectories(observations, actions, np.zeros(steps, np.float32), np.array([0, 700]), "circles")
+
+
+def batch(config, data, size=32, seed=0):
+    windows = Windows(data, config.layout.steps(config.tokens))
+    return Batch(*map(torch.from_numpy, windows.sample(np.random.default_rng(seed), size)))
+
+
+def fresh(name):
+    torch.manual_seed(0)
+    model = TrajectoryModel(CONFIGS[name])
+    model.fit_statistics(circles())
+    return model
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_the_header_is_json_and_gives_the_config_back(name):
+    header = json.loads(json.dumps(config_to_json(CONFIGS[name])))
+    assert config_from_json(TrajectoryModelConfig, header) == CONFIGS[name]
+    assert header["model"]["kind"] == name
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_what_is_saved_gives_the_same_bits_when_loaded(name, tmp_path):
+    model, data = fresh(name), circles()
+    optimizer = torch.optim.Adam(model.parameters(), 1e-2)
+    for step in range(3):  # so that no output is zero
+        optimizer.zero_grad()
+        model(batch(CONFIGS[name], data, seed=step), torch.Generator().manual_seed(step))["loss"].backward()
+        optimizer.step()
+    model.save(tmp_path / "w.safetensors", {"command": "a test", "score": 1.5})
+    loaded, card = TrajectoryModel.load(tmp_path / "w.safetensors")
+    assert card == {"command": "a test", "score": 1.5}
+    assert loaded.config == model.config and not loaded.training
+    state = loaded.state_dict()
+    assert all(torch.equal(tensor, state[name]) for name, tensor in model.state_dict().items())
+    one = batch(CONFIGS[name], data, seed=9)
+    x = model.config.layout.pack(one.observations, one.actions)
+    k = torch.arange(5).expand(32, 5)
+    with torch.no_grad():
+        assert torch.equal(loaded.diffusion.denoise(x, k).x0, model.eval().diffusion.denoise(x, k).x0)
+        wish = one.observations[:, 0], one.observations[:, 1], torch.ones(32)
+        assert torch.equal(loaded.inverse(*wish), model.inverse(*wish))
+    model.save(tmp_path / "again.safetensors", card)
+    assert (tmp_path / "again.safetensors").read_bytes() == (tmp_path / "w.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_every_loss_falls_on_a_toy_task(name):
+    model, data = fresh(name), circles()
+    optimizer = torch.optim.Adam(model.parameters(), 3e-3)
+
+    def losses(seed):
+        return model(batch(CONFIGS[name], data, 64, seed), torch.Generator().manual_seed(seed))
+
+    with torch.no_grad():
+        before = losses(1000)
+    for step in range(40):
+        optimizer.zero_grad()
+        losses(step)["loss"].backward()
+        optimizer.step()
+    with torch.no_grad():
+        after = losses(1000)
+    assert set(before) > {"loss", "diffusion", "inverse"}
+    parts = sum(value for key, value in after.items() if key != "loss")
+    torch.testing.assert_close(after["loss"], parts, msg="'loss' is the sum of its named parts")
+    for key in before:
+        assert after[key] < 0.9 * before[key], f"{key} went from {before[key]:.3f} to {after[key]:.3f}"
+
+
+def test_losses_are_a_function_of_batch_and_generator():
+    model, one = fresh("transformer"), batch(CONFIGS["transformer"], circles())
+    first, again, other = (model(one, torch.Generator().manual_seed(seed))["loss"] for seed in (0, 0, 1))
+    assert torch.equal(first, again) and not torch.equal(first, other)
+
+
+def test_recorded_units_do_not_matter():
+    """The same motion in other units gives the same losses: everything is learned in deviations from the mean."""
+    data, one = circles(), CONFIGS["transformer"]
+    scaled = Trajectories(data.observations * 100 - 7, data.actions * 0.01, data.rewards, data.episode_starts, "scaled")
+    found = []
+    for d in (data, scaled):
+        torch.manual_seed(0)
+        model = TrajectoryModel(one)
+        model.fit_statistics(d)
+        found.append(model(batch(one, d), torch.Generator().manual_seed(0))["loss"])
+    torch.testing.assert_close(*found, rtol=1e-3, atol=1e-4)
+
+
+def test_action_limits_are_the_datas_own():
+    model, data = fresh("transformer"), circles()
+    assert model.action_low.tolist() == data.actions.min(0).tolist()
+    assert model.action_high.tolist() == data.actions.max(0).tolist()
+
+
+def header(**changes):
+    return {"kind": "trajectory_model", "config": config_to_json(CONFIGS["transformer"]), "card": {}} | changes
+
+
+def config_header(**changes):
+    return header(config=config_to_json(CONFIGS["transformer"]) | changes)
+
+
+@pytest.mark.parametrize(
+    ("foreign", "sentence"),
+    [
+        ({"kind": "training"}, "holds 'training', not the weights of 'trajectory_model'"),
+        ({}, "holds None, not the weights"),
+        ({"kind": "trajectory_model"}, r"header\.config is missing"),
+        ({key: value for key, value in header().items() if key != "card"}, r"header\.card is missing"),
+        (config_header(unheard_of=1), r"cannot build: config\.unheard_of is unknown here"),
+        (config_header(model={"kind": "unet"}), r"cannot build: config\.model: .*'unet'"),
+        (config_header(prediction="x1"), r"cannot build: config\.prediction: .*, got 'x1'"),
+        (config_header(draws={"nothing": 1.0}), "cannot build: unknown level draws"),
+    ],
+)
+def test_foreign_files_are_named(tmp_path, foreign, sentence):
+    save_checkpoint(tmp_path / "w", fresh("transformer").state_dict(), foreign)
+    with pytest.raises(CheckpointError, match=sentence):
+        TrajectoryModel.load(tmp_path / "w")
+
+
+def test_missing_truncated_and_misfitting_files_are_named(tmp_path):
+    with pytest.raises(CheckpointError, match="no checkpoint file"):
+        TrajectoryModel.load(tmp_path / "missing")
+    fresh("transformer").save(tmp_path / "w", {})
+    (tmp_path / "cut").write_bytes((tmp_path / "w").read_bytes()[:-10])
+    with pytest.raises(CheckpointError, match="cut is not a whole safetensors file"):
+        TrajectoryModel.load(tmp_path / "cut")
+    tensors, found = load_checkpoint(tmp_path / "w")
+    wider = replace(CONFIGS["transformer"], model=TransformerConfig(width=64, depth=1, heads=2))
+    save_checkpoint(tmp_path / "wide", tensors, found | {"config": config_to_json(wider)})
+    with pytest.raises(CheckpointError, match=r"do not fit TrajectoryModel: .* of another shape"):
+        TrajectoryModel.load(tmp_path / "wide")
