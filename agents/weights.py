@@ -9,7 +9,6 @@ zip of stable-baselines3, into a JSON file of the same name beside it. The param
 
 from __future__ import annotations
 
-import io
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,12 +18,12 @@ from typing import Any
 
 import rich.box
 import tyro
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from dfplan import command
 from dfplan.agents.loading import load, pretrained_names, pretrained_path
-from dfplan.quoting import printable, shortened
+from dfplan.quoting import printable
 
 FINGERPRINT = 12
 """Characters of a data fingerprint that are shown; 12 hex digits tell any data sets of ours apart."""
@@ -107,20 +106,13 @@ class Arguments:
     """Weights files; without any, those that come with the package."""
 
 
-def main() -> int:
-    arguments = tyro.cli(Arguments, description=__doc__, prog="python -m dfplan.agents.weights")
-    try:
-        rows = [read(path) for path in arguments.files] if arguments.files else shipped()
-        if not rows:
-            folder = resources.files("dfplan.agents") / "pretrained"
-            raise ValueError(f"no weights come with this copy of the package: {folder} holds none")
-    except (ValueError, KeyError, OSError) as error:
-        print(f"error: {shortened(printable(str(error)), 300)}", file=sys.stderr)
-        return 2
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # a terminal without the letters of a name shows '?'
-    Console(width=None if sys.stdout.isatty() else 130).print(to_table(rows))
-    return 0
+@command.with_arguments(Arguments, __doc__, prog="python -m dfplan.agents.weights")
+def main(arguments: Arguments) -> None:
+    rows = [read(path) for path in arguments.files] if arguments.files else shipped()
+    if not rows:
+        folder = resources.files("dfplan.agents") / "pretrained"
+        raise ValueError(f"no weights come with this copy of the package: {folder} holds none")
+    command.console().print(to_table(rows))
 
 
 if __name__ == "__main__":

@@ -16,12 +16,11 @@ from functools import partial
 
 import gymnasium
 import numpy as np
-import tyro
 from gymnasium.vector import VectorEnv
 from rich.table import Table
 
 import dfplan.envs
-from dfplan.benchmarks import screen
+from dfplan import command
 from dfplan.envs.registry import find
 
 
@@ -82,20 +81,17 @@ def measure(env_id: str, settings: Settings) -> dict[str, float]:
     return rates
 
 
-def main() -> int:
-    settings = tyro.cli(Settings, prog="python benchmarks/env_speed.py")
-    try:
-        for name, value, least in (("repeats", settings.repeats, 1), ("vector", settings.vector, 1)):
-            if value < least:
-                raise ValueError(f"{name} must be at least {least}, not {value}")
-        if settings.steps < settings.vector:
-            raise ValueError(f"steps must be at least the {settings.vector} of one vector step, not {settings.steps}")
-        if not settings.envs:
-            raise ValueError("expected one or more environments, not none")
-        ids = list(dict.fromkeys(find(name).env_id for name in settings.envs))
-    except (KeyError, ValueError) as error:
-        return screen.refuse(error)
-    console = screen.console()
+@command.with_arguments(Settings, prog="python benchmarks/env_speed.py")
+def main(settings: Settings) -> None:
+    for name, value, least in (("repeats", settings.repeats, 1), ("vector", settings.vector, 1)):
+        if value < least:
+            raise ValueError(f"{name} must be at least {least}, not {value}")
+    if settings.steps < settings.vector:
+        raise ValueError(f"steps must be at least the {settings.vector} of one vector step, not {settings.steps}")
+    if not settings.envs:
+        raise ValueError("expected one or more environments, not none")
+    ids = list(dict.fromkeys(find(name).env_id for name in settings.envs))
+    console = command.console()
     rows = {}
     for env_id in ids:
         with console.status(f"stepping {env_id}"):
@@ -107,7 +103,6 @@ def main() -> int:
     for env_id, rates in rows.items():
         table.add_row(env_id, *(f"{value:,.0f}" for value in rates.values()))
     console.print(table)
-    return 0
 
 
 if __name__ == "__main__":

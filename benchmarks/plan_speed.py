@@ -6,20 +6,16 @@
 from __future__ import annotations
 
 import os
-
-# Idle OpenMP threads that spin slow a small network down many times on a machine with few cores.
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-
 import sys
 import time
 from dataclasses import dataclass
 
 import gymnasium
 import numpy as np
-import tyro
 from rich.table import Table
 
-from dfplan.benchmarks import provenance, registry, screen, workers
+from dfplan import command
+from dfplan.benchmarks import provenance, registry, workers
 from dfplan.benchmarks.importing import blame
 from dfplan.benchmarks.protocol import TUNING_SEEDS
 from dfplan.envs.registry import find, task
@@ -72,25 +68,20 @@ def check(settings: Settings) -> str:
     return find(settings.env).env_id
 
 
-def main() -> int:
-    settings = tyro.cli(Settings, description=__doc__)
-    console = screen.console()
+@command.with_arguments(Settings, __doc__)
+def main(settings: Settings) -> None:
     machine = provenance.hardware()
     table = Table(title=f"one plan, batch 1, {settings.env}, {settings.device}, {machine['cpu']}")
     for column in ("agent", "threads", "median ms", "p95 ms", "longest ms"):
         table.add_column(column, justify="left" if column == "agent" else "right")
-    try:
-        env_id = check(settings)
-        for name in settings.agents:
-            for threads in settings.threads:
-                times = time_plans(name, env_id, settings.device, settings.plans, threads)
-                figures = (np.median(times), np.quantile(times, 0.95), times.max())
-                table.add_row(name, str(threads), *(f"{figure:.1f}" for figure in figures))
-    except (ValueError, KeyError, OSError) as error:
-        return screen.refuse(error)
-    console.print(table)
+    env_id = check(settings)
+    for name in settings.agents:
+        for threads in settings.threads:
+            times = time_plans(name, env_id, settings.device, settings.plans, threads)
+            figures = (np.median(times), np.quantile(times, 0.95), times.max())
+            table.add_row(name, str(threads), *(f"{figure:.1f}" for figure in figures))
+    command.console().print(table)
     print(f"peak memory of this process: {workers.peak_memory_mib():.0f} MiB")
-    return 0
 
 
 if __name__ == "__main__":

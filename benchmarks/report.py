@@ -13,9 +13,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-import tyro
-
-from dfplan.benchmarks import screen
+from dfplan import command
 from dfplan.benchmarks.pages import Benchmark, documents, read
 from dfplan.benchmarks.tables import to_csv, to_markdown, to_rich
 from dfplan.whole_files import write_whole
@@ -59,16 +57,13 @@ def rewrite(root: Path, benchmark: Benchmark) -> None:
             write_whole(path, text)
 
 
-def main() -> int:
-    arguments = tyro.cli(Arguments, description=__doc__)
-    try:
-        benchmark = read(arguments.root / RECORDED)
-        if not arguments.check:
-            rewrite(arguments.root, benchmark)
-            return 0
-        found = outdated(arguments.root, benchmark)
-    except (ValueError, KeyError, OSError) as error:
-        return screen.refuse(error)
+@command.with_arguments(Arguments, __doc__)
+def main(arguments: Arguments) -> int:
+    benchmark = read(arguments.root / RECORDED)
+    if not arguments.check:
+        rewrite(arguments.root, benchmark)
+        return 0
+    found = outdated(arguments.root, benchmark)
     if found:
         print(f"not up to date: {', '.join(found)}; run python -m dfplan.benchmarks.report", file=sys.stderr)
     return int(bool(found))

@@ -12,10 +12,6 @@ configuration or weights have changed; after Ctrl-C or a kill the same command g
 from __future__ import annotations
 
 import os
-
-# Idle OpenMP threads that spin slow a small network down many times on a machine with few cores.
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-
 import shlex
 import subprocess
 import sys
@@ -31,7 +27,8 @@ from typing import Annotated, Any
 import tyro
 from rich.console import Console, Group
 
-from dfplan.benchmarks import cluster, evaluation, output, provenance, registry, screen, store, workers
+from dfplan import command
+from dfplan.benchmarks import cluster, evaluation, output, provenance, registry, store, workers
 from dfplan.benchmarks.cells import Cell, Timing, env_folder
 from dfplan.benchmarks.processes import Executor, Processes, WorkersDiedError
 from dfplan.benchmarks.protocol import EPISODES, TRAINING_SEEDS, evaluation_seeds
@@ -232,10 +229,10 @@ def _lacks_paths(folder: Path, cell: Cell, say: evaluation.Say) -> bool:
 
 def origin() -> dict[str, Any]:
     """What result files say of how they were made, without the hardware and the folder that they were written to."""
-    return {"command": command(sys.argv[1:]), "commit": provenance.commit(), "versions": provenance.versions()}
+    return {"command": as_typed(sys.argv[1:]), "commit": provenance.commit(), "versions": provenance.versions()}
 
 
-def command(words: Sequence[str]) -> str:
+def as_typed(words: Sequence[str]) -> str:
     """A command line for result files, to be typed as it stands; the folder that they are written to does not matter."""
     kept, words = [], list(words)
     while words:
@@ -292,19 +289,19 @@ def show(
     return report.to_rich(cells, measured), output.names(folder, task)
 
 
+@command.with_arguments(
+    Arguments,
+    __doc__,
+    interrupted="what was played is kept, and the same command, without --fresh, goes on from there",
+    failures=(WorkersDiedError,),
+)
+def play_all(arguments: Arguments) -> None:
+    """The command, but for the form of --cluster."""
+    run(arguments, command.console())
+
+
 def main() -> int:
-    words = sys.argv[1:]
-    arguments = tyro.cli(Arguments, description=__doc__, args=with_address(words))
-    try:
-        run(arguments, screen.console())
-    except (ValueError, KeyError, OSError, WorkersDiedError) as error:
-        status = screen.refuse(error)
-        return 1 if isinstance(error, WorkersDiedError) else status
-    except KeyboardInterrupt:
-        again = "the same command, without --fresh," if arguments.fresh else "the same command"
-        print(f"interrupted; what was played is kept, and {again} goes on from there", file=sys.stderr)
-        return 130
-    return 0
+    return play_all(with_address(sys.argv[1:]))
 
 
 def with_address(words: list[str]) -> list[str]:

@@ -9,15 +9,9 @@ number of threads, ends with the same weights bit for bit.
 
 from __future__ import annotations
 
-import os
-
-# Idle OpenMP threads that spin slow a small network down many times on a machine with few cores.
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-
 import shlex
 import sys
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
@@ -25,16 +19,14 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
-import torch
-import tyro
 
+from dfplan import command
 from dfplan.benchmarks import online
 from dfplan.benchmarks.protocol import TUNING_SEEDS, evaluate
 from dfplan.benchmarks.provenance import hardware
 from dfplan.benchmarks.recipe import Recipe
 from dfplan.benchmarks.recipes import ONLINE, RECIPES, recipe
 from dfplan.benchmarks.registry import weights_name
-from dfplan.benchmarks.screen import refuse
 from dfplan.config_json import config_to_json
 from dfplan.data.readers import load, load_minari
 from dfplan.data.trajectories import Trajectories
@@ -83,6 +75,8 @@ def check(arguments: Arguments) -> None:
         raise ValueError(f"--seed must lie in 0..{LARGEST_SEED}, not {arguments.seed}")
     if arguments.accelerator not in ACCELERATORS:
         raise ValueError(f"--accelerator must be {', '.join(ACCELERATORS[:-1])} or cuda, not {arguments.accelerator!r}")
+    import torch
+
     if arguments.accelerator == "cuda" and arguments.devices > torch.cuda.device_count():
         there = torch.cuda.device_count() or "none"
         raise ValueError(
@@ -95,7 +89,7 @@ def read_data(env: str, source: str | None) -> Trajectories:
     return load_minari(own_data(env)) if source is None else load(source)
 
 
-def command(arguments: Arguments) -> str:
+def as_typed(arguments: Arguments) -> str:
     """The command that trains these weights, without what does not decide about them."""
     asked = {"env": arguments.env, "recipe": arguments.recipe, "seed": arguments.seed}
     optional = {"steps": arguments.steps, "data": arguments.data}
@@ -135,6 +129,8 @@ def scores(agent: Any, recipe: Recipe, task: Task, episodes: int = 20) -> dict[s
 
 def untrained(recipe: Recipe, seed: int) -> Any:
     """The learner of a recipe with its first weights."""
+    import torch
+
     torch.manual_seed(seed)
     return recipe.learner() if recipe.stacked == 1 else recipe.learner(seeds=training_seeds(recipe, seed))
 
@@ -184,7 +180,7 @@ def fit(recipe: Recipe, learner: Any, data: Trajectories, arguments: Arguments, 
         learner.cpu().eval()
         card = {
             "name": weights_name(recipe.weights, arguments.seed),
-            "command": command(arguments),
+            "command": as_typed(arguments),
             "seed": arguments.seed,
             "seeds": list(training_seeds(recipe, arguments.seed)),
             "steps": result.steps,
@@ -232,7 +228,7 @@ def train_online(arguments: Arguments, task: Task) -> Path:
         run_folder(arguments, chosen.weights),
         seed=arguments.seed,
         steps=arguments.steps,
-        command=command(arguments),
+        command=as_typed(arguments),
         device=device,
         quiet=arguments.quiet,
     )
@@ -256,22 +252,17 @@ def train_one(arguments: Arguments) -> Path:
     return train_online(arguments, task) if arguments.recipe in ONLINE else train_offline(arguments, task)
 
 
-def main(words: Sequence[str] | None = None) -> int:
-    """Train what the command line asks for; 2 for what cannot be, said in one sentence on stderr."""
-    arguments = tyro.cli(Arguments, description=__doc__, args=words)
-    try:
-        check(arguments)
-        torch.set_num_threads(arguments.threads)
-        for one in each(arguments):
-            path = train_one(one)
-            if not arguments.quiet:
-                print(f"weights written to {path}")
-    except (ValueError, KeyError, OSError, ImportError, FloatingPointError) as error:
-        return refuse(error)
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on from what is done", file=sys.stderr)
-        return 130
-    return 0
+@command.with_arguments(Arguments, __doc__, interrupted="the same command goes on from what is done")
+def main(arguments: Arguments) -> None:
+    """Train what the command line asks for."""
+    import torch  # late: see dfplan.command
+
+    check(arguments)
+    torch.set_num_threads(arguments.threads)
+    for one in each(arguments):
+        path = train_one(one)
+        if not arguments.quiet:
+            print(f"weights written to {path}")
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 
+from dfplan import command
 from dfplan.envs import assemble, minari_store
 from dfplan.envs.maze import shards
 from dfplan.envs.maze.expert import distance_field
@@ -30,7 +31,6 @@ DEFAULT_STEPS = {"umaze": 1_000_000, "medium": 2_000_000, "large": 4_000_000}
 """D4RL's own sizes; any other maze gets a million."""
 
 _LIMITS = {"steps": (1, 10**9), "workers": (1, 256), "seed": (0, 2**63)}
-_LONGEST_SENTENCE = 300
 
 
 def collect(
@@ -246,26 +246,11 @@ class _Arguments:
     """No progress bar."""
 
 
-def main() -> int:
-    import tyro
-
-    arguments = tyro.cli(_Arguments, prog="python -m dfplan.envs.collect")
-    try:
-        print(collect(**vars(arguments)))
-    except (KeyError, ValueError, OSError) as error:
-        print(f"error: {_shortened(str(error))}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on from the finished shards", file=sys.stderr)
-        return 130
-    return 0
-
-
-def _shortened(sentence: str) -> str:
-    """One line of no more characters than a screen shows well; names and paths in it may be of any length."""
-    line = " ".join(sentence.split())
-    half = _LONGEST_SENTENCE // 2 - 10
-    return line if len(line) <= 2 * half else f"{line[:half]} ... {line[-half:]}"
+@command.with_arguments(
+    _Arguments, prog="python -m dfplan.envs.collect", interrupted="the same command goes on from the finished shards"
+)
+def main(arguments: _Arguments) -> None:
+    print(collect(**vars(arguments)))
 
 
 if __name__ == "__main__":

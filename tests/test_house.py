@@ -15,7 +15,7 @@ ROOMS = ("dfplan", "envs", "agents", "benchmarks")
 FLOORS = {
     "dfplan": (
         {"fields", "quoting", "whole_files", "locks"},
-        {"config_json"},
+        {"config_json", "command"},
         {"diffusion", "data", "training"},
         {"models"},
         {"planning"},
@@ -66,7 +66,7 @@ def test_the_method_knows_no_environments_agents_or_benchmarks():
 
 
 def test_environments_know_no_torch_and_nothing_of_the_method():
-    allowed = ["dfplan.envs", "dfplan.whole_files", "dfplan.locks"]
+    allowed = ["dfplan.envs", "dfplan.whole_files", "dfplan.locks", "dfplan.command"]
     assert offenders("envs", ["torch", "lightning", "lightning_fabric", "dfplan"], allowed=allowed) == []
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from dfplan.benchmarks import env_speed, plan_speed, report
-from dfplan.benchmarks.screen import LONGEST, refuse
+from dfplan.command import LONGEST
 
 OWN = {
     "batches.py": "class Agent:\n    def reset(self, goal=None, seed=None): ...\n    def act(self, x): return x[:, :2] * 0\n",
@@ -130,14 +130,6 @@ def test_the_other_commands_refuse(folder, program, line, sentence, monkeypatch,
     monkeypatch.setattr(sys, "path", [*sys.path])
     status = program.main()
     refused(status, capsys.readouterr().err, sentence, folder)
-
-
-def test_a_refusal_is_one_line_of_bounded_length(capsys):
-    assert refuse(ValueError("a\n b\n" + "c" * 1000)) == 2
-    said = capsys.readouterr().err
-    assert said.startswith("error: a b ccc") and len(said) == LONGEST + 1 and said.endswith("...\n")
-    refuse(OSError(errno.ENOSPC, "No space left on device", "out/file"))
-    assert capsys.readouterr().err == "error: out/file: No space left on device\n"
 
 
 def test_a_full_disk_is_one_sentence_and_leaves_nothing_half_written(within, tmp_path, monkeypatch):

@@ -104,8 +104,8 @@ def test_a_run_that_was_ended_goes_on_where_it_stopped(command, within, tmp_path
 
 def test_recorded_commands_can_be_typed_and_do_not_name_the_folder():
     words = ["--env", "maze2d-large", "--output=a b", "--agents", "sb3:my model.zip", "--output", "c", "--quick"]
-    assert run.command(words) == "python benchmarks/run.py --env maze2d-large --agents 'sb3:my model.zip' --quick"
-    assert run.command(["--quick", "--output"]) == "python benchmarks/run.py --quick"
+    assert run.as_typed(words) == "python benchmarks/run.py --env maze2d-large --agents 'sb3:my model.zip' --quick"
+    assert run.as_typed(["--quick", "--output"]) == "python benchmarks/run.py --quick"
 
 
 def test_plans_are_timed(command):

@@ -1,0 +1,98 @@
+"""What all commands share: how a command line is read, how a result is shown, and what is said instead of a traceback.
+
+A command is a function of its arguments, a frozen dataclass with a sentence under each field:
+
+    from dfplan import command
+
+    @command.with_arguments(Arguments, __doc__)
+    def main(arguments: Arguments) -> None: ...
+
+    if __name__ == "__main__":
+        sys.exit(main())
+
+This module is imported before torch, which reads the variable below when it is loaded.
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from rich.console import Console
+
+from dfplan.quoting import printable, shortened
+
+# Idle OpenMP threads that spin slow a small network down many times on a machine with few cores.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+LONGEST = 300
+"""Characters of a refusal."""
+FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
+"""Exit statuses: work that failed, input that cannot be used, Ctrl-C."""
+REFUSED = (ValueError, KeyError, OSError, ImportError, FloatingPointError)
+"""Errors whose message is one sentence for the user."""
+
+A = TypeVar("A")
+
+
+def with_arguments(
+    arguments: type[A],
+    description: str | None = None,
+    *,
+    prog: str | None = None,
+    interrupted: str = "nothing is lost",
+    failures: tuple[type[Exception], ...] = (),
+) -> Callable[[Callable[[A], int | None]], Callable[[Sequence[str] | None], int]]:
+    """Make a command of a function of `arguments`: `main(words=None)` reads the words, or those that the process was
+    started with, calls the function, and returns the exit status.
+
+    Args:
+        arguments: The dataclass whose fields are the options.
+        description: What `--help` says first.
+        prog: The command as `--help` calls it, where that is not the file's name.
+        interrupted: What is said after 'interrupted; ' when Ctrl-C ends the command, with status 130.
+        failures: Errors that end the command with status 1, besides `REFUSED`, which end it with status 2. Of both, one
+            line on stderr is all that is shown.
+    """
+
+    def decorate(do: Callable[[A], int | None]) -> Callable[[Sequence[str] | None], int]:
+        @functools.wraps(do)
+        def main(words: Sequence[str] | None = None) -> int:
+            import tyro  # late: who imports a module for its functions needs no command line
+
+            given = tyro.cli(arguments, description=description, prog=prog, args=words)
+            try:
+                return do(given) or 0
+            except failures as error:
+                refuse(error)
+                return FAILED
+            except REFUSED as error:
+                return refuse(error)
+            except KeyboardInterrupt:
+                print(f"interrupted; {interrupted}", file=sys.stderr)
+                return INTERRUPTED
+
+        return main
+
+    return decorate
+
+
+def refuse(error: BaseException) -> int:
+    """Say on stderr what was wrong, in one line of at most `LONGEST` characters, and return `BAD_INPUT`."""
+    text = str(error)
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        text = f"{error.filename}: {error.strerror}"
+    line = " ".join(f"error: {text or type(error).__name__}".split())
+    print(shortened(printable(line), LONGEST), file=sys.stderr)
+    return BAD_INPUT
+
+
+def console() -> Console:
+    """A console that shows '?' for what the terminal's encoding lacks, 130 columns wide where it is no terminal."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
+    return Console(width=None if sys.stdout.isatty() else 130)

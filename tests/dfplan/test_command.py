@@ -1,0 +1,86 @@
+"""What every command does: one sentence and a status in place of a traceback, and threads that do not spin."""
+
+import errno
+import subprocess
+import sys
+from dataclasses import dataclass
+
+import pytest
+
+from dfplan import command
+from dfplan.command import BAD_INPUT, FAILED, INTERRUPTED, LONGEST, refuse
+
+COMMANDS = (
+    *("dfplan.benchmarks.run", "dfplan.benchmarks.train", "dfplan.benchmarks.report", "dfplan.benchmarks.plan_speed"),
+    *("dfplan.benchmarks.env_speed", "dfplan.agents.weights", "dfplan.envs.collect"),
+)
+
+
+@dataclass(frozen=True)
+class Arguments:
+    number: int = 3
+    """A number."""
+
+
+def ending(error, **options):
+    """The status of a command that ends with an error."""
+
+    @command.with_arguments(Arguments, **options)
+    def main(arguments):
+        raise error
+
+    return main([])
+
+
+def test_words_become_arguments_and_what_is_returned_the_status(monkeypatch):
+    given = []
+
+    @command.with_arguments(Arguments)
+    def main(arguments):
+        """What it does."""
+        given.append(arguments.number)
+        return arguments.number if arguments.number > 3 else None
+
+    monkeypatch.setattr(sys, "argv", ["command", "--number", "7"])
+    assert (main([]), main(["--number", "5"]), main()) == (0, 5, 7)
+    assert given == [3, 5, 7] and main.__doc__ == "What it does."
+
+
+def test_what_cannot_be_done_is_one_sentence_and_a_status(capsys):
+    for error in (ValueError("no"), KeyError("no"), OSError("no"), ImportError("no"), FloatingPointError("no")):
+        assert ending(error) == BAD_INPUT
+        assert capsys.readouterr().err in ("error: no\n", "error: 'no'\n")
+    assert ending(RuntimeError("no"), failures=(RuntimeError,)) == FAILED
+    assert capsys.readouterr().err == "error: no\n"
+    assert ending(KeyboardInterrupt(), interrupted="all is kept") == INTERRUPTED
+    assert capsys.readouterr().err == "interrupted; all is kept\n"
+    with pytest.raises(ZeroDivisionError):  # an error of ours is shown whole
+        ending(ZeroDivisionError())
+
+
+def test_a_refusal_is_one_line_of_bounded_length(capsys):
+    assert refuse(ValueError("a\n b\n" + "c" * 1000 + " the end")) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: a b ccc") and len(said) == LONGEST + 1 and said.endswith("c the end\n")
+    refuse(OSError(errno.ENOSPC, "No space left on device", "out/file"))
+    assert capsys.readouterr().err == "error: out/file: No space left on device\n"
+    refuse(ValueError("red \x1b[31m"))
+    assert capsys.readouterr().err == "error: red \\x1b[31m\n"
+
+
+@pytest.mark.parametrize("module", COMMANDS)
+def test_idle_threads_sleep_from_the_moment_that_torch_is_loaded(module):
+    """OpenMP reads its variables when its library is loaded."""
+    program = (
+        "import os, sys\n"
+        "os.environ.pop('OMP_WAIT_POLICY', None)\n"
+        "def audit(event, arguments):\n"
+        "    if event == 'import' and arguments[0] == 'torch' and os.environ.get('OMP_WAIT_POLICY') != 'passive':\n"
+        "        os._exit(9)\n"
+        "sys.addaudithook(audit)\n"
+        f"import {module}\n"
+        "assert os.environ['OMP_WAIT_POLICY'] == 'passive'\n"
+        "import torch\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
