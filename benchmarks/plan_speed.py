@@ -15,7 +15,7 @@ import numpy as np
 from rich.table import Table
 
 from dfplan import command
-from dfplan.benchmarks import provenance, registry, workers
+from dfplan.benchmarks import provenance, rows, workers
 from dfplan.benchmarks.importing import blame
 from dfplan.benchmarks.protocol import TUNING_SEEDS
 from dfplan.envs.registry import find, task
@@ -25,7 +25,7 @@ from dfplan.envs.registry import find, task
 class Settings:
     env: str = "maze2d-large"
     """Environment, with or without its version."""
-    agents: tuple[str, ...] = tuple(name for name in registry.ROWS if name.startswith("diffusion-forcing"))
+    agents: tuple[str, ...] = tuple(name for name in rows.ROWS if name.startswith("diffusion-forcing"))
     """Rows of the benchmark that plan."""
     plans: int = 30
     """Timed plans of each agent, each from another start."""
@@ -37,7 +37,7 @@ class Settings:
 
 def time_plans(name: str, env_id: str, device: str, plans: int, threads: int) -> np.ndarray:
     """Milliseconds (plans,) of single plans, after one to warm up. ValueError for an agent that does not plan, or fails."""
-    (seed, *_) = registry.row(name).training_seeds(task(env_id))
+    (seed, *_) = rows.row(name).training_seeds(task(env_id))
     agent = workers.build(workers.Player(name, env_id, seed, device))
     if not hasattr(agent, "plan"):
         raise ValueError(f"the agent {name!r} does not plan")

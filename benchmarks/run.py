@@ -28,7 +28,7 @@ import tyro
 from rich.console import Console, Group
 
 from dfplan import command
-from dfplan.benchmarks import cluster, evaluation, output, provenance, registry, store, workers
+from dfplan.benchmarks import cluster, evaluation, output, provenance, rows, store, workers
 from dfplan.benchmarks.cells import Cell, Timing, env_folder
 from dfplan.benchmarks.processes import Executor, Processes, WorkersDiedError
 from dfplan.benchmarks.protocol import EPISODES, TRAINING_SEEDS, evaluation_seeds
@@ -47,7 +47,7 @@ _QUICK_EPISODES, _QUICK_DECISIONS = 10, 100
 class Arguments:
     env: tuple[str, ...] = ("maze2d-large",)
     """Environments, with or without their version, or 'all': the three mazes, with a fixed and with random goals."""
-    agents: tuple[str, ...] = registry.DEFAULT_ROWS
+    agents: tuple[str, ...] = rows.DEFAULT_ROWS
     """Rows of the table: registered names, 'all', package.module:Class for your own agent, or sb3:PATH for a model of
     stable-baselines3. sb3-trust-pickle:PATH runs the code in that file's pickles, which a policy class of your own needs."""
     training_seeds: tuple[int, ...] | None = None
@@ -111,11 +111,11 @@ def _check_output(folder: Path) -> None:
         raise ValueError(f"cannot write into the output folder {folder}: no permission to write in {existing}")
 
 
-def seeds_of(row: registry.Row, task: Task, arguments: Arguments) -> Sequence[int | None]:
+def seeds_of(row: rows.Row, task: Task, arguments: Arguments) -> Sequence[int | None]:
     """Which training seeds of a row to play; missing weights are trained first if that was asked for."""
     try:
         found = row.training_seeds(task, arguments.training_seeds)
-    except registry.MissingWeightsError as missing:
+    except rows.MissingWeightsError as missing:
         if not arguments.train:
             raise
         if subprocess.run([sys.executable, "-m", "dfplan.benchmarks.train", *missing.command], check=False).returncode:
@@ -140,7 +140,7 @@ def run(arguments: Arguments, console: Console) -> None:
         console.print(sentence, style="dim", soft_wrap=True, markup=False, highlight=False)
 
     tasks, seeds, folder = check(arguments)
-    agents = tuple(registry.ROWS) if arguments.agents == ("all",) else arguments.agents
+    agents = tuple(rows.ROWS) if arguments.agents == ("all",) else arguments.agents
     seeds_of_row = partial(seeds_of, arguments=arguments)
     cells, skipped = wanted(tasks, agents, seeds, arguments.device, seeds_of_row, skip=not arguments.train)
     for sentence in skipped:

@@ -226,7 +226,7 @@ def _read_batch(path: Path, steps: int) -> Batch:
 def finish(folder: Path, wanted: Wanted, description: Mapping[str, Any], origin: Mapping[str, Any]) -> Cell:
     """Make the cell of its batches, all of which must be kept, and delete them. ValueError if one is missing.
 
-    description: of the agent, by `dfplan.benchmarks.registry.Row.description`; origin: command, commit, versions, hardware.
+    description: of the agent, by `dfplan.benchmarks.rows.Row.description`; origin: command, commit, versions, hardware.
     """
     parts = kept(folder, wanted, unchanged=False)  # an agent may well write, while it plays, what it read before
     if len(parts) < len(batches(wanted.seeds)):

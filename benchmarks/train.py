@@ -26,7 +26,7 @@ from dfplan.benchmarks.protocol import TUNING_SEEDS, evaluate
 from dfplan.benchmarks.provenance import hardware
 from dfplan.benchmarks.recipe import Recipe
 from dfplan.benchmarks.recipes import ONLINE, RECIPES, recipe
-from dfplan.benchmarks.registry import weights_name
+from dfplan.benchmarks.rows import weights_name
 from dfplan.config_json import config_to_json
 from dfplan.data.readers import load, load_minari
 from dfplan.data.trajectories import Trajectories

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from dfplan.benchmarks import fingerprint, registry
+from dfplan.benchmarks import fingerprint, rows
 from dfplan.benchmarks.cells import Cell, Timing, agent_folder, seed_name
 from dfplan.benchmarks.fingerprint import Key
 from dfplan.benchmarks.protocol import BATCH
@@ -67,13 +67,13 @@ def _differs(player: Player, key: Key, other: Mapping[str, str | None], files: M
     changed = [kind for kind, value in key.to_dict().items() if other.get(kind) != value]
     if changed:
         return f"its {' and '.join(changed)} changed"
-    if registry.is_own(player.agent) and not files:
+    if rows.is_own(player.agent) and not files:
         return "it does not say which files the agent read"
     changed = fingerprint.changed(files)
     return f"{' and '.join(changed[:3])} changed" if changed else None
 
 
-SeedsOf = Callable[[registry.Row, Task], Sequence[int | None]]
+SeedsOf = Callable[[rows.Row, Task], Sequence[int | None]]
 """Which training seeds of a row are to be played. MissingWeightsError if they are not there."""
 
 
@@ -85,10 +85,10 @@ def wanted(
     Left out are rows that cannot play a task, and, if ``skip``, those without weights, which otherwise raise ValueError.
     Raises KeyError, ValueError or FileNotFoundError for an agent that is not there, ValueError if no cell is left.
     """
-    rows = {agent: registry.row(agent) for agent in agents}
+    named = {agent: rows.row(agent) for agent in agents}
     found, skipped = [], []
     for task in tasks:
-        for agent, row in rows.items():
+        for agent, row in named.items():
             refusal = row.refusal(task)
             try:
                 training_seeds = seeds_of(row, task) if refusal is None else ()
@@ -106,7 +106,7 @@ def wanted(
     return found, skipped
 
 
-def _wanted(agent: str, row: registry.Row, task: Task, seeds: range, device: str, seed: int | None) -> Wanted:
+def _wanted(agent: str, row: rows.Row, task: Task, seeds: range, device: str, seed: int | None) -> Wanted:
     protocol = {
         "env": task.env_id,
         "episode_steps": task.max_episode_steps,
@@ -115,7 +115,7 @@ def _wanted(agent: str, row: registry.Row, task: Task, seeds: range, device: str
         "device": device,
     }
     key = row.key(task, seed, protocol)
-    return Wanted(registry.shown(agent), task, Player(agent, task.env_id, seed, device, key), tuple(seeds), key)
+    return Wanted(rows.shown(agent), task, Player(agent, task.env_id, seed, device, key), tuple(seeds), key)
 
 
 def timings(cells: Sequence[Wanted], decisions: int) -> list[WantedTiming]:
@@ -125,7 +125,7 @@ def timings(cells: Sequence[Wanted], decisions: int) -> list[WantedTiming]:
 
 
 def _timing(cell: Wanted, decisions: int) -> WantedTiming:
-    row, seed = registry.row(cell.player.agent), cell.player.training_seed
+    row, seed = rows.row(cell.player.agent), cell.player.training_seed
     protocol = {"env": cell.task.env_id, "device": cell.player.device}
     key = row.key(cell.task, seed, protocol, "dfplan.benchmarks.timing")
     # The player keeps the cell's key, so that a process which has built the agent for playing has it for timing.

@@ -17,7 +17,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from dfplan.benchmarks import protocol, reading, registry, timing, trial
+from dfplan.benchmarks import protocol, reading, rows, timing, trial
 from dfplan.benchmarks.fingerprint import Key
 from dfplan.benchmarks.fitting import require_fit
 from dfplan.benchmarks.importing import blame
@@ -32,7 +32,7 @@ class Player:
     """Which agent is to play where: all that a process needs to build it."""
 
     agent: str
-    """As `dfplan.benchmarks.registry.row` takes it."""
+    """As `dfplan.benchmarks.rows.row` takes it."""
     env_id: str
     training_seed: int | None
     device: str
@@ -67,7 +67,7 @@ def peak_memory_mib() -> float:
 @lru_cache(maxsize=4)
 def build(player: Player) -> Any:
     """The agent. Raises ValueError, KeyError or OSError with one sentence where it cannot be built."""
-    row, where = registry.row(player.agent), task(player.env_id)
+    row, where = rows.row(player.agent), task(player.env_id)
     if player.key is not None:
         own = row.key(where, player.training_seed, {})
         for kind in ("code", "weights"):
@@ -89,12 +89,12 @@ def describe(player: Player) -> dict[str, Any]:
     ValueError, KeyError or OSError, with one sentence, for an agent that cannot be made or does not act as it should.
     """
     agent, files = _made(player)
-    return registry.row(player.agent).description(agent) | {"files": files}
+    return rows.row(player.agent).description(agent) | {"files": files}
 
 
 def _made(player: Player) -> tuple[Any, dict[str, str]]:
     """The agent, with the files that it read if it is a user's own, which is then tried too."""
-    if not registry.is_own(player.agent):
+    if not rows.is_own(player.agent):
         return build(player), {}
     reading.listen()
     agent = build(player)

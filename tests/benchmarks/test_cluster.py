@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from dfplan.benchmarks import cluster, evaluation, registry, store
+from dfplan.benchmarks import cluster, evaluation, rows, store
 from dfplan.benchmarks.cells import cell_path, read_cell
 from dfplan.benchmarks.processes import WorkersDiedError
 from dfplan.benchmarks.protocol import evaluate, evaluation_seeds
@@ -39,7 +39,7 @@ def test_a_cluster_plays_every_batch_once_though_its_workers_are_killed(ray_clus
     Path("fault").write_text("worker 100005")
     evaluation.play(ray_cluster, cells, evaluation.describe(ray_cluster, cells), Path("results"), ORIGIN)
     assert begun() == [100_000, 100_005, 100_005, 100_010]
-    alone = evaluate(registry.row("random").build(UMAZE), UMAZE.env_id, evaluation_seeds(15))
+    alone = evaluate(rows.row("random").build(UMAZE), UMAZE.env_id, evaluation_seeds(15))
     faulty, expert = (store.whole(Path("results"), one) for one in cells)
     assert faulty.seeds == list(evaluation_seeds(15)) and faulty.returns == list(alone.returns)
     assert all(expert.success)

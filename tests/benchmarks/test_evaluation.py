@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dfplan.benchmarks import evaluation, registry, store
+from dfplan.benchmarks import evaluation, rows, store
 from dfplan.benchmarks.cells import cell_path, read_cell, read_timing, timing_path
 from dfplan.benchmarks.processes import Processes, WorkersDiedError
 from dfplan.benchmarks.protocol import BATCH, evaluate, evaluation_seeds
@@ -53,7 +53,7 @@ def numbers(cell):
 
 def test_two_processes_play_what_one_plain_loop_plays():
     expert, random = play(cells("expert", "random"), processes=2)
-    alone = evaluate(registry.row("random").build(UMAZE), UMAZE.env_id, evaluation_seeds(15))
+    alone = evaluate(rows.row("random").build(UMAZE), UMAZE.env_id, evaluation_seeds(15))
     assert random.returns == list(alone.returns) and random.first_reach == list(alone.first_reach)
     assert np.allclose(random.reward_curve, alone.reward_curve, atol=1e-4)
     assert all(expert.success) and expert.seeds == list(evaluation_seeds(15))
@@ -88,7 +88,7 @@ def test_a_batch_that_kills_every_process_is_given_up_and_the_others_are_kept():
 
 def test_finished_batches_of_other_code_or_settings_are_not_used():
     (one,) = cells("random")
-    episodes = evaluate(registry.row("random").build(UMAZE), UMAZE.env_id, one.seeds[:BATCH])
+    episodes = evaluate(rows.row("random").build(UMAZE), UMAZE.env_id, one.seeds[:BATCH])
     store.keep(Path("results"), one, 0, episodes, {})
     assert list(store.kept(Path("results"), one)) == [0]
     for kind in ("code", "config", "weights", "protocol"):
@@ -112,7 +112,7 @@ def test_a_cell_is_reused_only_for_the_same_key_and_no_more_episodes():
 
 def test_a_killed_run_that_had_all_batches_only_writes_the_cell():
     (one,) = cells("random", episodes=5)
-    store.keep(Path("results"), one, 0, evaluate(registry.row("random").build(UMAZE), UMAZE.env_id, one.seeds), {})
+    store.keep(Path("results"), one, 0, evaluate(rows.row("random").build(UMAZE), UMAZE.env_id, one.seeds), {})
     (cell,) = play([one])
     assert read_cell(cell_path("results", UMAZE.env_id, "random", None)) == cell
     with pytest.raises(ValueError, match="has 0 of 1 batches"):
@@ -146,6 +146,6 @@ def test_decisions_are_timed_once_for_each_group():
 
 
 def test_agents_whose_folders_would_be_the_same_are_refused(folder, monkeypatch):
-    monkeypatch.setitem(registry.ROWS, "stand_in_faults_Faulty", registry.ROWS["random"])
+    monkeypatch.setitem(rows.ROWS, "stand_in_faults_Faulty", rows.ROWS["random"])
     with pytest.raises(ValueError, match="would share the folder"):
         cells(FAULTY, "stand_in_faults_Faulty")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from dfplan.benchmarks import registry, workers
+from dfplan.benchmarks import rows, workers
 from dfplan.benchmarks.protocol import play
 from dfplan.benchmarks.recipes import recipe
 from dfplan.envs.registry import task
@@ -27,12 +27,12 @@ def weights(tmp_path_factory):
 
 @pytest.fixture
 def found(weights, monkeypatch):
-    monkeypatch.setattr(registry, "weights_file", lambda name, seed=0: weights)
+    monkeypatch.setattr(rows, "weights_file", lambda name, seed=0: weights)
 
 
 def test_rows_of_the_same_weights_differ_in_guidance_alone(found):
-    plain = registry.row("diffusion-forcing").build(UMAZE, "cpu", 0)
-    guided = registry.row("diffusion-forcing-mcg").build(UMAZE, "cpu", 0)
+    plain = rows.row("diffusion-forcing").build(UMAZE, "cpu", 0)
+    guided = rows.row("diffusion-forcing-mcg").build(UMAZE, "cpu", 0)
     assert {name: getattr(guided.config.plan, name) for name in GUIDED} == GUIDED
     assert (plain.config.plan.scale, plain.config.plan.futures) == (0.0, 0)
     assert plain.with_options(**GUIDED).config == guided.config
@@ -41,10 +41,10 @@ def test_rows_of_the_same_weights_differ_in_guidance_alone(found):
 
 
 def test_a_planning_agent_plays_and_is_described(found):
-    agent = registry.row("diffusion-forcing").build(UMAZE, "cpu", 0)
+    agent = rows.row("diffusion-forcing").build(UMAZE, "cpu", 0)
     played = play(agent, UMAZE.env_id, [100_000, 100_001])
     assert all(np.allclose(plan[0], path[0], atol=1e-4) for plan, path in zip(played.plans, played.paths, strict=True))
-    described = registry.row("diffusion-forcing").description(agent)
+    described = rows.row("diffusion-forcing").description(agent)
     assert described["execution"] == "learned inverse dynamics" and described["parameters"] > 100_000
     assert described["config"]["plan"]["futures"] == 0
 
@@ -61,21 +61,21 @@ def test_a_recorded_denoising_runs_from_noise_to_clean(found):
 
 
 def test_missing_weights_are_said_with_the_command_that_trains_them(monkeypatch):
-    monkeypatch.setattr(registry, "weights_file", lambda name, seed=0: None)
-    with pytest.raises(registry.MissingWeightsError, match=r"benchmarks/train\.py --env maze2d-umaze --recipe paper"):
-        registry.row("diffusion-forcing-paper").build(UMAZE, "cpu", 0)
+    monkeypatch.setattr(rows, "weights_file", lambda name, seed=0: None)
+    with pytest.raises(rows.MissingWeightsError, match=r"benchmarks/train\.py --env maze2d-umaze --recipe paper"):
+        rows.row("diffusion-forcing-paper").build(UMAZE, "cpu", 0)
 
 
 def test_missing_weights_of_a_further_training_seed_are_said_too(found, monkeypatch, weights):
-    monkeypatch.setattr(registry, "weights_file", lambda name, seed=0: weights if seed == 0 else None)
-    row = registry.row("diffusion-forcing")
+    monkeypatch.setattr(rows, "weights_file", lambda name, seed=0: weights if seed == 0 else None)
+    row = rows.row("diffusion-forcing")
     assert row.training_seeds(UMAZE) == (0,)
-    with pytest.raises(registry.MissingWeightsError, match=r"train\.py --env maze2d-umaze --seed 1`"):
+    with pytest.raises(rows.MissingWeightsError, match=r"train\.py --env maze2d-umaze --seed 1`"):
         row.training_seeds(UMAZE, (0, 1))
 
 
 def test_what_a_result_depends_on_is_told_apart(found, weights, tmp_path, monkeypatch):
-    plain, guided = (registry.row(name) for name in ("diffusion-forcing", "diffusion-forcing-mcg"))
+    plain, guided = (rows.row(name) for name in ("diffusion-forcing", "diffusion-forcing-mcg"))
     key = plain.key(UMAZE, 0, {"batch": 5})
     assert key == plain.key(UMAZE, 0, {"batch": 5}) and key.weights is not None
     other = guided.key(UMAZE, 0, {"batch": 5})
@@ -83,16 +83,16 @@ def test_what_a_result_depends_on_is_told_apart(found, weights, tmp_path, monkey
     assert plain.key(UMAZE, 0, {"batch": 6}).protocol != key.protocol
     changed = tmp_path / "changed.safetensors"
     changed.write_bytes(weights.read_bytes() + b"0")
-    monkeypatch.setattr(registry, "weights_file", lambda name, seed=0: changed)
+    monkeypatch.setattr(rows, "weights_file", lambda name, seed=0: changed)
     assert plain.key(UMAZE, 0, {"batch": 5}).weights != key.weights
 
 
 def test_a_process_with_other_weights_refuses_to_play(found):
-    key = dataclasses.replace(registry.row("diffusion-forcing").key(UMAZE, 0, {}), weights="0" * 64)
+    key = dataclasses.replace(rows.row("diffusion-forcing").key(UMAZE, 0, {}), weights="0" * 64)
     with pytest.raises(ValueError, match="found other weights of 'diffusion-forcing' than this run began with"):
         workers.build(workers.Player("diffusion-forcing", UMAZE.env_id, 0, "cpu", key))
 
 
 def test_mazes_without_a_recipe_are_named():
     with pytest.raises(ValueError, match="open"):
-        registry.row("diffusion-forcing").build(task("maze2d-open-v0"), "cpu", 0)
+        rows.row("diffusion-forcing").build(task("maze2d-open-v0"), "cpu", 0)

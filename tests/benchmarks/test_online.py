@@ -344,7 +344,7 @@ def test_what_is_not_there_is_named(tmp_path, monkeypatch):
 
 
 def test_recipes_and_registry_are_known_without_the_library():
-    code = "import sys, dfplan.benchmarks.registry, dfplan.benchmarks.online as o; print(len(o.RECIPES), *sys.modules)"
+    code = "import sys, dfplan.benchmarks.rows, dfplan.benchmarks.online as o; print(len(o.RECIPES), *sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     recipes, *modules = done.stdout.split()
     assert recipes == "12" and "gymnasium" in modules, done.stderr

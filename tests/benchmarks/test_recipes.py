@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from dfplan.benchmarks.recipes import RECIPES, recipe
-from dfplan.benchmarks.registry import weights_name
+from dfplan.benchmarks.rows import weights_name
 from dfplan.config_json import config_to_json
 from dfplan.data.trajectories import Trajectories
 from dfplan.envs.registry import UnknownNameError

@@ -1,54 +1,173 @@
-"""Every row that has weights plays what it says it can play: batches, goals of each row, and a recorded plan."""
+import pickle
+from pathlib import Path
 
-import gymnasium
 import numpy as np
 import pytest
+from stand_in_planner import StandInPlanner
 
-from dfplan.benchmarks import registry
+from dfplan.benchmarks import fingerprint, rows
+from dfplan.benchmarks.baselines import RandomAgent
+from dfplan.benchmarks.protocol import play
+from dfplan.benchmarks.published import published
+from dfplan.benchmarks.recipes import ONLINE, RECIPES
 from dfplan.envs.registry import task
 
-PAIR = [100_000, 100_001]
+ROOT = Path(__file__).parents[2]
+LARGE = task("maze2d-large-v1")
 
 
-def started(env_id):
-    """Observations (2, 4) and goals (2, 2) of two episodes."""
-    env = gymnasium.make(env_id)
-    begun = [env.reset(seed=seed) for seed in PAIR]
-    env.close()
-    return np.stack([observation for observation, _ in begun]), np.stack([info["goal"] for _, info in begun])
+@pytest.mark.parametrize("name", ["expert", "random"])
+def test_baselines_play(name):
+    played = play(rows.row(name).build(task("maze2d-umaze-v1")), "maze2d-umaze-v1", [100_000, 100_001])
+    assert all(np.ptp(path, axis=0).max() > 0.5 for path in played.paths)
 
 
-@pytest.mark.parametrize("env_id", ["maze2d-umaze-v1", "multi2d-umaze-v1"])
-@pytest.mark.parametrize("name", registry.ROWS)
-def test_a_row_acts_in_the_tasks_that_it_does_not_refuse(name, env_id):
-    row, umaze = registry.row(name), task(env_id)
-    if row.refusal(umaze) is not None:
-        assert umaze.random_goal, "only random goals are refused"
-        return
-    agent = row.build(umaze, "cpu", row.training_seeds(umaze)[-1])
-    if name == "diffusion-forcing-mcg":
-        agent = agent.with_options(horizons=2)  # sampled futures are slow, and no others for two lengths than for twenty
-    observations, goals = started(env_id)
-    agent.reset(goal=goals, seed=0)
-    actions = agent.act(observations)
-    assert actions.shape == (2, 2) and np.isfinite(actions).all()
+def test_the_random_agent_serves_single_observations_and_batches_from_its_seed():
+    agent = RandomAgent()
+    agent.reset(seed=5)
+    single, batch = agent.act(np.zeros(4)), agent.act(np.zeros((3, 4)))
+    agent.reset(seed=5)
+    assert single.shape == (2,) and batch.shape == (3, 2)
+    assert np.array_equal(agent.act(np.zeros(4)), single) and not np.array_equal(batch[0], batch[1])
 
 
-@pytest.mark.parametrize("name", ["diffusion-forcing", "diffuser-pd", "decision-diffuser"])
-def test_a_planner_that_comes_first_in_a_table_has_its_denoising_recorded(name):
-    row, umaze = registry.row(name), task("maze2d-umaze-v1")
-    agent = row.build(umaze, "cpu", 0)
-    observations, goals = started(umaze.env_id)
-    agent.reset(goal=goals[0], seed=0)
-    plan = agent.plan(observations[0], record=True)
-    used = int(plan.lengths[0]) + 1  # tokens beyond a plan's length stay noise
-    first, levels = plan.history[0]
-    assert levels[0, :used].max() > 0 and plan.history[-1][1][0, :used].max() == 0
-    assert first.shape == plan.observations.shape
+@pytest.mark.parametrize("name", rows.ROWS)
+def test_every_row_names_code_that_is_there(name):
+    row = rows.ROWS[name]
+    for module in (row.agent.partition(":")[0], *row.modules):
+        assert fingerprint.locate(module) is not None
+    assert row.about and ":" in row.agent
 
 
-def test_a_device_that_a_trained_agent_cannot_use_is_refused():
-    umaze = task("maze2d-umaze-v1")
-    with pytest.raises(ValueError, match="StableBaselinesAgent computes on the CPU only"):
-        registry.row("sac").build(umaze, "cuda", 0)
-    registry.row("expert").build(umaze, "cuda")  # computes with nothing that a device could hold
+def test_the_default_rows_are_registered():
+    assert set(rows.DEFAULT_ROWS) <= set(rows.ROWS)
+
+
+def test_the_facts_of_a_row_name_what_is_there():
+    """Its page, its color's family, its recipe, and the printed methods that are the same algorithm."""
+    printed = {entry.method for entry in published()}
+    for name, row in rows.ROWS.items():
+        assert row.page is None or (ROOT / "docs" / f"{row.page}.md").is_file(), name
+        assert (row.family in rows.FAMILIES) == (row.page is not None), name
+        assert set(row.printed) <= printed, name
+        assert row.recipe is None or row.recipe in {*RECIPES["umaze"], *ONLINE}, name
+    assert sum(row.headline for row in rows.ROWS.values()) <= 8
+
+
+def test_unknown_names_come_with_the_nearest():
+    with pytest.raises(KeyError, match="did you mean expert"):
+        rows.row("exprt")
+
+
+AGENTS = """
+class Plain:
+    def __init__(self, gain=1.0): self.task = None
+    def reset(self, goal=None, seed=None): ...
+    def act(self, observation): ...
+class OfTask(Plain):
+    def __init__(self, task): self.task = task
+def make(*ignored, **options): return Plain()
+class Greedy(Plain):
+    def __init__(self, task, gain): ...
+class NoAgent: ...
+def broken():
+    return {}["gain"]
+number = 3
+"""
+
+
+@pytest.fixture
+def somebodys(tmp_path, monkeypatch):
+    (tmp_path / "somebodys_agents.py").write_text(AGENTS)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    fingerprint.locate.cache_clear()
+    yield
+    fingerprint.locate.cache_clear()
+
+
+def test_a_users_own_agent_by_module_and_class_or_factory(somebodys):
+    assert isinstance(rows.row("stand_in_planner:make").build(LARGE), StandInPlanner)
+    assert isinstance(rows.row("stand_in_planner:StandInPlanner").build(LARGE), StandInPlanner)
+    assert rows.row("somebodys_agents:OfTask").build(LARGE).task is LARGE
+    for name in ("Plain", "make"):
+        assert rows.row(f"somebodys_agents:{name}").build(LARGE).task is None
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("no_such_module:make", "cannot import the agent 'no_such_module:make'"),
+        (":make", "cannot import the agent"),
+        ("somebodys_agents:nothing", "has no attribute 'nothing'"),
+        ("somebodys_agents:Greedy", "asks for task, gain; expected one argument, the task, or none"),
+        ("somebodys_agents:NoAgent", "made a NoAgent, which is no agent: it has no reset and no act"),
+        ("somebodys_agents:broken", r"could not be made: KeyError: 'gain' \(somebodys_agents.py, line 13\)"),
+        ("somebodys_agents:number", "is a int; expected a class or a function"),
+    ],
+)
+def test_what_is_wrong_with_a_users_agent_is_said(somebodys, name, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        rows.row(name).build(LARGE)
+
+
+def test_a_model_of_stable_baselines3_is_named_by_its_file(tmp_path):
+    path = tmp_path / "best model.zip"
+    path.touch()
+    row = rows.row(f"sb3:{path}")
+    assert row.weights_file(LARGE, None) == path and row.training_seeds(LARGE) == (None,)
+    shown = rows.shown(f"sb3:{path}")
+    assert shown.startswith("sb3:best model-") and shown != rows.shown(f"sb3:{tmp_path}/a/best model.zip")
+    with pytest.raises(FileNotFoundError, match="there is no file"):
+        rows.row("sb3:nowhere.zip")
+
+
+def test_missing_weights_name_the_training_command_in_any_process():
+    error = pickle.loads(pickle.dumps(rows.MissingWeightsError("maze2d-large-paper-seed1", "large", "paper", 1)))
+    assert "python benchmarks/train.py --env maze2d-large --recipe paper --seed 1" in str(error)
+    assert error.command == ["--env", "maze2d-large", "--recipe", "paper", "--seed", "1"]
+
+
+@pytest.fixture
+def runs(tmp_path, monkeypatch):
+    """A function that makes finished runs in an empty working folder."""
+    monkeypatch.chdir(tmp_path)
+
+    def make(*names):
+        for name in names:
+            Path("runs", name).parent.mkdir(parents=True)
+            Path("runs", name).touch()
+
+    return make
+
+
+def test_weights_of_training_runs_are_found_seed_by_seed(runs):
+    row = rows.Row("no:agent", "about", recipe="new")
+    with pytest.raises(rows.MissingWeightsError, match="no weights 'maze2d-large-new'"):
+        row.training_seeds(LARGE)
+    runs("maze2d-large-new-seed0/weights.safetensors", "maze2d-large-new-seed2/weights.zip")
+    assert row.training_seeds(LARGE) == (0, 2) and row.training_seeds(LARGE, (2,)) == (2,)
+    assert row.weights_file(LARGE, 2) == Path("runs/maze2d-large-new-seed2/weights.zip")
+    with pytest.raises(rows.MissingWeightsError, match="no weights 'maze2d-large-new-seed1'"):
+        row.training_seeds(LARGE, (0, 1))
+
+
+def test_one_file_may_hold_several_training_seeds(runs):
+    row = rows.Row("no:agent", "about", recipe="new", stacked=3)
+    with pytest.raises(rows.MissingWeightsError, match=r"--recipe new`"):
+        row.training_seeds(LARGE, (2,))
+    runs("maze2d-large-new-seed0/weights.safetensors")
+    assert row.training_seeds(LARGE) == (0, 1, 2)
+    assert row.weights_file(LARGE, 2) == row.weights_file(LARGE, 0)
+
+
+def test_a_learner_of_one_goals_reward_does_not_play_random_goals():
+    row = rows.Row("no:agent", "about", recipe="new", tasks="single goal")
+    assert row.refusal(LARGE) is None and "new one in each episode" in row.refusal(task("multi2d-large-v1"))
+
+
+def test_descriptions_say_how_an_agent_acts():
+    row = rows.row("expert")
+    expert = row.description(row.build(LARGE))
+    planner = rows.row("stand_in_planner:make").description(StandInPlanner(LARGE))
+    assert expert["execution"] == "waypoints and a PD controller" and expert["card"] is None
+    assert planner["execution"] == "waypoints" and planner["parameters"] == 7 and planner["card"]["seed"] == 0

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from dfplan.benchmarks import registry, run
+from dfplan.benchmarks import rows, run
 from dfplan.benchmarks.cells import cells_in, read_cell, timings_in
 from dfplan.benchmarks.protocol import evaluate, evaluation_seeds
 from dfplan.envs.maze.expert import WaypointExpert
@@ -65,8 +65,8 @@ def test_a_row_that_cannot_play_an_environment_is_left_out_there(within, tmp_pat
 
 
 def test_rows_without_weights_are_left_out(within, tmp_path, monkeypatch):
-    monkeypatch.setattr(registry, "ROWS", {name: registry.ROWS[name] for name in ("expert", "diffusion-forcing")})
-    monkeypatch.setattr(registry, "weights_file", lambda name, seed=0: None)
+    monkeypatch.setattr(rows, "ROWS", {name: rows.ROWS[name] for name in ("expert", "diffusion-forcing")})
+    monkeypatch.setattr(rows, "weights_file", lambda name, seed=0: None)
     arguments = ("--env", "maze2d-umaze", "multi2d-umaze", "--episodes", 3, "--quick", "--threads", 1, "--agents")
     for agents in (("all",), ("diffusion-forcing", "expert")):
         status, shown, errors = within(*arguments, *agents)
@@ -97,7 +97,7 @@ def test_a_run_that_was_ended_goes_on_where_it_stopped(command, within, tmp_path
     assert status == 0, errors
     assert begun(tmp_path).count(100_000) == 1 + 2  # timing begins there too, with a decision to warm up
     (cell,) = cells_in(tmp_path / "results")
-    alone = evaluate(registry.row("random").build(task("maze2d-umaze-v1")), "maze2d-umaze-v1", evaluation_seeds(20))
+    alone = evaluate(rows.row("random").build(task("maze2d-umaze-v1")), "maze2d-umaze-v1", evaluation_seeds(20))
     assert cell.returns == list(alone.returns) and cell.seeds == list(evaluation_seeds(20))
     assert not [path for path in (tmp_path / "results").rglob(".*") if path.name != ".drawn"]
 

@@ -18,7 +18,7 @@ from dfplan.agents import weights
 from dfplan.agents.loading import load, pretrained_names, pretrained_path
 from dfplan.agents.online.model_zip import read_model_zip
 from dfplan.agents.online.stable_baselines import StableBaselinesAgent
-from dfplan.benchmarks import registry
+from dfplan.benchmarks import rows
 from dfplan.envs.registry import task
 from dfplan.training.checkpoint import CheckpointError
 
@@ -102,9 +102,9 @@ def test_the_commands_run_no_pickle(tmp_path, monkeypatch, capsys):
     folder.mkdir(parents=True)
     marker = evil(pretrained_path("maze2d-umaze-ppo"), folder / "weights.zip")
     umaze = task("maze2d-umaze-v1")
-    assert registry.row("ppo").weights_file(umaze, 0) == Path("runs/maze2d-umaze-ppo-seed0/weights.zip")
+    assert rows.row("ppo").weights_file(umaze, 0) == Path("runs/maze2d-umaze-ppo-seed0/weights.zip")
     for name in ("ppo", f"sb3:{folder / 'weights.zip'}"):
-        registry.row(name).build(umaze, seed=0).act(OBSERVATIONS)
+        rows.row(name).build(umaze, seed=0).act(OBSERVATIONS)
     load(folder / "weights.zip").act(OBSERVATIONS)
     monkeypatch.setattr("sys.argv", ["weights", str(folder / "weights.zip")])
     assert weights.main() == 0 and "weights" in capsys.readouterr().out
@@ -120,8 +120,8 @@ def test_a_user_can_trust_a_named_file(tmp_path, monkeypatch):
     with pytest.raises(CheckpointError, match=r"activation_fn, <class '.*OwnNet'>, is in its pickles alone.*trust_pickle=True"):
         StableBaselinesAgent.load("own.zip")
     with pytest.raises(CheckpointError, match="without unpickling"):
-        registry.row("sb3:own.zip").build(task("maze2d-umaze-v1"))
-    agent = registry.row("sb3-trust-pickle:own.zip").build(task("maze2d-umaze-v1"))
+        rows.row("sb3:own.zip").build(task("maze2d-umaze-v1"))
+    agent = rows.row("sb3-trust-pickle:own.zip").build(task("maze2d-umaze-v1"))
     expected = model.predict(OBSERVATIONS, deterministic=True)[0]
     np.testing.assert_array_equal(agent.act(OBSERVATIONS), expected)
 

@@ -30,6 +30,8 @@ PLAYED = ("dfplan.benchmarks.protocol", "dfplan.envs.maze.env")
 FILES = ("sb3", "sb3-trust-pickle")
 """Prefixes of a model file of stable-baselines3 that is named by its path."""
 MODEL_BASED = "dfplan.benchmarks.model_based"
+FAMILIES = ("Diffusion Forcing", "other diffusion planners", "offline RL", "MPPI", "online RL")
+"""Rows that share a color, in the order of the legend."""
 
 
 class MissingWeightsError(ValueError):
@@ -58,6 +60,14 @@ class Row:
     """'module:attribute' of a trained agent's class, which has `load`, or of what makes an agent that is not trained."""
     about: str
     """One sentence under the table."""
+    page: str | None = None
+    """Name of its algorithm's page, docs/PAGE.md."""
+    printed: tuple[str, ...] = ()
+    """Names in published.json of the methods that are the same algorithm."""
+    family: str = ""
+    """Its color's name in the legends, one of `FAMILIES`; '' for what is no learned agent."""
+    headline: bool = False
+    """Whether it stands in the README's table."""
     recipe: str | None = None
     """Name in `dfplan.benchmarks.recipes` of what it was trained by, None for an agent that is not trained."""
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -182,69 +192,144 @@ def weights_file(name: str, seed: int = 0) -> Path | None:
     return next((path for path in paths if path.is_file()), None)
 
 
-_forcing = partial(Row, "dfplan.agents.diffusion_forcing:DiffusionForcingAgent")
-_diffuser = partial(Row, "dfplan.agents.diffuser:DiffuserAgent", recipe="diffuser")
-_offline = partial(Row, stacked=3, tasks="single goal")
-_online = partial(Row, "dfplan.agents.online.stable_baselines:StableBaselinesAgent", tasks="single goal")
+_forcing = partial(
+    Row, "dfplan.agents.diffusion_forcing:DiffusionForcingAgent", page="diffusion-forcing", family="Diffusion Forcing"
+)
+_diffuser = partial(
+    Row, "dfplan.agents.diffuser:DiffuserAgent", recipe="diffuser", page="diffuser", family="other diffusion planners"
+)
+_offline = partial(Row, family="offline RL", stacked=3, tasks="single goal")
+_mppi = partial(Row, page="mppi", family="MPPI")
+_online = partial(
+    Row, "dfplan.agents.online.stable_baselines:StableBaselinesAgent", page="online-rl", family="online RL",
+    tasks="single goal",
+)  # fmt: skip
 ROWS: dict[str, Row] = {
-    "diffusion-forcing": _forcing("Diffusion Forcing, the default recipe, without Monte Carlo guidance", "default"),
+    "diffusion-forcing": _forcing(
+        about="Diffusion Forcing, the default recipe, without Monte Carlo guidance",
+        recipe="default",
+        printed=("Diffusion Forcing without MCG",),
+        headline=True,
+    ),
     "diffusion-forcing-mcg": _forcing(
-        "the same weights with Monte Carlo guidance: two futures of eight steps, the time to reach the goal as cost",
-        "default",
-        {"scale": 1.0, "futures": 2, "future_steps": 8},
+        about="the same weights with Monte Carlo guidance: two futures of eight steps, the time to reach the goal as cost",
+        recipe="default",
+        options={"scale": 1.0, "futures": 2, "future_steps": 8},
+        printed=("Diffusion Forcing",),
     ),
     "diffusion-forcing-paper": _forcing(
-        "the recipe of the paper: causal, bundles of 10 steps, zig-zag schedule; guided by the cost of the mean prediction",
-        "paper",
+        about="the recipe of the paper: causal, bundles of 10 steps, zig-zag schedule; "
+        "guided by the cost of the mean prediction",
+        recipe="paper",
+        printed=("Diffusion Forcing",),
+        headline=True,
     ),
-    "short": _forcing("the default recipe, trained as shortly as the two that follow", "short"),
-    "full-sequence": _forcing("the short recipe, but for one noise level for all tokens", "full-sequence"),
-    "next-token": _forcing("the short recipe, but for a clean past and one noisy token", "next-token"),
-    "diffuser-pd": _diffuser(about="Diffuser, its planned states tracked by a PD controller"),
+    "short": _forcing(about="the default recipe, trained as shortly as the two that follow", recipe="short"),
+    "full-sequence": _forcing(
+        about="the short recipe, but for one noise level for all tokens", recipe="full-sequence"
+    ),
+    "next-token": _forcing(about="the short recipe, but for a clean past and one noisy token", recipe="next-token"),
+    "diffuser-pd": _diffuser(
+        about="Diffuser, its planned states tracked by a PD controller",
+        printed=("Diffuser (PD controller)",),
+        headline=True,
+    ),
     "diffuser-actions": _diffuser(
         about="the same weights, playing the actions diffused with the states",
         options={"execution": "diffused_actions"},
+        printed=("Diffuser (diffused actions)",),
     ),
     "decision-diffuser": Row(
         "dfplan.agents.decision_diffuser:DecisionDiffuserAgent",
-        "Decision Diffuser: states by classifier-free guidance, actions by inverse dynamics",
-        "decision-diffuser",
+        about="Decision Diffuser: states by classifier-free guidance, actions by inverse dynamics",
+        recipe="decision-diffuser",
+        page="decision-diffuser",
+        family="other diffusion planners",
     ),
     "diffusion-veteran": Row(
         "dfplan.agents.diffusion_veteran:DiffusionVeteranAgent",
-        "Diffusion Veteran: sparse states, the best of many by a learned value, diffusion inverse dynamics",
-        "dv",
+        about="Diffusion Veteran: sparse states, the best of many by a learned value, diffusion inverse dynamics",
+        recipe="dv",
+        page="diffusion-veteran",
+        printed=("Diffusion Veteran",),
+        family="other diffusion planners",
+        headline=True,
         tasks="single goal",
     ),
-    "bc": _offline("dfplan.agents.offline.bc:BehaviorCloningAgent", "behaviour cloning of all data", "bc"),
-    "iql": _offline("dfplan.agents.offline.iql:IQLAgent", "Implicit Q-Learning", "iql"),
-    "cql": _offline("dfplan.agents.offline.cql:CQLAgent", "Conservative Q-Learning", "cql"),
-    "td3-bc": _offline("dfplan.agents.offline.td3_bc:TD3BCAgent", "TD3+BC", "td3-bc"),
-    "awac": _offline("dfplan.agents.offline.awac:AWACAgent", "Advantage-Weighted Actor-Critic", "awac"),
-    "mppi": Row(
-        f"{MODEL_BASED}:mppi", "MPPI on the true dynamics; cost: the straight distance to the goal"
+    "bc": _offline(
+        "dfplan.agents.offline.bc:BehaviorCloningAgent",
+        about="behavior cloning of all data",
+        recipe="bc",
+        page="behavior-cloning",
+        printed=("BC (CORL)",),
     ),
-    "mppi-field": Row(
-        f"{MODEL_BASED}:mppi_field", "MPPI on the true dynamics; cost: the way through the maze's map"
+    "iql": _offline(
+        "dfplan.agents.offline.iql:IQLAgent",
+        about="Implicit Q-Learning",
+        recipe="iql",
+        page="iql",
+        printed=("IQL (CORL)",),
+        headline=True,
     ),
-    "mppi-learned": Row(
+    "cql": _offline(
+        "dfplan.agents.offline.cql:CQLAgent",
+        about="Conservative Q-Learning",
+        recipe="cql",
+        page="cql",
+        printed=("CQL (CORL)",),
+    ),
+    "td3-bc": _offline(
+        "dfplan.agents.offline.td3_bc:TD3BCAgent",
+        about="TD3+BC",
+        recipe="td3-bc",
+        page="td3-bc",
+        printed=("TD3+BC (CORL)",),
+    ),
+    "awac": _offline(
+        "dfplan.agents.offline.awac:AWACAgent",
+        about="Advantage-Weighted Actor-Critic",
+        recipe="awac",
+        page="awac",
+        printed=("AWAC (CORL)",),
+    ),
+    "mppi": _mppi(
+        f"{MODEL_BASED}:mppi",
+        about="MPPI on the true dynamics; cost: the straight distance to the goal",
+        printed=("MPPI",),
+    ),
+    "mppi-field": _mppi(
+        f"{MODEL_BASED}:mppi_field", about="MPPI on the true dynamics; cost: the way through the maze's map"
+    ),
+    "mppi-learned": _mppi(
         "dfplan.agents.mppi:LearnedMPPIAgent",
-        "MPPI on learned dynamics; cost: the way through the maze's map",
-        "dynamics",
+        about="MPPI on learned dynamics; cost: the way through the maze's map",
+        recipe="dynamics",
         modules=(MODEL_BASED,),
         prepare=f"{MODEL_BASED}:with_field",
     ),
-    "sac": _online("SAC, online: it learned in the maze itself, from its reward", "sac"),
-    "td3": _online("TD3, online: it learned in the maze itself, from its reward", "td3"),
-    "ppo": _online("PPO, online: it learned in the maze itself, from its reward", "ppo"),
-    "her": _online("SAC with hindsight replay, online: it learned to reach any goal of the maze", "her", tasks="any"),
+    "sac": _online(about="SAC, online: it learned in the maze itself, from its reward", recipe="sac"),
+    "td3": _online(about="TD3, online: it learned in the maze itself, from its reward", recipe="td3"),
+    "ppo": _online(about="PPO, online: it learned in the maze itself, from its reward", recipe="ppo"),
+    "her": _online(
+        about="SAC with hindsight replay, online: it learned to reach any goal of the maze",
+        recipe="her",
+        headline=True,
+        tasks="any",
+    ),
     "expert": Row(
         "dfplan.benchmarks.baselines:expert",
-        "the controller that made the data; it is given the maze's map",
+        about="the controller that made the data; it is given the maze's map",
+        headline=True,
         execution="waypoints and a PD controller",
     ),
-    "random": Row("dfplan.benchmarks.baselines:RandomAgent", "uniform random actions", execution="random actions"),
+    "random": Row(
+        "dfplan.benchmarks.baselines:RandomAgent",
+        about="uniform random actions",
+        headline=True,
+        execution="random actions",
+    ),
 }
+"""In the order of the tables."""
 DEFAULT_ROWS = ("diffusion-forcing", "diffusion-forcing-paper", "expert", "random")
 """What a run plays that names no agents: without the rows that take an hour."""
 
