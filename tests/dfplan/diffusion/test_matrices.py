@@ -88,7 +88,7 @@ def test_check_says_what_is_wrong(matrix, sentence):
 @pytest.mark.parametrize(
     ("make", "sentence"),
     [
-        (lambda: pyramid(4, 10, 0), "at least one denoising step, got steps=0"),
+        (lambda: pyramid(4, 10, 0), "at least one denoising step, a whole number, got steps=0"),
         (lambda: pyramid(4, 10, 5, -1), "uncertainty is a number of rows >= 0, got -1"),
         (lambda: pyramid(4, 10, 5, float("nan")), "uncertainty is a number"),
         (lambda: trapezoid(4, 10, 5, float("inf")), "uncertainty is a number"),
@@ -98,7 +98,7 @@ def test_check_says_what_is_wrong(matrix, sentence):
         (lambda: pyramid(4, 10.5, 5), "at least one noise level, a whole number, got 10.5"),
         (lambda: from_lag(torch.tensor([0.0, float("nan")]), 10, 5), "finite numbers >= 0"),
         (lambda: from_lag(torch.tensor([]), 10, 5), "one for each token"),
-        (lambda: pyramid(4, 0, 5), "at least one noise level, got 0"),
+        (lambda: pyramid(4, 0, 5), "at least one noise level, a whole number, got 0"),
         (lambda: from_lag(torch.tensor([0.0, -1.0]), 10, 5), "finite numbers >= 0"),
         (lambda: from_lag(torch.tensor([0.0, float("inf")]), 10, 5), "finite numbers >= 0"),
         (lambda: from_lag(torch.zeros(2, 2), 10, 5), "must be a vector"),

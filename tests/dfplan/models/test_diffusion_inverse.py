@@ -67,5 +67,5 @@ def test_without_temperature_there_is_no_chance():
 
 
 def test_columns_that_do_not_exist_are_refused():
-    with pytest.raises(ValueError, match=r"relative columns lie in 0\.\.3"):
+    with pytest.raises(ValueError, match=r"relative must be different columns of the observation, in 0\.\.3"):
         DiffusionInverse(4, 2, relative=(0, 4))

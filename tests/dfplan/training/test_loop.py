@@ -668,7 +668,7 @@ import sys, time
 from pathlib import Path
 sys.path.insert(0, {tests!r})
 import torch
-from test_training import CONFIG, Regression, batch, train
+from test_loop import CONFIG, Regression, batch, train
 from dataclasses import replace
 from dfplan.training.checkpoint import save_checkpoint
 
