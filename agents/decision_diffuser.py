@@ -22,6 +22,7 @@ from dfplan.diffusion.loss import Diffusion
 from dfplan.diffusion.sampler import Known, sample
 from dfplan.fields import NotNegative
 from dfplan.models import InverseDynamics, TemporalUNet
+from dfplan.training.losses import total
 
 PAIRS = 8
 """Steps of each window that inverse dynamics learns from in one batch."""
@@ -88,7 +89,7 @@ class DecisionDiffuserModel(SequenceModel):
             "diffusion": self.given(y.masked_fill(hidden, torch.nan)).loss(x, levels, generator),
             "inverse": self._inverse_loss(s, a, recorded, generator),
         }
-        return {"loss": torch.stack(list(losses.values())).sum(), **{n: part.detach() for n, part in losses.items()}}
+        return total(losses)
 
     def _inverse_loss(self, s: Tensor, a: Tensor, recorded: Tensor, generator: torch.Generator) -> Tensor:
         """Of a few random pairs in each window; no action is learned from the rest after an end."""
@@ -112,7 +113,7 @@ class DecisionDiffuserModel(SequenceModel):
         mask = torch.zeros((B, T), dtype=torch.bool, device=tokens.device)
         mask[:, 0] = True
         if goal is not None:
-            y = self.state_at(goal)[:, list(self.config.goal_columns)]
+            y = self.state_at(goal, self.config.goal_columns)[:, list(self.config.goal_columns)]
         else:
             y = self.returns.normalize((config.target * self.best_return).expand(B, 1))
         drawn = sample(
@@ -150,6 +151,6 @@ class DecisionDiffuserAgent(SequencePlanner):
         ahead = track.clock + model.config.gap
         row = torch.arange(len(batch), device=batch.device)
         wished = model.observation.normalize(track.path[row, ahead.clamp(max=last)])
-        rest = model.state_at(track.path[:, -1, list(model.config.goal_columns)])
+        rest = model.state_at(track.path[:, -1, list(model.config.goal_columns)], model.config.goal_columns)
         wished = torch.where((ahead > last).unsqueeze(1), rest, wished)
         return model.action.denormalize(model.act_towards(model.observation.normalize(batch), wished))

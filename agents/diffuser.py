@@ -22,6 +22,7 @@ from dfplan.diffusion.loss import Diffusion
 from dfplan.diffusion.sampler import Known, sample
 from dfplan.fields import NotNegative, Whole, check_columns
 from dfplan.models import TemporalUNet, TemporalValue
+from dfplan.training.losses import total
 
 
 class DiffuserModel(SequenceModel):
@@ -47,7 +48,7 @@ class DiffuserModel(SequenceModel):
         if self.J is not None:
             R = self.returns.normalize(batch[2].unsqueeze(-1)).squeeze(-1)
             losses["value"] = (self.J(tau) - R).square().mean()
-        return {"loss": torch.stack(list(losses.values())).sum(), **{n: part.detach() for n, part in losses.items()}}
+        return total(losses)
 
     def plan_to(
         self, observation: Tensor, goal: Tensor | None, config: Any, generator: torch.Generator, record: bool = False
@@ -57,7 +58,7 @@ class DiffuserModel(SequenceModel):
         mask = torch.zeros(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
         tokens[:, 0], mask[:, 0] = layout.state_token(self.observation.normalize(observation)), True
         if goal is not None:
-            tokens[:, -1], mask[:, -1] = layout.state_token(self.state_at(goal)), True
+            tokens[:, -1], mask[:, -1] = layout.state_token(self.state_at(goal, self.config.goal_columns)), True
         drawn = sample(
             self.diffusion,
             matrices.full_sequence(T, self.config.levels, config.steps),

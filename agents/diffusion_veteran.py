@@ -15,12 +15,13 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from dfplan.agents.base import LearningAgent, Shape
 from dfplan.config_json import config_from_json, config_to_json
-from dfplan.data.statistics import Normalizer
-from dfplan.data.trajectories import Trajectories, next_true, stops
+from dfplan.data.goal_paths import GoalPaths
+from dfplan.data.statistics import Statistics
+from dfplan.data.trajectories import Trajectories
 from dfplan.diffusion import matrices
 from dfplan.diffusion.levels import shared_from_start
 from dfplan.diffusion.loss import Diffusion
@@ -33,10 +34,8 @@ from dfplan.models.trajectory_value import TrajectoryValue
 from dfplan.planning.execution import each_step
 from dfplan.planning.planner import lowest
 from dfplan.training.loop import BatchSource
+from dfplan.training.losses import total
 from dfplan.training.weights_file import Header, load_weights, naming, restored, save_weights
-
-PAIRS = 16
-"""Pairs (s, s') that inverse dynamics learns from, for each window of a batch."""
 
 
 @dataclass(frozen=True)
@@ -99,79 +98,29 @@ class VeteranBatch(NamedTuple):
     """(B, PAIRS, action_dim) and the actions taken in s."""
 
 
-class GoalPaths:
-    """The ways to the goal in the data: windows of T states that begin at most a window's length before
-    a rewarded step.
-
-    A way ends in the middle of its visit to the goal (a run of rewarded steps). What follows in a window is `hold`, the
-    mean of all rewarded states: after the goal the data drive on, but a plan should stay. Returns are of the reward
-    minus one, sum of -gamma^n over the n steps to the first rewarded one, scaled to [-1, 1]. No way leads on after the
-    task has terminated.
-
-    Raises ValueError if no step is rewarded or no episode is longer than ``stride``.
-    """
-
-    def __init__(self, data: Trajectories, tokens: int, stride: int, discount: float):
-        self.data, self.stride = data, stride
-        longest, N = (tokens - 1) * stride, len(data)
-        rewarded = data.rewards > 0
-        if not rewarded.any():
-            raise ValueError(f"{data.name}: no step is rewarded, so that there is no goal to learn the way to")
-        self.hold = data.observations[rewarded].mean(axis=0, dtype=np.float64).astype(np.float32)
-        steps = np.arange(N)
-        left = stops(data) - steps
-        arrival = next_true(rewarded)
-        self.starts = np.flatnonzero(arrival - steps <= np.minimum(longest, left - 1))
-        first = arrival[self.starts]
-        last = np.minimum(next_true(~rewarded)[first], first + left[first]) - 1
-        self.kept = np.maximum((first + last) // 2 - self.starts, 0)
-        returns = -np.cumsum(np.append(0.0, discount ** np.arange(longest)))
-        self.returns = (1 - 2 * returns / returns[-1]).astype(np.float32)[first - self.starts]
-        self.pairs = np.flatnonzero(left > stride)
-        if not len(self.pairs):
-            raise ValueError(f"{data.name}: no episode is longer than the stride of {stride} steps")
-        self.offsets = stride * np.arange(tokens)
-
-    def sample(self, rng: np.random.Generator, batch_size: int) -> tuple[NDArray[np.float32], ...]:
-        """The arrays of a `VeteranBatch`, drawn uniformly with replacement."""
-        which = rng.integers(len(self.starts), size=batch_size)
-        on_the_way = self.offsets <= self.kept[which, None]
-        index = self.starts[which, None] + np.where(on_the_way, self.offsets, 0)
-        plans = np.where(on_the_way[..., None], self.data.observations[index], self.hold)
-        s = self.pairs[rng.integers(len(self.pairs), size=(batch_size, PAIRS))]
-        data = self.data
-        return plans, self.returns[which], data.observations[s], data.observations[s + self.stride], data.actions[s]
-
-
-class Veteran(nn.Module):
+class Veteran(Statistics):
     """Planner, critic and inverse dynamics: what is trained and shipped."""
 
-    hold: Tensor
     goal_low: Tensor
     goal_high: Tensor
-    action_low: Tensor
-    action_high: Tensor
 
     def __init__(self, config: VeteranModelConfig | None = None):
-        super().__init__()
-        self.config = config = config or VeteranModelConfig()
-        C, A, G = config.observation_dim, config.action_dim, len(config.positions)
-        self.observation = Normalizer(torch.zeros(C), torch.ones(C))
+        config = config or VeteranModelConfig()
+        C, A = config.observation_dim, config.action_dim
+        super().__init__(C, A, scale_actions=True)
+        self.config = config
         network = Transformer(C, config.levels, config.denoiser)
         self.diffusion = Diffusion(network, NoiseSchedule("cosine", config.levels), "v", "uniform")
         self.critic = TrajectoryValue(C, config.critic)
         self.inverse = DiffusionInverse(C, A, config.positions, config.inverse_levels)
-        for name, width in (("action", A), ("goal", G)):
-            self.register_buffer(f"{name}_low", -torch.ones(width))
-            self.register_buffer(f"{name}_high", torch.ones(width))
+        self.register_buffer("goal_low", -torch.ones(len(config.positions)))
+        self.register_buffer("goal_high", torch.ones(len(config.positions)))
 
     def fit_statistics(self, data: Trajectories) -> None:
-        """Take normaliser, action limits and the place of the reward from the data, before training."""
-        self.observation = Normalizer.fit(data.observations)
+        """Take normalizer, action limits and the place of the reward from the data, before training."""
+        super().fit_statistics(data)
         places = data.observations[data.rewards > 0][:, list(self.config.positions)]
-        for name, array in (("action", data.actions), ("goal", places)):
-            setattr(self, f"{name}_low", torch.from_numpy(array.min(axis=0)))
-            setattr(self, f"{name}_high", torch.from_numpy(array.max(axis=0)))
+        self.goal_low, self.goal_high = torch.from_numpy(places.min(axis=0)), torch.from_numpy(places.max(axis=0))
 
     def batches(self, data: Trajectories) -> BatchSource:
         c = self.config
@@ -183,14 +132,13 @@ class Veteran(nn.Module):
         x0 = self.observation.normalize(batch.plans)
         levels = shared_from_start(x0.shape[0], x0.shape[1], self.config.levels, generator)
         s, wished = (self.observation.normalize(o).flatten(0, 1) for o in (batch.s, batch.wished))
-        low, high = self.action_low, self.action_high
-        actions = (2 * (batch.actions - low) / (high - low) - 1).flatten(0, 1)
+        actions = self.scale_action(batch.actions).flatten(0, 1)
         losses = {
             "diffusion": self.diffusion.loss(x0, levels, generator),
             "critic": self.critic.loss(x0, batch.returns),
             "inverse": self.inverse.loss(s, wished, actions, generator),
         }
-        return {"loss": torch.stack(list(losses.values())).sum(), **{name: x.detach() for name, x in losses.items()}}
+        return total(losses)
 
     @torch.no_grad()
     def select(self, s: Tensor, candidates: int, steps: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -214,8 +162,7 @@ class Veteran(nn.Module):
 
     def act(self, s: Tensor, wished: Tensor, generator: torch.Generator, temperature: float) -> Tensor:
         """Actions (B, A) in recorded units that lead from normalised states (B, C) to wished ones a stride later."""
-        action = self.inverse.sample(s, wished, generator, temperature)
-        return self.action_low + (action + 1) / 2 * (self.action_high - self.action_low)
+        return self.unscale_action(self.inverse.sample(s, wished, generator, temperature))
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from dfplan.agents.base import Agent, LearningAgent, Shape
-from dfplan.agents.dynamics import DynamicsConfig, DynamicsModel
 from dfplan.config_json import config_from_json, config_to_json
 from dfplan.fields import NotNegative, Positive, PositiveOrInf, Size, check_fields
+from dfplan.planning.dynamics import DynamicsConfig, DynamicsModel
 from dfplan.training.weights_file import Header, load_weights, naming, restored, save_weights
 
 Array = NDArray[np.float64]

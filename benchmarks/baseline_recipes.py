@@ -17,7 +17,6 @@ from dfplan.agents.decision_diffuser import (
 )
 from dfplan.agents.diffuser import DiffuserAgent, DiffuserAgentConfig, DiffuserModel
 from dfplan.agents.diffusion_veteran import DiffusionVeteranAgent, Veteran, VeteranConfig, VeteranModelConfig
-from dfplan.agents.dynamics import DynamicsModel
 from dfplan.agents.mppi import LearnedMPPIAgent, MPPIConfig
 from dfplan.agents.offline.awac import AWACAgent, AWACConfig
 from dfplan.agents.offline.base import ActingConfig, OfflineConfig
@@ -29,6 +28,7 @@ from dfplan.agents.sequence_model import SequenceConfig
 from dfplan.benchmarks.model_based import with_field
 from dfplan.benchmarks.recipe import Recipe
 from dfplan.data.tokens import TokenLayout
+from dfplan.planning.dynamics import DynamicsModel
 from dfplan.training.config import TrainConfig
 
 _VETERAN = {"large": (32, 3_500), "medium": (24, 2_000), "umaze": (20, 1_500)}

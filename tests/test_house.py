@@ -22,7 +22,7 @@ FLOORS = {
     ),
     "envs": ({"maze", "real_arrays", "minari_store"}, {"registry", "assemble"}, {"reference"}, {"collect"}),
     "agents": (
-        {"base", "jumps", "agent_config", "dynamics", "sequence_model"},
+        {"base", "jumps", "agent_config", "sequence_model"},
         {"offline", "online", "adapters", "sequence_planning"},
         {"loading", "diffuser", "decision_diffuser", "diffusion_veteran", "mppi"},
         {"diffusion_forcing", "weights"},

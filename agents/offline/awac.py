@@ -1,6 +1,6 @@
 """AWAC: advantage weighted actor critic (Nair, Gupta, Dalal and Levine 2020, arXiv 2006.09359), offline only.
 
-The critics value the policy itself, by ordinary bootstrapping with its sampled actions; the policy imitates recorded actions,
+The critics value the policy itself, by bootstrapping with actions that it samples. The policy imitates recorded actions,
 weighted by the exponential of their advantage over its own. IQL imitates in the same way, but never samples an action.
 """
 
@@ -11,33 +11,28 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from dfplan.agents.offline.base import OfflineAgent, OfflineConfig, OfflineLearner, backup, gaussian_log_prob, q_values
+from dfplan.agents.offline.base import Losses, MaxWeight, OfflineAgent, OfflineConfig, OfflineLearner
+from dfplan.agents.offline.losses import backup, critic_loss, gaussian_log_prob, least_q, q_values, weighted_imitation
 from dfplan.data.transitions import Noise, Transitions
 
 
 @dataclass(frozen=True)
 class AWACConfig(OfflineConfig):
+    """The hyperparameters of AWAC."""
+
     gamma: float = 0.99
     """Discount."""
     tau: float = 0.005
     """How far the target critics follow in one update."""
     lam: float = 0.1
     """lambda, the temperature of the advantage: large is cloning."""
-    longest_weight: float = 100.0
-    """No recorded action weighs more than this."""
-
-
-def critic_loss(q: Tensor, y: Tensor) -> Tensor:
-    """sum_k (Q_k(s, a) - y)^2, mean over the batch: q (S, K, B), y (S, B) -> (S,)."""
-    return (q - y.unsqueeze(1)).square().mean(dim=2).sum(dim=1)
-
-
-def policy_loss(log_pi: Tensor, advantage: Tensor, lam: float, longest_weight: float) -> Tensor:
-    """-exp(A(s, a) / lambda) log pi(a | s) (eq. 13), mean over the batch: (S, B), (S, B) -> (S,)."""
-    return -((advantage / lam).exp().clamp(max=longest_weight) * log_pi).mean(dim=1)
+    max_weight: MaxWeight = 100.0
+    """The largest weight of a recorded action."""
 
 
 class AWAC(OfflineLearner[AWACConfig]):
+    """A Gaussian actor and twin critics with targets."""
+
     config_class = AWACConfig
 
     def __init__(self, config: AWACConfig):
@@ -48,30 +43,33 @@ class AWAC(OfflineLearner[AWACConfig]):
         self.q_target = self.q.target()
 
     def action(self, outputs: Tensor) -> Tensor:
-        """The mean is not squashed: the limits of actions cut it."""
+        """The mean is not squashed: it is clipped to the limits of actions."""
         return outputs.clamp(-1, 1)
 
-    def losses(self, batch: Transitions, noise: Noise) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    def losses(self, batch: Transitions, noise: Noise) -> Losses:
+        """The backup of Q from the policy's own action at s', and advantage-weighted imitation (eq. 13)."""
         s, a, _, s_next, _ = batch
-        letters = self.config
-        self.q_target.follow(self.q, letters.tau)
+        config = self.config
+        self.q_target.follow(self.q, config.tau)
         mean = self.pi(s)
         with torch.no_grad():
             std = self.log_std.clamp(-20, 2).exp()  # as in its density below
             a_next = (self.pi(s_next) + std * noise.normal(*a.shape[1:])).clamp(-1, 1)
-            y = backup(batch, letters.gamma, q_values(self.q_target, s_next, a_next).amin(dim=1))
+            y = backup(batch, config.gamma, least_q(self.q_target, s_next, a_next))
             own = (mean + std * noise.normal(*a.shape[1:])).clamp(-1, 1)
-            v = q_values(self.q, s, own).amin(dim=1)
+            v = least_q(self.q, s, own)
         q = q_values(self.q, s, a)
         advantage = q.detach().amin(dim=1) - v
         log_pi = gaussian_log_prob(a, mean, self.log_std)
-        minimised = {
+        minimized = {
             "critic": critic_loss(q, y),
-            "policy": policy_loss(log_pi, advantage, letters.lam, letters.longest_weight),
+            "policy": weighted_imitation(log_pi, advantage / config.lam, config.max_weight),
         }
-        return minimised, {"q": q.mean(dim=(1, 2)), "advantage": advantage.mean(dim=1)}
+        return minimized, {"q": q.mean(dim=(1, 2)), "advantage": advantage.mean(dim=1)}
 
 
 class AWACAgent(OfflineAgent):
+    """Plays the actor's mean."""
+
     kind = "awac"
     learner_class = AWAC

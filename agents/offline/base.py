@@ -1,16 +1,15 @@
-"""What the offline reinforcement learners share: several training seeds at once, and an agent's face.
+"""What the offline reinforcement learners share: networks of several training seeds at once, parts of losses, the agent.
 
-A learner holds the networks of S training seeds as stacks (`dfplan.agents.offline.stacked`) and trains them in one run: each
-seed has its own initial values, its own batches and its own noise, so that member i is what a run with that seed alone
-and the same `TrainConfig.seed` gives, up to the order of floating point sums. The algorithms themselves are in
-`behavior_cloning`, `td3_bc`, `iql`, `awac` and `cql`, each whole in its file.
+A learner holds the networks of S training seeds as stacks (`dfplan.models.stacked`) and trains them in one run. Each seed
+has its own initial values, batches and noise, so that member i is what a run with that seed alone and the same
+`TrainConfig.seed` gives, up to the order of floating point sums. Each algorithm is whole in its own file: `bc`, `td3_bc`,
+`iql`, `awac`, `cql`.
 
 The reward in the data is for one fixed goal: these agents take a goal at `reset`, because every agent does, and ignore it.
 """
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,26 +19,33 @@ from typing import Annotated, Any, ClassVar, Generic, Self, TypeVar
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from pydantic import Field
-from torch import Tensor, nn
+from pydantic import AliasChoices, Field
+from torch import Tensor
 
 from dfplan.agents.base import LearningAgent, Shape
-from dfplan.agents.offline.stacked import StackedMLP
 from dfplan.config_json import config_from_json, config_to_json
-from dfplan.data.statistics import Normalizer
+from dfplan.data.statistics import Statistics
 from dfplan.data.trajectories import Trajectories
 from dfplan.data.transitions import Noise, Replay, Transitions
-from dfplan.fields import Size, Whole, check_fields
+from dfplan.fields import Positive, Size, Whole, check_fields
+from dfplan.models.stacked import StackedMLP
 from dfplan.training.checkpoint import CheckpointError
 from dfplan.training.weights_file import Header, load_weights, naming, restored, save_weights
+
+Losses = tuple[dict[str, Tensor], dict[str, Tensor]]
+"""What is minimized and what is only watched, each (S,): means over a member's own batch."""
+MaxWeight = Annotated[Positive, Field(validation_alias=AliasChoices("max_weight", "longest_weight"))]
+"""The largest weight of a recorded action; files of older versions call it 'longest_weight'."""
 
 
 @dataclass(frozen=True)
 class OfflineConfig:
-    """What the learners share; each algorithm adds its own letters."""
+    """What the learners share; each algorithm adds its own hyperparameters."""
 
     observation_dim: Size = 4
+    """Columns of an observation."""
     action_dim: Size = 2
+    """Columns of an action."""
     seeds: Annotated[tuple[Whole, ...], Field(min_length=1, max_length=1000)] = (0, 1, 2)
     """Training seeds, one member of every stack each."""
     hidden: Annotated[tuple[Size, ...], Field(min_length=1, max_length=100)] = (256, 256)
@@ -53,8 +59,10 @@ class OfflineConfig:
 
 @dataclass(frozen=True)
 class ActingConfig:
+    """How an offline agent acts."""
+
     member: Whole = 0
-    """Which of the stacked training seeds acts: its place in the learner's ``seeds``."""
+    """Which of the stacked training seeds acts: its place in the learner's `seeds`."""
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -65,30 +73,25 @@ ACTING = ("pi.", "observation.", "action_")
 """What the names of the tensors begin with that acting needs."""
 
 
-class OfflineLearner(nn.Module, ABC, Generic[C]):
-    """The networks of S training seeds and their losses. An algorithm builds its networks, the actor under the name
-    ``pi``, and says in `losses` what they minimise and in `action` how they act.
+class OfflineLearner(Statistics, ABC, Generic[C]):
+    """The networks of S training seeds and their losses; observations are normalized, actions scaled to [-1, 1].
 
-    Observations are normalised; actions are scaled so that the action limits are -1 and 1.
+    An algorithm builds its networks, the actor under the name `pi`, and says in `losses` what they minimize and in `action`
+    how they act.
     """
 
     config_class: ClassVar[type[OfflineConfig]]
     config: C
     pi: StackedMLP
-    action_low: Tensor
-    action_high: Tensor
 
     def __init__(self, config: C):
-        super().__init__()
+        super().__init__(config.observation_dim, config.action_dim, scale_actions=True)
         self.config = config
-        self.observation = Normalizer(torch.zeros(config.observation_dim), torch.ones(config.observation_dim))
-        self.register_buffer("action_low", -torch.ones(config.action_dim))
-        self.register_buffer("action_high", torch.ones(config.action_dim))
         self._initial = [torch.Generator().manual_seed(seed) for seed in config.seeds]
 
     @abstractmethod
-    def losses(self, batch: Transitions, noise: Noise) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """What is minimised, and what is only watched, each (S,): means over a member's own batch.
+    def losses(self, batch: Transitions, noise: Noise) -> Losses:
+        """The losses of a batch.
 
         Their sum is differentiated once, so that each loss must hold every network fixed that it is not meant to move.
         """
@@ -98,7 +101,7 @@ class OfflineLearner(nn.Module, ABC, Generic[C]):
         return outputs.tanh()
 
     def stack(self, inputs: int, outputs: int, copies: int = 1) -> StackedMLP:
-        """A network for every seed, or ``copies`` neighbouring ones for each."""
+        """A network for every seed, or `copies` neighboring ones for each."""
         generators = [generator for generator in self._initial for _ in range(copies)]
         return StackedMLP((inputs, *self.config.hidden, outputs), generators)
 
@@ -106,62 +109,30 @@ class OfflineLearner(nn.Module, ABC, Generic[C]):
         """Q_1 and Q_2 of every seed: members 2 i and 2 i + 1 belong to seed i."""
         return self.stack(self.config.observation_dim + self.config.action_dim, 1, copies=2)
 
-    def fit_statistics(self, data: Trajectories) -> None:
-        """Take normaliser and action limits from the data, before training. ValueError if an action never changes."""
-        if len(still := np.flatnonzero(data.actions.min(axis=0) == data.actions.max(axis=0))):
-            raise ValueError(f"{data.name}: column {still[0]} of the actions never changes, so that it has no limits")
-        self.observation = Normalizer.fit(data.observations)
-        self.action_low = torch.from_numpy(data.actions.min(axis=0))
-        self.action_high = torch.from_numpy(data.actions.max(axis=0))
-
     def batches(self, data: Trajectories) -> Replay:
+        """Where training takes its batches from: transitions, for each seed its own."""
         return Replay(data, self.config.seeds)
 
     def forward(self, batch: tuple[Tensor, ...], generator: torch.Generator) -> dict[str, Tensor]:
         """The losses of all members as one: a sum over members, so that each is trained as if it were alone."""
         s, a, r, s_next, terminated = batch
-        scaled = 2 * (a - self.action_low) / (self.action_high - self.action_low) - 1
-        batch = Transitions(self.observation.normalize(s), scaled, r, self.observation.normalize(s_next), terminated)
-        minimised, watched = self.losses(batch, Noise(generator, self.config.seeds))
-        loss = torch.stack(list(minimised.values())).sum()
-        return {"loss": loss, **{name: value.detach().mean() for name, value in (minimised | watched).items()}}
+        s, s_next = self.observation.normalize(s), self.observation.normalize(s_next)
+        transitions = Transitions(s, self.scale_action(a), r, s_next, terminated)
+        minimized, watched = self.losses(transitions, Noise(generator, self.config.seeds))
+        loss = torch.stack(list(minimized.values())).sum()
+        return {"loss": loss, **{name: value.detach().mean() for name, value in (minimized | watched).items()}}
 
     @torch.no_grad()
     def play(self, observation: Tensor, member: int) -> Tensor:
         """One member's action (B, action_dim) for (B, observation_dim), both in recorded units."""
-        scaled = self.action(self.pi.alone(member, self.observation.normalize(observation))).clamp(-1, 1)
-        return self.action_low + (scaled + 1) / 2 * (self.action_high - self.action_low)
-
-
-def q_values(q: StackedMLP, s: Tensor, a: Tensor, frozen: bool = False) -> Tensor:
-    """All K critics of each seed on (S, B, ...): (S, K, B). ``frozen``: gradients reach the action only."""
-    pairs = torch.cat([s, a], dim=-1)
-    copies = q.members // len(pairs)
-    return q(pairs.repeat_interleave(copies, dim=0), frozen).view(len(pairs), copies, -1)
-
-
-def backup(batch: Transitions, gamma: float, v_next: Tensor) -> Tensor:
-    """y = r + gamma V(s'), and y = r where the task ended: (S, B), of the values V(s') (S, B).
-
-    An episode that was cut off has not ended: its last value goes on into the observation after it.
-    """
-    return batch.r + gamma * (1 - batch.terminated) * v_next
-
-
-def gaussian_log_prob(a: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
-    """log N(a; mean, exp(log_std)^2), summed over columns: (S, B, A), (S, B, A), (S, 1, A) -> (S, B).
-
-    The logarithm of the deviation is held within [-20, 2].
-    """
-    log_std = log_std.clamp(-20, 2)
-    z = (a - mean) * (-log_std).exp()
-    return -(0.5 * z.square() + log_std + 0.5 * math.log(2 * math.pi)).sum(dim=-1)
+        outputs = self.pi.alone(member, self.observation.normalize(observation))
+        return self.unscale_action(self.action(outputs).clamp(-1, 1))
 
 
 class OfflineAgent(LearningAgent):
     """A trained policy that acts without noise and without a plan; one member of the learner's stacks.
 
-    Each algorithm's agent is this class with a ``kind``, which its files carry, and its ``learner_class``.
+    Each algorithm's agent is this class with a `kind`, which its files carry, and its `learner_class`.
     """
 
     kind: ClassVar[str]
@@ -192,8 +163,8 @@ class OfflineAgent(LearningAgent):
         """One optimizer step of all members on transitions (s, a, r, s') or (s, a, r, s', terminated), the last one 1 where
         the task ended with the step, else 0: the same (B, ...) for all, or (S, B, ...). Without it nothing terminates.
 
-        After `load` of a file without critics these begin anew, from their initial values: then a policy that is
-        trained on follows what it has yet to learn. Files of `save(path, critics=True)` go on where they were.
+        After `load` of a file without critics these begin anew, from their initial values, and the policy that is trained
+        on follows critics that are not trained yet. Files of `save(path, critics=True)` go on where they were.
         """
         config, members = self.learner.config, len(self.learner.config.seeds)
         D, A = config.observation_dim, config.action_dim
@@ -211,13 +182,14 @@ class OfflineAgent(LearningAgent):
         return self._learn(parts if apart else [np.stack([part] * members) for part in parts])
 
     def _new_optimizer(self) -> torch.optim.Optimizer:
-        groups = [{"params": [p], "lr": 3e-4 * factor} for p, factor in _with_factors(self.learner)]
-        return torch.optim.Adam(groups)
+        factor = getattr(self.learner, "learning_rate_factor", lambda name: 1.0)
+        named = self.learner.named_parameters()
+        return torch.optim.Adam([{"params": [p], "lr": 3e-4 * factor(name)} for name, p in named])
 
     def save(self, path: str | Path, critics: bool = False) -> None:
         """Write one file that `load` reads, all training seeds in it.
 
-        Without ``critics`` it holds what acting needs, rounded to float16: small, and the loaded agent acts by the rounded
+        Without `critics` it holds what acting needs, rounded to float16: small, and the loaded agent acts by the rounded
         weights. With them it holds everything in full precision.
         """
         tensors = self.learner.state_dict()
@@ -228,7 +200,7 @@ class OfflineAgent(LearningAgent):
 
     @classmethod
     def load(cls, path: str | Path, member: int | None = None) -> Self:
-        """The agent of a file, acting by the weights of the ``member``-th training seed in it (None: the one saved).
+        """The agent of a file, acting by the weights of the `member`-th training seed in it (None: the one saved).
 
         Raises CheckpointError for a file that is missing, truncated or another agent's, ValueError for a member that is
         not in it.
@@ -241,8 +213,3 @@ class OfflineAgent(LearningAgent):
         with naming(path):
             agent = cls(learner, config_from_json(ActingConfig, header.agent, "agent"), header.card)
         return agent if member is None else cls(learner, ActingConfig(member), header.card)
-
-
-def _with_factors(learner: nn.Module) -> list[tuple[nn.Parameter, float]]:
-    factor = getattr(learner, "learning_rate_factor", lambda name: 1.0)
-    return [(parameter, factor(name)) for name, parameter in learner.named_parameters()]

@@ -1,7 +1,7 @@
-"""BC: behaviour cloning, the policy that the data's mean action makes (Pomerleau 1989; settings of CORL).
+"""BC: behavior cloning, a regression of the recorded actions (Pomerleau 1989; settings of CORL).
 
-It learns from every recorded step alike and looks at no reward, so that it says how much of another agent's score
-comes from imitation alone. Not to be confused with filtered cloning ('BC-10%'), which keeps the best episodes.
+It learns from every recorded step alike and reads no reward, so that it shows how much of another agent's score comes
+from imitation alone. Not to be confused with filtered cloning ('BC-10%'), which keeps the best episodes.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from dfplan.agents.offline.base import OfflineAgent, OfflineConfig, OfflineLearner
+from dfplan.agents.offline.base import Losses, OfflineAgent, OfflineConfig, OfflineLearner
 from dfplan.data.transitions import Noise, Transitions
 
 
 @dataclass(frozen=True)
 class BCConfig(OfflineConfig):
-    """Cloning has no letters of its own."""
+    """Cloning has no hyperparameters of its own."""
 
 
 def cloning_loss(pi: Tensor, a: Tensor) -> Tensor:
@@ -25,16 +25,21 @@ def cloning_loss(pi: Tensor, a: Tensor) -> Tensor:
 
 
 class BC(OfflineLearner[BCConfig]):
+    """An actor alone."""
+
     config_class = BCConfig
 
     def __init__(self, config: BCConfig):
         super().__init__(config)
         self.pi = self.stack(config.observation_dim, config.action_dim)
 
-    def losses(self, batch: Transitions, noise: Noise) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    def losses(self, batch: Transitions, noise: Noise) -> Losses:
+        """The cloning loss."""
         return {"cloning": cloning_loss(self.pi(batch.s).tanh(), batch.a)}, {}
 
 
 class BehaviorCloningAgent(OfflineAgent):
+    """Plays the cloned action."""
+
     kind = "bc"
     learner_class = BC

@@ -1,7 +1,7 @@
 """CQL: conservative Q-learning (Kumar, Zhou, Tucker and Levine 2020, arXiv 2006.04779), on soft actor critic.
 
-Besides the Bellman error, the critics minimise log sum_a exp Q(s, a) - Q(s, recorded a): actions that nobody took are pushed
-down until they lie no more than a gap above the recorded one. How hard is the value of a Lagrange multiplier, which is learned.
+Besides the Bellman error, the critics minimize log sum_a exp Q(s, a) - Q(s, recorded a): the values of actions that nobody
+took fall until they lie no more than a gap above the recorded one's. The weight of this is a learned Lagrange multiplier.
 """
 
 from __future__ import annotations
@@ -13,12 +13,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dfplan.agents.offline.base import OfflineAgent, OfflineConfig, OfflineLearner, backup, gaussian_log_prob, q_values
+from dfplan.agents.offline.base import Losses, OfflineAgent, OfflineConfig, OfflineLearner
+from dfplan.agents.offline.losses import backup, critic_loss, gaussian_log_prob, least_q, q_values
 from dfplan.data.transitions import Noise, Transitions
 
 
 @dataclass(frozen=True)
 class CQLConfig(OfflineConfig):
+    """The hyperparameters of CQL."""
+
     gamma: float = 0.99
     """Discount."""
     tau: float = 0.005
@@ -40,11 +43,6 @@ class CQLConfig(OfflineConfig):
             raise ValueError(f"actions and states must be at least 1, got {self.actions} and {self.states}")
 
 
-def critic_loss(q: Tensor, y: Tensor) -> Tensor:
-    """sum_k (Q_k(s, a) - y)^2, mean over the batch: q (S, K, B), y (S, B) -> (S,)."""
-    return (q - y.unsqueeze(1)).square().mean(dim=2).sum(dim=1)
-
-
 def conservative_term(q_sampled: Tensor, log_density: Tensor, q: Tensor) -> Tensor:
     """log sum_a exp Q(s, a) - Q(s, recorded a), mean over states (CQL(H), eq. 4): -> (S, K).
 
@@ -62,6 +60,8 @@ def squashed(mean: Tensor, log_std: Tensor, epsilon: Tensor) -> tuple[Tensor, Te
 
 
 class CQL(OfflineLearner[CQLConfig]):
+    """A squashed Gaussian actor with its temperature, and twin critics with targets and a multiplier."""
+
     config_class = CQLConfig
 
     def __init__(self, config: CQLConfig):
@@ -73,39 +73,40 @@ class CQL(OfflineLearner[CQLConfig]):
         self.log_alpha = nn.Parameter(torch.ones(len(config.seeds)))
 
     def learning_rate_factor(self, name: str) -> float:
+        """By what the learning rate of a parameter is multiplied."""
         return self.config.policy_rate if name.startswith("pi.") or name == "log_temperature" else 1.0
 
     def action(self, outputs: Tensor) -> Tensor:
+        """The squashed mean."""
         return outputs[..., : self.config.action_dim].tanh()
 
-    def losses(self, batch: Transitions, noise: Noise) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    def losses(self, batch: Transitions, noise: Noise) -> Losses:
+        """Soft actor critic, with the conservative term beside the backup (eq. 4, and eq. 30 for its multiplier)."""
         s, a, _, s_next, _ = batch
-        letters = self.config
-        self.q_target.follow(self.q, letters.tau)
+        config = self.config
+        self.q_target.follow(self.q, config.tau)
         (mean, mean_next), (log_std, log_std_next) = self._policy(s, s_next)
         own, log_pi = squashed(mean, log_std, noise.normal(*a.shape[1:]))
         with torch.no_grad():
             a_next, _ = squashed(mean_next, log_std_next, noise.normal(*a.shape[1:]))
-            y = backup(batch, letters.gamma, q_values(self.q_target, s_next, a_next).amin(dim=1))
-            P = min(letters.states, s.shape[1])
+            y = backup(batch, config.gamma, least_q(self.q_target, s_next, a_next))
+            P = min(config.states, s.shape[1])
             sampled, log_density = self._samples(mean[:, :P], log_std[:, :P], mean_next[:, :P], log_std_next[:, :P], noise)
         again = s[:, None, :P].expand(-1, sampled.shape[1], -1, -1)
         both = q_values(self.q, torch.cat([s, again.flatten(1, 2)], dim=1), torch.cat([a, sampled.flatten(1, 2)], dim=1))
         q, q_sampled = both[:, :, : a.shape[1]], both[:, :, a.shape[1] :].unflatten(2, sampled.shape[1:3])
-        excess = conservative_term(q_sampled, log_density, q[:, :, :P]) - letters.gap
+        excess = conservative_term(q_sampled, log_density, q[:, :, :P]) - config.gap
         alpha, temperature = self.log_alpha.exp().clamp(max=1e6), self.log_temperature.exp()
-        minimised = {
+        minimized = {
             "critic": critic_loss(q, y),
-            "conservative": letters.weight * (alpha.detach().unsqueeze(1) * excess).sum(dim=1),
-            "multiplier": -0.5 * letters.weight * alpha * excess.detach().sum(dim=1),
-            "policy": (
-                temperature.detach().unsqueeze(1) * log_pi - q_values(self.q, s, own, frozen=True).amin(dim=1)
-            ).mean(dim=1),
+            "conservative": config.weight * (alpha.detach().unsqueeze(1) * excess).sum(dim=1),
+            "multiplier": -0.5 * config.weight * alpha * excess.detach().sum(dim=1),
+            "policy": (temperature.detach().unsqueeze(1) * log_pi - least_q(self.q, s, own, frozen=True)).mean(dim=1),
             # SAC's target entropy: minus the number of action columns.
-            "temperature": -self.log_temperature * (log_pi.detach() - letters.action_dim).mean(dim=1),
+            "temperature": -self.log_temperature * (log_pi.detach() - config.action_dim).mean(dim=1),
         }
         watched = {"q": q.mean(dim=(1, 2)), "excess": excess.mean(dim=1), "alpha": alpha, "entropy": -log_pi.mean(dim=1)}
-        return minimised, watched
+        return minimized, watched
 
     def _policy(self, s: Tensor, s_next: Tensor) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
         """Means and logarithms of deviations of the unsquashed policy at s and at s'. Deviations begin at about 1/e."""
@@ -125,5 +126,7 @@ class CQL(OfflineLearner[CQLConfig]):
 
 
 class CQLAgent(OfflineAgent):
+    """Plays the actor's squashed mean."""
+
     kind = "cql"
     learner_class = CQL

@@ -1,7 +1,7 @@
 """TD3+BC (Fujimoto and Gu 2021, arXiv 2106.06860): TD3, whose actor is also drawn towards the recorded action.
 
-Two critics, of which the smaller one is believed, target actions smoothed by clipped noise, and an actor that moves at
-every second step (TD3); the actor maximises lambda Q(s, pi(s)) - (pi(s) - a)^2, with lambda = alpha / mean |Q|.
+From TD3: twin critics, of which the smaller value counts, target actions smoothed by clipped noise, and an actor that
+moves at every second step. The actor maximizes lambda Q(s, pi(s)) - (pi(s) - a)^2, with lambda = alpha / mean |Q|.
 """
 
 from __future__ import annotations
@@ -11,12 +11,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dfplan.agents.offline.base import OfflineAgent, OfflineConfig, OfflineLearner, backup, q_values
+from dfplan.agents.offline.base import Losses, OfflineAgent, OfflineConfig, OfflineLearner
+from dfplan.agents.offline.losses import backup, critic_loss, least_q, q_values
 from dfplan.data.transitions import Noise, Transitions
 
 
 @dataclass(frozen=True)
 class TD3BCConfig(OfflineConfig):
+    """The hyperparameters of TD3+BC."""
+
     gamma: float = 0.99
     """Discount."""
     tau: float = 0.005
@@ -31,11 +34,6 @@ class TD3BCConfig(OfflineConfig):
     """Critic steps for each step of the actor and the targets."""
 
 
-def critic_loss(q: Tensor, y: Tensor) -> Tensor:
-    """sum_k (Q_k(s, a) - y)^2, mean over the batch: q (S, K, B), y (S, B) -> (S,)."""
-    return (q - y.unsqueeze(1)).square().mean(dim=2).sum(dim=1)
-
-
 def actor_loss(q: Tensor, pi: Tensor, a: Tensor, alpha: float) -> Tensor:
     """-lambda Q(s, pi(s)) + (pi(s) - a)^2, lambda = alpha / mean |Q|: q (S, B), pi and a (S, B, A) -> (S,)."""
     lam = alpha / q.detach().abs().mean(dim=1)
@@ -43,6 +41,8 @@ def actor_loss(q: Tensor, pi: Tensor, a: Tensor, alpha: float) -> Tensor:
 
 
 class TD3BC(OfflineLearner[TD3BCConfig]):
+    """A deterministic actor and twin critics, all with targets."""
+
     config_class = TD3BCConfig
     updates: Tensor
     last_actor_loss: Tensor
@@ -55,27 +55,30 @@ class TD3BC(OfflineLearner[TD3BCConfig]):
         self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
         self.register_buffer("last_actor_loss", torch.zeros(len(config.seeds)))
 
-    def losses(self, batch: Transitions, noise: Noise) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    def losses(self, batch: Transitions, noise: Noise) -> Losses:
+        """The backup of Q from the target actor's smoothed action at s', and, at every d-th step, the actor's loss."""
         s, a, _, s_next, _ = batch
-        letters = self.config
-        delayed = int(self.updates) % letters.d  # 0: the actor moved in the step before, or nothing has moved yet
+        config = self.config
+        delayed = int(self.updates) % config.d  # 0: the actor moved in the step before, or nothing has moved yet
         if delayed == 0:
-            self.q_target.follow(self.q, letters.tau)
-            self.pi_target.follow(self.pi, letters.tau)
+            self.q_target.follow(self.q, config.tau)
+            self.pi_target.follow(self.pi, config.tau)
         self.updates += 1
         with torch.no_grad():
-            epsilon = (letters.sigma * noise.normal(*a.shape[1:])).clamp(-letters.c, letters.c)
+            epsilon = (config.sigma * noise.normal(*a.shape[1:])).clamp(-config.c, config.c)
             a_next = (self.pi_target(s_next).tanh() + epsilon).clamp(-1, 1)
-            y = backup(batch, letters.gamma, q_values(self.q_target, s_next, a_next).amin(dim=1))
+            y = backup(batch, config.gamma, least_q(self.q_target, s_next, a_next))
         q = q_values(self.q, s, a)
-        minimised = {"critic": critic_loss(q, y)}
-        if delayed == letters.d - 1:
+        minimized = {"critic": critic_loss(q, y)}
+        if delayed == config.d - 1:
             pi = self.pi(s).tanh()
-            minimised["actor"] = actor_loss(q_values(self.q, s, pi, frozen=True)[:, 0], pi, a, letters.alpha)
-            self.last_actor_loss.copy_(minimised["actor"].detach())
-        return minimised, {"actor": self.last_actor_loss.clone(), "q": q.mean(dim=(1, 2))}
+            minimized["actor"] = actor_loss(q_values(self.q, s, pi, frozen=True)[:, 0], pi, a, config.alpha)
+            self.last_actor_loss.copy_(minimized["actor"].detach())
+        return minimized, {"actor": self.last_actor_loss.clone(), "q": q.mean(dim=(1, 2))}
 
 
 class TD3BCAgent(OfflineAgent):
+    """Plays the actor's action."""
+
     kind = "td3-bc"
     learner_class = TD3BC

@@ -1,10 +1,13 @@
-"""Per-column standardization of observations or actions."""
+"""Units of observations and actions: per-column standardization, and what a learner takes from its data."""
 
+from collections.abc import Sequence
 from typing import Any, Self
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+
+from dfplan.data.trajectories import Trajectories
 
 
 class Normalizer(nn.Module):
@@ -34,6 +37,11 @@ class Normalizer(nn.Module):
             raise ValueError("A normalizer needs finite means and finite, positive deviations.")
         self.register_buffer("mean", mean)
         self.register_buffer("std", std)
+
+    @classmethod
+    def standard(cls, columns: int) -> Self:
+        """Mean 0 and deviation 1: the units stay as they are."""
+        return cls(torch.zeros(columns), torch.ones(columns))
 
     @classmethod
     def fit(cls, array: np.ndarray) -> Self:
@@ -67,3 +75,54 @@ class Normalizer(nn.Module):
     def _check(self, x: Tensor) -> None:
         if x.ndim == 0 or x.shape[-1] != len(self.mean):
             raise ValueError(f"This normalizer is for {len(self.mean)} columns, but the tensor is {tuple(x.shape)}.")
+
+
+class Statistics(nn.Module):
+    """The units in which a learner computes, taken from recorded data before training.
+
+    Observations are normalized by `observation`. Actions are normalized too, by `action`, or, with `scale_actions`, scaled
+    so that their recorded limits `action_low` and `action_high` (action_dim,) become -1 and 1. A learner is a subclass, so
+    that its files hold these tensors by these names: `observation.mean`, `action_low`, ... Before `fit_statistics` they are
+    zero means, unit deviations and limits of -1 and 1.
+    """
+
+    action_low: Tensor
+    action_high: Tensor
+
+    def __init__(self, observation_dim: int, action_dim: int, scale_actions: bool = False) -> None:
+        super().__init__()
+        self.observation = Normalizer.standard(observation_dim)
+        if not scale_actions:
+            self.action = Normalizer.standard(action_dim)
+        self.register_buffer("action_low", -torch.ones(action_dim))
+        self.register_buffer("action_high", torch.ones(action_dim))
+
+    def fit_statistics(self, data: Trajectories) -> None:
+        """Take normalizers and action limits from the data.
+
+        Raises ValueError if actions are scaled and a column of them never changes.
+        """
+        low, high = data.actions.min(axis=0), data.actions.max(axis=0)
+        if "action" in self._modules:
+            self.action = Normalizer.fit(data.actions)
+        elif len(still := np.flatnonzero(low == high)):
+            raise ValueError(f"{data.name}: column {still[0]} of the actions never changes, so that it has no limits")
+        self.observation = Normalizer.fit(data.observations)
+        self.action_low, self.action_high = torch.from_numpy(low), torch.from_numpy(high)
+
+    def scale_action(self, action: Tensor) -> Tensor:
+        """Actions (..., action_dim) in recorded units to [-1, 1]."""
+        return 2 * (action - self.action_low) / (self.action_high - self.action_low) - 1
+
+    def unscale_action(self, scaled: Tensor) -> Tensor:
+        """Actions (..., action_dim) in [-1, 1] to recorded units."""
+        return self.action_low + (scaled + 1) / 2 * (self.action_high - self.action_low)
+
+    def state_at(self, goal: Tensor, columns: Sequence[int]) -> Tensor:
+        """Normalized observations (B, observation_dim) at goals (B, G), recorded units, that stand in these G columns.
+
+        The other columns are at the data's mean.
+        """
+        state = self.observation.mean.repeat(len(goal), 1)
+        state[:, list(columns)] = goal
+        return self.observation.normalize(state)

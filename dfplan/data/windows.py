@@ -4,13 +4,13 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
-from dfplan.data.trajectories import FloatArray, IntArray, Trajectories
+from dfplan.data.trajectories import FloatArray, IntArray, Trajectories, next_observations, stops
 
 Batch = tuple[Any, ...]
 BatchSource = Callable[[np.random.Generator, int], Batch]
-"""``batch(rng, batch_size)``: arrays drawn with ``rng`` and nothing else."""
+"""`batch(rng, batch_size)`: arrays drawn with `rng` and nothing else."""
 
 
 class Windows:
@@ -64,6 +64,52 @@ class Windows:
     def sample(self, rng: np.random.Generator, batch_size: int) -> tuple[FloatArray, FloatArray]:
         """`batch_size` windows drawn uniformly with replacement; see `gather` for the shapes."""
         return self.gather(rng.integers(len(self), size=batch_size))
+
+
+class ReturnWindows:
+    """Windows of `length` consecutive steps with the sum of their rewards.
+
+    They stay inside one episode, except where the task terminates. Nothing is gained or lost after that, so a window is
+    filled up with the last observation, at rest, and actions and rewards of 0. Without that, the steps before an early end
+    would be in no window, and the end would cost nothing.
+
+    `starts` (W,) are the flat indices at which windows begin. Raises ValueError if there is none.
+    """
+
+    def __init__(self, data: Trajectories, length: int):
+        self.data, self.length = data, length
+        steps, self._stops = np.arange(len(data)), stops(data)
+        self.starts: IntArray = np.flatnonzero((steps + length <= self._stops) | data.terminations[self._stops - 1])
+        self._total = np.concatenate([[0.0], np.cumsum(data.rewards, dtype=np.float64)])
+        if not len(self.starts):
+            longest = int((self._stops - steps).max())
+            raise ValueError(
+                f"{data.name}: no episode is long enough for a window of {length} steps; the longest has {longest}."
+            )
+
+    def __len__(self) -> int:
+        """Number of windows W."""
+        return len(self.starts)
+
+    def recorded(self, starts: IntArray) -> IntArray:
+        """(B,) starts -> (B,) how many steps of each window were recorded: `length`, or fewer up to a termination."""
+        return np.minimum(self._stops[starts] - starts, self.length)
+
+    def returns(self, starts: IntArray) -> NDArray[np.float64]:
+        """(B,) starts -> (B,) sums of the rewards recorded in the windows."""
+        return self._total[starts + self.recorded(starts)] - self._total[starts]
+
+    def sample(self, rng: np.random.Generator, batch_size: int) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
+        """Windows drawn uniformly with replacement: observations (B, length, obs_dim), actions (B, length, act_dim),
+        returns (B,) and recorded steps (B,)."""
+        starts = self.starts[rng.integers(len(self), size=batch_size)]
+        recorded, step = self.recorded(starts)[:, None], np.arange(self.length)
+        index = starts[:, None] + np.minimum(step, recorded - 1)
+        observations, actions = self.data.observations[index], self.data.actions[index]
+        row, past = np.nonzero(step >= recorded)
+        observations[row, past] = next_observations(self.data, index[:, -1])[row]
+        actions[row, past] = 0
+        return observations, actions, self.returns(starts).astype(np.float32), recorded[:, 0].astype(np.float32)
 
 
 def _window_views(array: FloatArray, span: int, stride: int) -> FloatArray:

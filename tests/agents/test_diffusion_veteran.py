@@ -7,12 +7,12 @@ import torch
 
 from dfplan.agents.diffusion_veteran import (
     DiffusionVeteranAgent,
-    GoalPaths,
     Veteran,
     VeteranBatch,
     VeteranConfig,
     VeteranModelConfig,
 )
+from dfplan.data.goal_paths import GoalPaths
 from dfplan.data.trajectories import Trajectories
 from dfplan.models import TransformerConfig
 from dfplan.training.checkpoint import CheckpointError, save_checkpoint

@@ -3,8 +3,8 @@ import pytest
 import torch
 from scipy.linalg import solve_discrete_are
 
-from dfplan.agents.dynamics import DynamicsConfig, DynamicsModel
 from dfplan.agents.mppi import GoalCost, LearnedMPPIAgent, MPPIAgent, MPPIConfig, euclidean
+from dfplan.planning.dynamics import DynamicsConfig, DynamicsModel
 from dfplan.training.checkpoint import CheckpointError, save_checkpoint
 
 DT = 0.1

@@ -11,7 +11,6 @@ from dfplan.agents.decision_diffuser import DecisionDiffuserAgent, DecisionDiffu
 from dfplan.agents.diffuser import DiffuserAgent, DiffuserAgentConfig, DiffuserModel
 from dfplan.agents.diffusion_forcing import DiffusionForcingAgent
 from dfplan.agents.diffusion_veteran import DiffusionVeteranAgent, Veteran, VeteranModelConfig
-from dfplan.agents.dynamics import DynamicsConfig, DynamicsModel
 from dfplan.agents.loading import AGENTS, kind_of, load
 from dfplan.agents.mppi import LearnedMPPIAgent
 from dfplan.agents.offline.awac import AWAC, AWACAgent, AWACConfig
@@ -22,6 +21,7 @@ from dfplan.agents.offline.td3_bc import TD3BC, TD3BCAgent, TD3BCConfig
 from dfplan.agents.sequence_model import SequenceConfig
 from dfplan.data.tokens import TokenLayout
 from dfplan.models import RecurrentConfig, TransformerConfig, UNetConfig
+from dfplan.planning.dynamics import DynamicsConfig, DynamicsModel
 from dfplan.planning.model import TrajectoryModel, TrajectoryModelConfig
 from dfplan.training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 
@@ -134,7 +134,7 @@ def test_a_header_of_wrong_types_is_one_sentence_wherever_it_is_wrong(name, tmp_
 def test_sizes_far_beyond_the_file_are_refused_before_anything_is_made_of_them(name, tmp_path):
     """10 ** 12 of anything would not fit into memory; what is only a number, such as a seed or a weight, may be large."""
     tensors, header = saved(name, tmp_path / "a")
-    numbers = {"tau", "gamma", "alpha", "beta", "longest_weight", "weight", "gap", "policy_rate", "lam", "sigma", "c", "d"}
+    numbers = {"tau", "gamma", "alpha", "beta", "max_weight", "weight", "gap", "policy_rate", "lam", "sigma", "c", "d"}
     numbers |= {"actions", "states", "snr", "replan_every", "lookahead", "window", "member"}
     for place, value in places(header):
         if type(value) is not int or numbers & set(place) or "seeds" in place:

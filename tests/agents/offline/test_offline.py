@@ -8,10 +8,11 @@ import pytest
 import torch
 
 from dfplan.agents.offline import awac, bc, cql, iql, td3_bc
-from dfplan.agents.offline.base import ActingConfig, OfflineConfig, gaussian_log_prob, q_values
+from dfplan.agents.offline.base import ActingConfig, OfflineConfig
+from dfplan.agents.offline.losses import critic_loss, gaussian_log_prob, q_values, weighted_imitation
 from dfplan.data.trajectories import Trajectories
 from dfplan.data.transitions import Noise, Replay
-from dfplan.training.checkpoint import CheckpointError, save_checkpoint
+from dfplan.training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from dfplan.training.config import TrainConfig
 from dfplan.training.loop import train
 
@@ -66,11 +67,26 @@ def test_the_expectile_loss_is_lopsided_and_its_minimum_is_the_expectile():
     assert m[iql.expectile_loss(coin, 0.7).argmin()].item() == pytest.approx(0.7)
 
 
-@pytest.mark.parametrize("loss", [iql.policy_loss, lambda *a: awac.policy_loss(a[0], a[1], 1 / a[2], a[3])])
-def test_policies_imitate_by_the_exponential_of_the_advantage_up_to_a_longest_weight(loss):
-    log_pi, advantage = torch.tensor([[-1.0, -2.0]]), torch.tensor([[0.5, 9.0]])
+def test_imitation_is_weighted_by_an_exponential_up_to_the_largest_weight():
+    log_pi, log_weight = torch.tensor([[-1.0, -2.0]]), torch.tensor([[1.5, 27.0]])
     expected = (math.exp(1.5) * 1 + 100 * 2) / 2
-    assert loss(log_pi, advantage, 3.0, 100.0).item() == pytest.approx(expected, rel=1e-5)
+    assert weighted_imitation(log_pi, log_weight, 100.0).item() == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("name, temperature", [("iql", {"beta": 4.0}), ("awac", {"lam": 0.25})])
+def test_beta_is_one_over_lambda(name, temperature, monkeypatch):
+    """Each weighs the advantage by its own temperature: the logarithm of the weight is 4 A in both."""
+    module, given = {"iql": iql, "awac": awac}[name], []
+
+    def recording(log_pi, log_weight, max_weight):
+        given.append(log_weight)
+        return weighted_imitation(log_pi, log_weight, max_weight)
+
+    monkeypatch.setattr(module, "weighted_imitation", recording)
+    made = learner(name, max_weight=7.0, **temperature)
+    batch = made.batches(recorded())(np.random.default_rng(0), 8)
+    _, watched = made.losses(batch, Noise(torch.Generator().manual_seed(0), made.config.seeds))
+    assert torch.allclose(given[0].mean(dim=1), 4 * watched["advantage"], atol=1e-5)
 
 
 def test_td3_bc_weighs_value_against_imitation_whatever_the_scale_of_the_value():
@@ -82,9 +98,7 @@ def test_td3_bc_weighs_value_against_imitation_whatever_the_scale_of_the_value()
 
 def test_critic_losses_add_up_over_the_twins():
     q, y = torch.tensor([[[1.0, 2.0], [0.0, 0.0]]]), torch.tensor([[0.0, 2.0]])
-    for module in (td3_bc, awac, cql):
-        assert module.critic_loss(q, y).item() == pytest.approx(0.5 + 2.0)
-    assert iql.critic_loss(q, y).item() == pytest.approx(2.5 / 2)
+    assert critic_loss(q, y).item() == pytest.approx(0.5 + 2.0)
 
 
 def test_the_conservative_term_is_the_log_of_an_integral():
@@ -227,7 +241,7 @@ def bandit(steps=2000):
 
 
 @pytest.mark.parametrize(
-    "name, rate, letters",
+    "name, rate, hyperparameters",
     [
         ("td3-bc", 4e-3, {}),
         ("iql", 1e-2, {"alpha": 0.1, "beta": 20.0}),
@@ -235,9 +249,9 @@ def bandit(steps=2000):
         ("cql", 1e-2, {"weight": 0.1, "policy_rate": 1.0}),
     ],
 )
-def test_rewarded_actions_are_found(name, rate, letters, tmp_path):
+def test_rewarded_actions_are_found(name, rate, hyperparameters, tmp_path):
     agent_class, config = AGENTS[name]
-    made = agent_class.learner_class(dataclasses.replace(config, seeds=(0,), hidden=(32, 32), gamma=0.0, **letters))
+    made = agent_class.learner_class(dataclasses.replace(config, seeds=(0,), hidden=(32, 32), gamma=0.0, **hyperparameters))
     data = bandit()
     made.fit_statistics(data)
     training = dataclasses.replace(CONFIG, steps=150, batch_size=128, learning_rate=rate)
@@ -291,6 +305,16 @@ def test_update_takes_one_batch_for_all_or_one_for_each(name):
     losses = [agent.update(parts) for parts in (batch, tuple(part[0].numpy() for part in batch), batch[:4])]
     assert losses[0].keys() == losses[1].keys() >= {"loss"} and all(math.isfinite(v) for v in losses[1].values())
     assert not torch.equal(before, agent.learner.pi.weights[0])
+
+
+@pytest.mark.parametrize("name", ["iql", "awac"])
+def test_files_with_the_older_name_of_the_largest_weight_are_read(name, tmp_path):
+    path = tmp_path / "weights.safetensors"
+    AGENTS[name][0](learner(name, max_weight=7.0)).save(path)
+    tensors, header = load_checkpoint(path)
+    header["config"]["longest_weight"] = header["config"].pop("max_weight")
+    save_checkpoint(path, tensors, header)
+    assert AGENTS[name][0].load(path).learner.config.max_weight == 7.0
 
 
 def test_a_foreign_or_broken_file_is_refused(tmp_path):

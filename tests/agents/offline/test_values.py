@@ -9,14 +9,15 @@ from chain import END, GAMMA, STATES, values, write_d4rl, write_minari
 from sequence_toy import NETWORK
 
 from dfplan.agents.diffuser import DiffuserModel
-from dfplan.agents.diffusion_veteran import GoalPaths
 from dfplan.agents.offline import awac, cql, iql, td3_bc
-from dfplan.agents.offline.base import q_values
-from dfplan.agents.sequence_model import ReturnWindows, SequenceConfig
+from dfplan.agents.offline.losses import q_values
+from dfplan.agents.sequence_model import SequenceConfig
+from dfplan.data.goal_paths import GoalPaths
 from dfplan.data.readers import load
 from dfplan.data.tokens import TokenLayout
 from dfplan.data.trajectories import Trajectories
 from dfplan.data.transitions import Noise, Replay, Transitions
+from dfplan.data.windows import ReturnWindows
 from dfplan.models import TransformerConfig
 from dfplan.models.trajectory_value import TrajectoryValue
 

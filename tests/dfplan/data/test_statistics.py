@@ -3,7 +3,8 @@ import numpy as np
 import pytest
 import torch
 
-from dfplan.data.statistics import Normalizer
+from dfplan.data.statistics import Normalizer, Statistics
+from dfplan.data.trajectories import Trajectories
 
 
 def recorded(rows: int = 2000) -> np.ndarray:
@@ -89,3 +90,36 @@ def test_wrong_widths_and_statistics_are_refused():
             Normalizer.fit(data)
     with pytest.raises(ValueError, match="NaN"):
         Normalizer.fit(np.array([[1.0], [np.nan]]))
+
+
+def behavior(actions):
+    steps = np.arange(len(actions), dtype=np.float32)
+    observations = np.stack([steps, steps % 3, 5 + 0 * steps], axis=1)
+    return Trajectories(observations, np.asarray(actions, np.float32), 0 * steps, np.array([0]), "some behavior")
+
+
+def test_scaled_actions_have_their_recorded_limits_at_plus_and_minus_one():
+    units = Statistics(3, 2, scale_actions=True)
+    units.fit_statistics(behavior([[0.0, 5.0], [4.0, 7.0], [1.0, 6.0]]))
+    actions = torch.tensor([[0.0, 7.0], [4.0, 5.0], [3.0, 6.0]])
+    scaled = units.scale_action(actions)
+    assert scaled.tolist() == [[-1.0, 1.0], [1.0, -1.0], [0.5, 0.0]]
+    assert torch.equal(units.unscale_action(scaled), actions)
+    assert set(units.state_dict()) == {"observation.mean", "observation.std", "action_low", "action_high"}
+
+
+def test_an_action_that_never_changes_can_be_normalized_but_not_scaled():
+    still = behavior([[0.0, 5.0], [4.0, 5.0]])
+    with pytest.raises(ValueError, match="some behavior: column 1 of the actions never changes"):
+        Statistics(3, 2, scale_actions=True).fit_statistics(still)
+    units = Statistics(3, 2)
+    units.fit_statistics(still)
+    assert units.action.std.tolist() == [2.0, 1.0]
+    assert {"action.mean", "action.std"} < set(units.state_dict())
+
+
+def test_a_state_at_a_goal_is_at_the_mean_elsewhere():
+    units = Statistics(3, 2)
+    units.fit_statistics(behavior([[0.0, 0.0], [1.0, 1.0], [2.0, 2.0]]))
+    state = units.observation.denormalize(units.state_at(torch.tensor([[9.0, 8.0], [7.0, 6.0]]), (2, 0)))
+    torch.testing.assert_close(state, torch.tensor([[8.0, 1.0, 9.0], [6.0, 1.0, 7.0]]))

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from dfplan.agents.dynamics import DynamicsConfig, DynamicsModel
 from dfplan.data.trajectories import Trajectories
+from dfplan.planning.dynamics import DynamicsConfig, DynamicsModel
 
 
 def recorded(N=4000, seed=0):

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from dfplan.agents.offline.stacked import StackedMLP
+from dfplan.models.stacked import StackedMLP
 
 SIZES = (3, 8, 9, 2)
 

@@ -1,4 +1,4 @@
-"""A model of the dynamics, learned from recorded transitions: what a planner without a simulator plans with."""
+"""A model of the dynamics, learned from recorded transitions, for planners without a simulator."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
-from dfplan.data.statistics import Normalizer
+from dfplan.data.statistics import Normalizer, Statistics
 from dfplan.data.trajectories import Steps, Trajectories, next_observations
 from dfplan.data.windows import Batch
 from dfplan.fields import Octaves, Size, check_fields
@@ -19,6 +19,8 @@ from dfplan.training.loop import BatchSource
 
 @dataclass(frozen=True)
 class DynamicsConfig:
+    """The size of a dynamics model."""
+
     observation_dim: Size = 4
     """Columns of an observation."""
     action_dim: Size = 2
@@ -26,37 +28,27 @@ class DynamicsConfig:
     width: Size = 128
     """Features of each hidden layer."""
     octaves: Octaves = 6
-    """Sines and cosines of each observed column at 1, 2, 4, ... radians per deviation that the network sees beside it."""
+    """How many sines and cosines of each observed column are inputs beside it, at 1, 2, 4, ... radians per deviation."""
 
     def __post_init__(self) -> None:
         check_fields(self)
 
 
-class DynamicsModel(nn.Module):
-    """One network, no ensemble: it predicts the mean change of one step, and says nothing of how sure it is."""
-
-    action_low: Tensor
-    action_high: Tensor
+class DynamicsModel(Statistics):
+    """One network, no ensemble: it predicts the mean change of one step, without a measure of its uncertainty."""
 
     def __init__(self, config: DynamicsConfig | None = None):
-        super().__init__()
-        self.config = config = config or DynamicsConfig()
-        D, A = config.observation_dim, config.action_dim
-        self.observation = Normalizer(torch.zeros(D), torch.ones(D))
-        self.action = Normalizer(torch.zeros(A), torch.ones(A))
-        self.change = Normalizer(torch.zeros(D), torch.ones(D))
-        self.network = Dynamics(D, A, config.width, config.octaves)
-        self.register_buffer("action_low", -torch.ones(A))
-        self.register_buffer("action_high", torch.ones(A))
+        config = config or DynamicsConfig()
+        super().__init__(config.observation_dim, config.action_dim)
+        self.config = config
+        self.change = Normalizer.standard(config.observation_dim)
+        self.network = Dynamics(config.observation_dim, config.action_dim, config.width, config.octaves)
 
     def fit_statistics(self, data: Trajectories) -> None:
-        """Take normalisers and action limits from the data, before training."""
+        """Take normalizers and action limits from the data, before training: the change's of steps within an episode."""
+        super().fit_statistics(data)
         i = Steps(data, observed=True).indices
-        self.observation = Normalizer.fit(data.observations)
-        self.action = Normalizer.fit(data.actions)
         self.change = Normalizer.fit(next_observations(data, i) - data.observations[i])
-        self.action_low = torch.from_numpy(data.actions.min(axis=0))
-        self.action_high = torch.from_numpy(data.actions.max(axis=0))
 
     def batches(self, data: Trajectories) -> BatchSource:
         """Transitions drawn uniformly: observations (B, 2, observation_dim) and actions (B, 2, action_dim).
@@ -73,7 +65,7 @@ class DynamicsModel(nn.Module):
         return batch
 
     def forward(self, batch: tuple[Tensor, ...], generator: torch.Generator) -> dict[str, Tensor]:
-        """Mean squared error of the normalised change, under 'loss'; ``generator`` is not needed."""
+        """Mean squared error of the normalized change, under 'loss'; `generator` is not needed."""
         observations, actions = batch[0], batch[1]
         change = self.change.normalize(observations[:, 1] - observations[:, 0])
         guess = self.network(self.observation.normalize(observations[:, 0]), self.action.normalize(actions[:, 0]))
