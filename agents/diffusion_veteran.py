@@ -22,6 +22,7 @@ from dfplan.config_json import config_from_json, config_to_json
 from dfplan.data.goal_paths import GoalPaths
 from dfplan.data.statistics import Statistics
 from dfplan.data.trajectories import Trajectories
+from dfplan.data.windows import BatchSource
 from dfplan.diffusion import matrices
 from dfplan.diffusion.levels import shared_from_start
 from dfplan.diffusion.loss import Diffusion
@@ -33,7 +34,6 @@ from dfplan.models.diffusion_inverse import DiffusionInverse
 from dfplan.models.trajectory_value import TrajectoryValue
 from dfplan.planning.execution import each_step
 from dfplan.planning.planner import lowest
-from dfplan.training.loop import BatchSource
 from dfplan.training.losses import total
 from dfplan.training.weights_file import Header, load_weights, naming, restored, save_weights
 

@@ -109,8 +109,8 @@ def _train(
     import torch
 
     from dfplan.benchmarks.online_run import OnlineRun
+    from dfplan.training.interrupt import stop_signals
     from dfplan.training.log import RunLog
-    from dfplan.training.loop import stop_signals
 
     path = run_dir / "weights.zip"
     run = OnlineRun(recipe, seed, run_dir, model)

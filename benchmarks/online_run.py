@@ -32,8 +32,8 @@ from dfplan.config_json import checked
 from dfplan.envs.reference import normalized_score
 from dfplan.fields import NotNegative, Whole
 from dfplan.training.checkpoint import CheckpointError
+from dfplan.training.interrupt import TrainingInterrupted
 from dfplan.training.log import RunLog
-from dfplan.training.loop import TrainingInterrupted
 from dfplan.training.run_folder import STATE, another_run, differences
 from dfplan.whole_files import write_whole
 

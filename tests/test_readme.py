@@ -83,7 +83,7 @@ def test_files_and_folders_that_the_readme_names_exist():
     assert [name for name in local if not (ROOT / name).exists()] == []
 
 
-@pytest.mark.parametrize("source", ["tests/dfplan/training/test_loop.py", "tests/envs/test_collect.py"])
+@pytest.mark.parametrize("source", ["tests/dfplan/training/test_interruption.py", "tests/envs/test_collect.py"])
 def test_a_claim_names_a_test_that_exists(source):
     assert f"`pytest {source}`" in README and (ROOT / source).is_file()
 

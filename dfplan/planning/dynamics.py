@@ -11,10 +11,9 @@ from torch import Tensor
 
 from dfplan.data.statistics import Normalizer, Statistics
 from dfplan.data.trajectories import Steps, Trajectories, next_observations
-from dfplan.data.windows import Batch
+from dfplan.data.windows import Batch, BatchSource
 from dfplan.fields import Octaves, Size, check_fields
 from dfplan.models.dynamics import Dynamics
-from dfplan.training.loop import BatchSource
 
 
 @dataclass(frozen=True)

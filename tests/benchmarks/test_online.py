@@ -23,8 +23,8 @@ from dfplan.benchmarks.protocol import TUNING_SEEDS
 from dfplan.envs.maze.env import Maze2dEnv
 from dfplan.locks import InUseError
 from dfplan.training.checkpoint import CheckpointError
+from dfplan.training.interrupt import TrainingInterrupted
 from dfplan.training.log import read_records
-from dfplan.training.loop import TrainingInterrupted
 from dfplan.training.run_folder import claimed
 
 sb3 = pytest.importorskip("stable_baselines3")
