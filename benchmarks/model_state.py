@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from dfplan.agents.online.model_zip import ModelZip
 from dfplan.training.checkpoint import CheckpointError, require_tensors
+from dfplan.training.model_zip import ModelZip
 
 if TYPE_CHECKING:
     from stable_baselines3.common.base_class import BaseAlgorithm

@@ -22,7 +22,6 @@ from pydantic import Field
 from stable_baselines3.common.base_class import BaseAlgorithm
 from typing_extensions import TypedDict
 
-from dfplan.agents.online.model_zip import parse_model_zip, read_model_zip
 from dfplan.agents.online.policy_from_zip import acting_model
 from dfplan.agents.online.stable_baselines import StableBaselinesAgent
 from dfplan.benchmarks.model_state import put
@@ -34,6 +33,7 @@ from dfplan.fields import NotNegative, Whole
 from dfplan.training.checkpoint import CheckpointError
 from dfplan.training.interrupt import TrainingInterrupted
 from dfplan.training.log import RunLog
+from dfplan.training.model_zip import parse_model_zip, read_model_zip
 from dfplan.training.run_folder import STATE, another_run, differences
 from dfplan.whole_files import write_whole
 

@@ -2,7 +2,7 @@
 
 What stable-baselines3 pickles, it also writes as text: classes as `<class '...'>`, spaces as their numbers. From these
 the policy is built by the library's own classes, and gets the file's tensors. A policy that needs anything else, such as
-a class of its author's own, is refused: only its pickles say what that is.
+a class of its author's own, is refused, because that is in the pickles alone.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from gymnasium import spaces
 from torch import Tensor
 from torch.distributions import Distribution
 
-from dfplan.agents.online.model_zip import PICKLED, ModelZip
 from dfplan.training.checkpoint import CheckpointError, require_tensors
+from dfplan.training.model_zip import PICKLED, ModelZip
 
 if TYPE_CHECKING:
     from stable_baselines3.common.base_class import BaseAlgorithm
@@ -39,7 +39,7 @@ _FOR_LEARNING = ("optimizer_class", "optimizer_kwargs", "device")
 
 @dataclass(frozen=True)
 class ActingModel:
-    """What of a model acts. An algorithm of stable-baselines3 has these attributes too, but for its name."""
+    """The acting part of a model. An algorithm of stable-baselines3 has these attributes too, except for its name."""
 
     algorithm: str
     """Name of the algorithm's class, such as 'SAC'."""
@@ -109,17 +109,15 @@ def _policy_class(model: ModelZip, algorithm: type[BaseAlgorithm], goal_conditio
 def _policy_settings(model: ModelZip, tensors: int) -> dict[str, Any]:
     """Arguments of the policy's class; counts may not exceed the number of tensors that the file has for them."""
     given = model.data.get("policy_kwargs", {})
-    settings: dict[str, Any] = {}
-    for name, value in given.items():
-        if name in (":type:", PICKLED, *_FOR_LEARNING):
-            continue
+    settings = {name: value for name, value in given.items() if name not in (":type:", PICKLED, *_FOR_LEARNING)}
+    for name, value in settings.items():
         if PICKLED in given and isinstance(value, str):
             value = _library_class(value)
             if value is None:
                 raise _needs_pickle(model, f"its policy's {name}, {given[name][:80]}")
         if _longest(value) > tensors or (name in _COUNTS and not (type(value) is int and 0 < value <= tensors)):
-            raise CheckpointError(f"{model.name} does not fit: its policy's {name} asks for more parts than it has weights")
-        settings[name] = value
+            raise model.misfit(f"its policy's {name} asks for more parts than it has weights")
+        settings[name] = value  # of a key that is there: the dictionary keeps its size
     return settings
 
 
@@ -189,32 +187,31 @@ def _without_memory(policy_class: type[BasePolicy]) -> Callable[..., BasePolicy]
 def _observation_space(model: ModelZip) -> spaces.Space[Any]:
     """The space, without its limits, which no policy of vectors reads."""
     described = model.data["observation_space"]
-    if ".Box'" in described[":type:"]:
+    kind, text = described[":type:"], described.get("spaces")
+    if ".Box'" in kind:
         return _unlimited(model, described.get("_shape"))
-    if ".Dict'" in described[":type:"] and isinstance(text := described.get("spaces"), str) and len(text) < 10_000:
+    if ".Dict'" in kind and isinstance(text, str) and len(text) < 10_000:
         parts = re.findall(r"'(\w+)'[,:] Box\(.*?, \((\d{1,9}),\), \w+\)", text, flags=re.DOTALL)
         if parts and text.count("'") == 2 * len(parts):
             return spaces.Dict({name: _unlimited(model, [int(width)]) for name, width in parts})
-    raise CheckpointError(
-        f"{model.name} does not fit: its observations are {described[':type:']}, expected a Box of shape (D,) or a Dict of them"
-    )
+    raise model.misfit(f"its observations are {kind}, expected a Box of shape (D,) or a Dict of them")
 
 
 def _unlimited(model: ModelZip, shape: Any) -> spaces.Box:
     if not _is_vector(shape) or 4 * shape[0] > len(model.content):  # each number has weights, of four bytes
-        raise CheckpointError(f"{model.name} does not fit: its observations have the shape {shape}, expected (D,)")
+        raise model.misfit(f"its observations have the shape {shape}, expected (D,)")
     return spaces.Box(-np.inf, np.inf, (shape[0],), np.float32)
 
 
 def _action_space(model: ModelZip) -> spaces.Box:
     described = model.data["action_space"]
     if ".Box'" not in described[":type:"]:
-        raise CheckpointError(f"{model.name} does not fit: its actions are {described[':type:']}, expected a Box")
+        raise model.misfit(f"its actions are {described[':type:']}, expected a Box")
     shape, dtype = described.get("_shape"), described.get("dtype")
     low, high = (_numbers(described.get(name)) for name in ("low", "high"))
     whole = _is_vector(shape) and dtype in ("float16", "float32", "float64")
     if not whole or not len(low) == len(high) == shape[0] or not all(a < b for a, b in zip(low, high, strict=True)):
-        raise CheckpointError(f"{model.name} does not fit: expected actions in a Box of shape (A,) with finite limits")
+        raise model.misfit("expected actions in a Box of shape (A,) with finite limits")
     return spaces.Box(np.array(low, dtype), np.array(high, dtype), (shape[0],), np.dtype(dtype).type)
 
 

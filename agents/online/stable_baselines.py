@@ -20,10 +20,10 @@ import torch
 from numpy.typing import NDArray
 
 from dfplan.agents.base import Agent
-from dfplan.agents.online.model_zip import ModelZip, read_model_zip
 from dfplan.agents.online.policy_from_zip import ActingModel, acting_model, algorithm_class, no_learning
 from dfplan.quoting import shortened
 from dfplan.training.checkpoint import CheckpointError
+from dfplan.training.model_zip import ModelZip, read_model_zip
 from dfplan.training.weights_file import card_beside, card_of
 from dfplan.whole_files import write_whole
 

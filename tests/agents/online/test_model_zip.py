@@ -16,11 +16,11 @@ import torch
 import dfplan.envs  # noqa: F401
 from dfplan.agents import weights
 from dfplan.agents.loading import load, pretrained_names, pretrained_path
-from dfplan.agents.online.model_zip import read_model_zip
 from dfplan.agents.online.stable_baselines import StableBaselinesAgent
 from dfplan.benchmarks import rows
 from dfplan.envs.registry import task
 from dfplan.training.checkpoint import CheckpointError
+from dfplan.training.model_zip import read_model_zip
 
 sb3 = pytest.importorskip("stable_baselines3")
 SHIPPED = pretrained_names("stable_baselines3")

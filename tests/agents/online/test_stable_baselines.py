@@ -11,11 +11,11 @@ import pytest
 
 import dfplan.envs  # noqa: F401
 from dfplan.agents.adapters import Policy
-from dfplan.agents.online.model_zip import read_model_zip
 from dfplan.agents.online.policy_from_zip import algorithm_class
 from dfplan.agents.online.stable_baselines import StableBaselinesAgent
 from dfplan.benchmarks.protocol import TUNING_SEEDS, play
 from dfplan.training.checkpoint import CheckpointError
+from dfplan.training.model_zip import read_model_zip
 
 sb3 = pytest.importorskip("stable_baselines3")
 pytestmark = pytest.mark.filterwarnings("ignore:`n_steps=3` is ignored")  # it is not: its own load says so of its own file

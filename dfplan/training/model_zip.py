@@ -1,9 +1,9 @@
 """Files of stable-baselines3, read without unpickling.
 
 A model file is a zip. Its entry `data` is JSON, in which Python objects stand as pickles, with plain text beside them;
-the entries `*.pth` hold tensors, each a zip of torch's own. Here the JSON is read as JSON and its pickles are left alone,
-and tensors come from torch's loader for weights only, so that opening a file never runs code that it carries. Sizes are
-compared with the file's own size before anything is unfolded.
+the entries `*.pth` hold tensors, each a zip of torch's own. Here the JSON is read as JSON, its pickles are left alone, and
+tensors come from torch's loader for weights only, so that opening a file never runs code that it carries. Sizes are
+compared with the file's own size before anything is unpacked.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from dfplan.training.checkpoint import CheckpointError, require_finite
 from dfplan.whole_files import opened
 
 UNFOLDED = 32
-"""How many times its own size a file may unfold to; stable-baselines3 itself does not compress."""
+"""How many times its own size a file may unpack to; stable-baselines3 itself does not compress."""
 PICKLED = ":serialized:"
 """The key of a pickle in the JSON."""
 
@@ -40,7 +40,7 @@ _Object = TypedDict("_Object", {":type:": str})
 
 
 class _Data(TypedDict):
-    """What is read of the JSON."""
+    """The part of the JSON that is read."""
 
     policy_class: _Class
     observation_space: _Object
@@ -55,7 +55,7 @@ class ModelZip:
     """A model file in memory."""
 
     name: str
-    """What messages call it: its path."""
+    """Its path, for messages."""
     content: bytes
     """The whole file."""
     data: Mapping[str, Any]
@@ -63,8 +63,12 @@ class ModelZip:
     tensors: Mapping[str, bytes]
     """The entries with tensors, still in torch's format, by name without `.pth`."""
 
+    def misfit(self, what: str) -> CheckpointError:
+        """The error for a whole file that cannot be used."""
+        return CheckpointError(f"{self.name} does not fit: {what}")
+
     def load(self, part: str) -> Any:
-        """What an entry holds: tensors in dictionaries and lists, on the CPU. CheckpointError if it cannot be read."""
+        """The contents of an entry: tensors in dictionaries and lists, on the CPU. CheckpointError if it cannot be read."""
         if part not in self.tensors:
             raise CheckpointError(f"{self.name} is not a whole model of stable-baselines3: it has no {part}.pth")
         what, entry = f"{part}.pth in {self.name}", self.tensors[part]
@@ -101,7 +105,7 @@ def read_model_zip(path: str | Path) -> ModelZip:
 
 
 def parse_model_zip(content: bytes, name: str) -> ModelZip:
-    """The model in the bytes of a file, which messages call `name`. CheckpointError as in `read_model_zip`."""
+    """The model in the bytes of a file; `name` is for messages. CheckpointError as in `read_model_zip`."""
     with _zip_errors(name), zipfile.ZipFile(io.BytesIO(content)) as archive:
         # Other entries, versions and system information, are never opened.
         wanted = [info for info in archive.infolist() if re.fullmatch(r"data|[\w.]+\.pth", info.filename)]
@@ -122,7 +126,7 @@ def parse_model_zip(content: bytes, name: str) -> ModelZip:
 
 
 def _data(entry: bytes, name: str) -> dict[str, Any]:
-    """The JSON, with what is read of it in the expected types."""
+    """The JSON, the part that is read in the expected types."""
     try:
         data = json.loads(entry)
     except (ValueError, RecursionError) as error:
@@ -150,9 +154,7 @@ def _zip_errors(name: str) -> Iterator[None]:
     """The many errors of a damaged zip as one."""
     try:
         yield
-    except (zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, RuntimeError) as error:
-        raise CheckpointError(f"{name} is not a whole zip file ({_first_line(error)})") from error
-    except (ValueError, OverflowError) as error:
-        if isinstance(error, CheckpointError):
-            raise
-        raise CheckpointError(f"{name} is not a whole zip file ({_first_line(error)})") from error
+    except CheckpointError:
+        raise
+    except (ArithmeticError, EOFError, OSError, RuntimeError, ValueError, struct.error, zipfile.BadZipFile, zlib.error) as e:
+        raise CheckpointError(f"{name} is not a whole zip file ({_first_line(e)})") from e
