@@ -1,0 +1,107 @@
+"""Run an experiment: `python benchmarks/experiment.py speed-and-arrival`.
+
+An experiment plays episodes for one claim and writes one JSON file, with the raw returns and whether the claim held. After
+Ctrl-C or a kill the same command goes on; a finished file is used again.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Literal
+
+import tyro
+
+from dfplan import command
+from dfplan.benchmarks import provenance
+from dfplan.locks import hold
+from dfplan.whole_files import write_whole
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@dataclass(frozen=True)
+class Arguments:
+    name: tyro.conf.Positional[Literal["speed-and-arrival"]]
+    """What is played. speed-and-arrival: what these two options add to the score of Diffusion Forcing in the mazes."""
+    quick: bool = False
+    """A first look: a few episodes of each part, in a file of their own."""
+    record: bool = False
+    """Write into benchmarks/recorded/experiments, and the table into its page of docs/, instead of into results/."""
+
+
+@command.with_arguments(Arguments, __doc__, interrupted="finished parts are kept, and the same command goes on from there")
+def main(arguments: Arguments) -> None:
+    name, quick, record = arguments.name, arguments.quick, arguments.record
+    if record and (quick or not (ROOT / "docs").is_dir()):
+        raise ValueError("--record is for whole experiments in a checkout of dfplan: expected no --quick, and docs/")
+    experiment = import_module(f"dfplan.benchmarks.experiments.{name.replace('-', '_')}")
+    folder = ROOT / "benchmarks" / "recorded" / "experiments" if record else Path("results") / "experiments"
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / f"{name}{'-quick' * quick}.json"
+    words = f"python benchmarks/experiment.py {name}{' --quick' * quick}{' --record' * record}"
+    with hold(folder / f".{file.name}.lock", f"playing {name}", wait=True):
+        shown = section(experiment, complete(experiment, file, words, quick))
+        if record:
+            page = ROOT / "docs" / f"{experiment.PAGE}.md"
+            write_whole(page, with_section(page.read_text(encoding="utf-8"), name, shown))
+    print(f"\n{shown}\n{file}")
+
+
+def complete(experiment: Any, file: Path, words: str, quick: bool) -> dict[str, Any]:
+    """Play what the result file lacks and return it whole.
+
+    A finished file with the same settings is returned as it is. Each finished part is kept in NAME.partial.json, and used
+    again at the same commit, with the same versions and settings.
+    """
+    wanted, partial = experiment.parts(quick), file.with_suffix(".partial.json")
+    done, kept = read(file), read(partial)
+    if {part: entry["settings"] for part, entry in done["parts"].items()} == wanted:
+        return done
+    result = {"claim": experiment.CLAIM, "command": words, "commit": provenance.commit()}
+    result |= {"versions": provenance.versions(), "hardware": provenance.hardware(), "parts": {}}
+    same = all(kept[key] == value for key, value in result.items() if key in kept and key != "parts")
+    for part, settings in wanted.items():
+        entry = kept["parts"].get(part, {}) if same else {}
+        if entry.get("settings") != settings:
+            print(f"playing {part}", flush=True)
+            entry = {"settings": settings, **experiment.play(settings)}
+        result["parts"][part] = entry
+        write_whole(partial, json.dumps(result, indent=1) + "\n")
+    result = {"held": experiment.conclude(result["parts"])[0], **result, "created": datetime.now(UTC).isoformat("T", "seconds")}
+    write_whole(file, json.dumps(result, indent=1) + "\n")
+    partial.unlink()
+    return result
+
+
+def read(file: Path) -> dict[str, Any]:
+    """A result file, without parts where there is none. ValueError for a file that is damaged."""
+    try:
+        return {"parts": {}, **json.loads(file.read_text(encoding="utf-8"))} if file.is_file() else {"parts": {}}
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{file} is damaged: remove it, and start again") from error
+
+
+def section(experiment: Any, result: dict[str, Any]) -> str:
+    """What the page shows of a result file: the table, the claim, whether it held, and where the numbers come from."""
+    held, table = experiment.conclude(result["parts"])
+    source = f"`{result['command']}`, commit {str(result['commit'])[:8]}"
+    return f"{table}\nClaim: *{result['claim']}* It {'held' if held else 'did not hold'}. Made by {source}.\n"
+
+
+def with_section(text: str, name: str, shown: str) -> str:
+    """A page with the text between an experiment's markers replaced. ValueError if it does not have both, in order."""
+    begin, end = (f"<!-- experiment:{name}:{mark} -->" for mark in ("begin", "end"))
+    before, opened, rest = text.partition(begin)
+    _, closed, after = rest.partition(end)
+    if not opened or not closed:
+        raise ValueError(f"the page lacks the markers {begin} and {end}")
+    return f"{before}{begin}\n{shown}{end}{after}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
