@@ -12,12 +12,18 @@ import pickle
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
+
+from dfplan.agents.loading import pretrained_path
+from dfplan.config_json import config_from_json, config_to_json
+from dfplan.planning.ask import Ask
+from dfplan.training.weights_file import Header, load_weights, naming, restored, save_weights
 
 Shape = tuple[int | str, ...]
 """Sizes of an array; a name stands for any size from 1 on."""
@@ -30,6 +36,10 @@ class Agent(ABC):
     was checked. Agents can be pickled and copied in the middle of an episode, and go on as they would have.
     """
 
+    kind: ClassVar[str | None] = None
+    """What the agent's weights files say that they hold; None for an agent that has no weights."""
+    answers: ClassVar[frozenset[str]] = frozenset()
+    """Parts of `Ask`, beside the goal, that the agent acts by."""
     config: Any
     """How the agent acts: a dataclass whose fields `with_options` changes."""
     _dtype: ClassVar[type[np.floating[Any]]] = np.float32
@@ -47,16 +57,31 @@ class Agent(ABC):
         self._observation_dim, self._goal_dim = observation_dim, goal_dim
         self.reset(seed=0)
 
-    def reset(self, goal: ArrayLike | None = None, seed: int | None = None) -> None:
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """The agent of a file written by `save`. Raises CheckpointError for a file that is not one."""
+        raise ValueError(f"{cls.__name__} has no weights to load: make one from its parts")
+
+    @classmethod
+    def from_pretrained(cls, name: str, **how: Any) -> Self:
+        """The agent of weights that come with the package, such as 'maze2d-large'; `how` as of `load`.
+
+        Raises ValueError for a name that is not among them.
+        """
+        return cls.load(pretrained_path(name, cls.kind), **how)
+
+    def reset(self, goal: ArrayLike | None = None, seed: int | None = None, ask: Ask | None = None) -> None:
         """Begin new episodes: forget all plans, and take a goal (G,) for all rows, (1, G) likewise, (B, G) for each row,
         or None. Recorded units. An agent that knows one goal only checks what it is given and goes to its own.
 
-        `seed` starts the agent's own randomness anew: same seed and observations, same actions.
+        `seed` starts the agent's own randomness anew: same seed and observations, same actions. `ask` is what plans are asked
+        for beside or in place of the goal. Raises ValueError for parts of it that the agent cannot act by.
         """
-        goals = None if goal is None else self._read_goal(goal)
+        given = self._read_ask(goal, ask)
         if seed is not None:
             self._seed(self._whole(seed, "the seed", 0, 2**63 - 1))
-        self._goal: NDArray[Any] | None = goals
+        self._goal: NDArray[Any] | None = given.goal
+        self._ask = dataclasses.replace(given, goal=None)
         self._rows: int | None = None
         self._begin()
 
@@ -181,6 +206,24 @@ class Agent(ABC):
         G = self._goal_dim or "goal_dim"
         return self._read(goal, "the goal", (G,), ("batch", G))
 
+    def _read_ask(self, goal: Any, ask: Ask | None) -> Ask:
+        """What is asked for, its goal read as an array; `goal` is one that was given by itself."""
+        if ask is not None and not isinstance(ask, Ask):
+            raise ValueError(f"{self._name}: ask must be an Ask, got {type(ask).__name__}")
+        ask = self._answered(ask or Ask())
+        if goal is not None and ask.goal is not None:
+            raise ValueError(f"{self._name}: there are two goals, one by itself and one in ask: give one of them")
+        goal = ask.goal if goal is None else goal
+        return dataclasses.replace(ask, goal=None if goal is None else self._read_goal(goal))
+
+    def _answered(self, ask: Ask) -> Ask:
+        """The same, if the agent can act by all of its parts. Else ValueError."""
+        given = {"costs": ask.costs, "constraints": ask.constraints, "return_": ask.return_ is not None}
+        if unanswered := sorted(name for name, part in given.items() if part and name not in self.answers):
+            expected = ", ".join(sorted({"goal", *self.answers}))
+            raise ValueError(f"{self._name}: this agent cannot be asked for {', '.join(unanswered)}: expected only {expected}")
+        return ask
+
     def _whole(self, value: Any, what: str, low: int, high: int) -> int:
         if isinstance(value, bool) or not isinstance(value, int | np.integer) or not low <= value <= high:
             raise ValueError(f"{self._name}: {what} must be a whole number from {low} to {high}, got {value!r}")
@@ -226,6 +269,12 @@ class Agent(ABC):
 class LearningAgent(Agent):
     """An agent whose weights are a module with losses: `learner(batch, generator)` gives them, their sum as 'loss'."""
 
+    learner_class: ClassVar[type[nn.Module]]
+    """The weights' module."""
+    learner_config_class: ClassVar[type]
+    """What `learner_class` is made of: its `config`."""
+    config_class: ClassVar[type]
+    """Of `config`."""
     learning_rate: ClassVar[float] = 1e-4
     """Of `update`."""
 
@@ -241,6 +290,29 @@ class LearningAgent(Agent):
         self.learner = learner.eval()
         self._optimizer: torch.optim.Optimizer | None = None
         super().__init__(config, card, observation_dim=observation_dim, goal_dim=goal_dim)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """The agent of a file written by `save`, acting as its header says. CheckpointError for a file that is not one."""
+        tensors, header = load_weights(path, str(cls.kind))
+        learner = restored(cls.learner_class, cls.learner_config_class, header.config, tensors, path)
+        with naming(path):
+            config, card = cls._config_of(header)
+            return cls(learner, config, card)  # type: ignore[call-arg]  # a subclass knows its widths
+
+    def save(self, path: str | Path) -> None:
+        """Write weights, configs and card as one safetensors file that `load` reads."""
+        configs = config_to_json(self.learner.config), self.card, config_to_json(self.config)
+        save_weights(path, self._tensors(), Header(str(self.kind), *configs))
+
+    @classmethod
+    def _config_of(cls, header: Header) -> tuple[Any, dict[str, Any]]:
+        """How the agent of a file acts, None where the file does not say, and its card."""
+        return config_from_json(cls.config_class, header.agent, "agent"), header.card
+
+    def _tensors(self) -> dict[str, Tensor]:
+        """What is written into a weights file."""
+        return self.learner.state_dict()
 
     @property
     def parameters(self) -> int:

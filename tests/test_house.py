@@ -22,9 +22,9 @@ FLOORS = {
     ),
     "envs": ({"maze", "real_arrays", "minari_store"}, {"registry", "assemble"}, {"reference"}, {"collect"}),
     "agents": (
-        {"base", "jumps", "agent_config", "sequence_model"},
+        {"loading", "base", "planning_agent", "jumps", "agent_config", "sequence_model"},
         {"offline", "online", "adapters", "sequence_planning"},
-        {"loading", "diffuser", "decision_diffuser", "diffusion_veteran", "mppi"},
+        {"diffuser", "decision_diffuser", "diffusion_veteran", "mppi"},
         {"diffusion_forcing", "weights"},
     ),
 }

@@ -1,4 +1,8 @@
-"""Following plans: a batch of plans laid out step by step, each with a clock of its own."""
+"""From a plan and a clock to an action: plans are laid out step by step, and followed row by row.
+
+A plan's tokens are `stride` environment steps apart; its path has an observation for each of these steps. Actions come from the
+path by learned inverse dynamics (`by_inverse_dynamics`), or are those that were diffused with the plan (`diffused_action`).
+"""
 
 from __future__ import annotations
 
@@ -7,21 +11,94 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from dfplan.planning.model import TrajectoryModel
+
 
 @dataclass
 class Following:
-    """The plans being followed, a row for each environment."""
+    """The plans that are followed, a row for each environment. It changes: `put` in new plans, count with `clock`."""
 
     path: Tensor
-    """(B, S + 1, observation_dim) normalised observations, one for each planned step; a plan's end repeats."""
+    """(B, S + 1, observation_dim): one observation for each planned step; a plan's end repeats."""
     actions: Tensor | None
-    """(B, S, action_dim) diffused actions, where there are any."""
+    """(B, S, action_dim) planned actions, of planners that give any."""
     lengths: Tensor
-    """(B,) tokens."""
+    """(B,) tokens after the start."""
     possible: Tensor
-    """(B,) bool: whether the critic accepted the plan."""
+    """(B,) bool: whether the plan's steps were found plausible; False before there is a plan."""
     clock: Tensor
-    """(B,) environment steps since the plan was made."""
+    """(B,) int64: environment steps since the plan was made."""
+    begins: Tensor
+    """(B,) bool: rows in which an episode begins, and no plan of it was made yet."""
+
+    @classmethod
+    def start(cls, rows: int, steps: int, observation_dim: int, device: torch.device) -> Following:
+        """Nothing to follow yet: an episode begins in each of the rows. Plans will have up to `steps` steps."""
+        path = torch.zeros(rows, steps + 1, observation_dim, dtype=torch.float32, device=device)
+        lengths, clock = (torch.zeros(rows, dtype=torch.int64, device=device) for _ in range(2))
+        return cls(path, None, lengths, clock > 0, clock, clock == 0)
+
+    def due(self, every: int) -> Tensor:
+        """Rows (R,) that need a plan: those that begin, and those whose plan is `every` steps old; 0: the others never do."""
+        late = self.clock >= every if every else torch.zeros_like(self.begins)
+        return (self.begins | late).nonzero().squeeze(1)
+
+    def put(
+        self,
+        rows: Tensor,
+        path: Tensor,
+        lengths: Tensor | int,
+        actions: Tensor | None = None,
+        possible: Tensor | None = None,
+    ) -> None:
+        """Follow new plans in `rows` (R,), from their first step on.
+
+        Their paths (R, S' + 1, D) and actions (R, S', A), S' <= S, are continued by their last entries. `possible` (R,) bool;
+        None: all are.
+        """
+        self.path[rows] = padded(path, self.path.shape[1])
+        if actions is not None:
+            if self.actions is None:
+                self.actions = actions.new_zeros(len(self.path), self.path.shape[1] - 1, actions.shape[-1])
+            self.actions[rows] = padded(actions, self.actions.shape[1])
+        self.lengths[rows] = lengths
+        self.possible[rows] = True if possible is None else possible
+        self.clock[rows], self.begins[rows] = 0, False
+
+    def around(self, time: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The path's observations (B, D) at the steps before and after `time` (B,), and the share (B, 1) of the way from the
+        first to the second; the path's end holds."""
+        last = self.path.shape[1] - 1
+        time = time.clamp(max=last)
+        before = time.floor().long().clamp(max=last - 1)
+        row = torch.arange(len(time), device=time.device)
+        return self.path[row, before], self.path[row, before + 1], (time - before).unsqueeze(1)
+
+
+def by_inverse_dynamics(
+    model: TrajectoryModel, observation: Tensor, following: Following, lookahead: int, speed: float, policy: bool
+) -> Tensor:
+    """Actions (B, action_dim) in recorded units from observations (B, observation_dim) towards targets on the path.
+
+    The path is played `speed` steps in one environment step; the target lies `lookahead` environment steps ahead. A `policy`
+    plans one token that is not a place to rest: its target is never beyond the token's end, in as many steps as are left to it.
+    """
+    played = following.clock.float() * speed
+    ahead = (played + lookahead * speed).clamp(max=following.path.shape[1] - 1)
+    gap = torch.full_like(ahead, lookahead)
+    if policy:
+        ahead = torch.minimum(ahead, following.lengths * model.config.layout.stride)
+        gap = ((ahead - played) / speed).clamp(min=1)
+    before, after, share = following.around(ahead)
+    target = (1 - share) * model.observation.normalize(before) + share * model.observation.normalize(after)
+    return model.action.denormalize(model.inverse(model.observation.normalize(observation), target, gap))
+
+
+def diffused_action(following: Following) -> Tensor:
+    """The planned actions (B, action_dim) of this step; the last one beyond a plan's end."""
+    assert following.actions is not None
+    now = following.clock.clamp(max=following.actions.shape[1] - 1)
+    return following.actions[torch.arange(len(now), device=now.device), now]
 
 
 def each_step(observations: Tensor, stride: int, steps: int) -> Tensor:

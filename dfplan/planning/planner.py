@@ -1,9 +1,15 @@
-"""Planning with a trajectory model: many candidate plans of many lengths at once, and the choice among them."""
+"""A planner proposes candidates, scores them and chooses: three functions, each of which may be replaced.
+
+`propose` draws plans of many lengths at once from a trajectory model (Algorithm 2 of Chen et al. 2024, once for all of them),
+`SCORES` judge them, `choose` picks one for each start. Trying many lengths and taking the shortest plausible one is ours, not
+the paper's.
+"""
 
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
@@ -23,9 +29,13 @@ from dfplan.diffusion.guidance import (
 from dfplan.diffusion.levels import TO_GOAL
 from dfplan.diffusion.sampler import Known, sample
 from dfplan.fields import NotNegative, Share, Size, SizeOrZero, check_fields
+from dfplan.planning.ask import Ask
+from dfplan.planning.ends import known_ends, state_at
 from dfplan.planning.model import TrajectoryModel
+from dfplan.planning.plan import Plan
 
 GUIDES = {"throughout": ReachThroughout, "soonest": ReachSoonest}
+MATRICES = {"pyramid": matrices.pyramid, "trapezoid": matrices.trapezoid}
 
 
 @dataclass(frozen=True)
@@ -49,136 +59,190 @@ class PlanConfig:
     guide: Literal["throughout", "soonest"] = "soonest"
     """The cost that guides sampling: the mean distance to the goal, or the time to reach it."""
     scale: NotNegative = 0.0
-    """Strength of this guide; 0 turns it off. A further guide given with a plan has a weight of its own, 1."""
+    """Strength of this guide; 0 turns it off. Costs that are asked for have weights of their own."""
     futures: SizeOrZero = 0
     """Sampled futures of Monte Carlo guidance; 0 guides by the one prediction."""
     future_steps: Size = 1
     """Denoising steps that draw one future; 1 draws none, it gives the network's mean."""
     margin: float = -4.0
-    """A plan is possible if the critic's log-odds of each of its steps are at least this."""
+    """A plan is possible if the log-odds of each of its steps (`plausibility`) are at least this."""
     price: NotNegative = 1.0
-    """Tokens of length that each unit of log-odds below the margin costs when candidates are compared."""
+    """In the choice, each unit of log-odds below the margin counts as so many tokens more."""
 
     def __post_init__(self) -> None:
         check_fields(self)
 
 
-@dataclass(frozen=True)
-class Plan:
-    """The chosen plan of each start. Not to be confused with what was executed: the agent follows it and replans."""
+Propose = Callable[[TrajectoryModel, Tensor, Ask, PlanConfig, torch.Generator, Tensor, bool], Plan]
+Score = Callable[[TrajectoryModel, Plan, Ask, int], Tensor | None]
+Choose = Callable[[Mapping[str, Tensor], Tensor, PlanConfig], Tensor]
 
-    observations: Tensor
-    """(B, T, kept, observation_dim) in recorded units: token 0 is the start; beyond a plan's length its end repeats."""
-    actions: Tensor | None
-    """(B, (T - 1) * stride, action_dim) diffused actions in recorded units, where the tokens hold actions; beyond a
-    plan's length they are the data's mean action."""
-    lengths: Tensor
-    """(B,) tokens after the start: the plan's horizon."""
-    odds: Tensor
-    """(B,) the critic's log-odds of the plan's worst step; below the margin, no candidate was possible."""
-    history: list[tuple[Tensor, Tensor]] = field(default_factory=list)
-    """For each row of sampling: observations (B, T, kept, observation_dim) of the chosen plan, levels (B, T)."""
+
+def propose(
+    model: TrajectoryModel,
+    observation: Tensor,
+    ask: Ask,
+    config: PlanConfig,
+    generator: torch.Generator,
+    horizons: Tensor,
+    record: bool = False,
+) -> Plan:
+    """Candidates, B * N rows: `config.samples` plans for each start (B, observation_dim) and each of its horizons (B, H).
+
+    Candidates of one start are neighbors. Raises ValueError for a known goal where the model was never shown one.
+    """
+    N, T = horizons.shape[1] * config.samples, int(horizons.max()) + 1
+    lengths = horizons.to(observation.device).repeat_interleave(config.samples, dim=1).flatten()  # (B * N,)
+    goals = None if ask.goal is None else ask.goal.repeat_interleave(N, dim=0)
+    layout = model.config.layout
+    drawn = sample(
+        model.diffusion,
+        MATRICES[config.matrix](T, model.config.levels, config.steps, config.uncertainty),
+        (len(lengths), T, layout.width),
+        generator,
+        known=_known(model, observation.repeat_interleave(N, dim=0), goals if config.goal == "known" else None, lengths, T),
+        lengths=lengths + 1,
+        guidance=_guidance(model, goals, ask, lengths, N, config),
+        eta=config.eta,
+        record=record,
+    )
+    beyond = torch.arange(T, device=lengths.device) > lengths.unsqueeze(1)
+    return Plan(
+        _observations(model, drawn.tokens, lengths),
+        lengths,
+        torch.where(beyond, model.config.levels, 0),
+        drawn.tokens,
+        _actions(model, drawn.tokens, lengths) if layout.actions else None,
+        history=[(_observations(model, x, lengths), k) for x, k in drawn.history],
+    )
+
+
+def plausibility(model: TrajectoryModel, candidates: Plan, ask: Ask, each: int) -> Tensor | None:
+    """Log-odds (B * N,) that the data could have made the least plausible step of a plan; None for a model without them."""
+    return worst_step(model, candidates.tokens, candidates.lengths)
+
+
+def cost(model: TrajectoryModel, candidates: Plan, ask: Ask, each: int) -> Tensor | None:
+    """The sum (B * N,) of the costs that are asked for."""
+    return _sum_of(ask.costs, candidates, each)
+
+
+def violation(model: TrajectoryModel, candidates: Plan, ask: Ask, each: int) -> Tensor | None:
+    """The sum (B * N,) of the constraints' violations: 0 where all are kept."""
+    return _sum_of([_violation(constraint) for constraint in ask.constraints], candidates, each)
+
+
+def value_by(value: Callable[[Tensor], Tensor]) -> Score:
+    """A score by a learned value of normalized tokens (B, T, C) -> (B,), higher is better; for `Planner.scores`, as 'value'."""
+    return lambda model, candidates, ask, each: value(candidates.tokens)
+
+
+SCORES: Mapping[str, Score] = {"plausibility": plausibility, "cost": cost, "violation": violation}
+
+
+def choose(scores: Mapping[str, Tensor], lengths: Tensor, config: PlanConfig) -> Tensor:
+    """Of candidates (B, N) the shortest one, where what tells against a candidate counts as so much more length. Index (B,).
+
+    Those that violate the constraints least come before all others. Among these a plan costs its length, `config.price` for
+    each unit of plausibility below the margin, its cost, and minus its value. A candidate with a length or score that is NaN or
+    infinite is never chosen. Raises ValueError for a row without any other.
+    """
+    finite = torch.stack([lengths, *scores.values()]).isfinite().all(0)
+    total = lengths
+    if "plausibility" in scores:
+        odds = scores["plausibility"]
+        # Among equals the more plausible wins: squashed odds are worth less than one token.
+        total = total + config.price * (config.margin - odds).clamp(min=0) - torch.sigmoid(odds)
+    total = total + scores.get("cost", 0) - scores.get("value", 0)
+    if "violation" in scores:
+        least = scores["violation"].masked_fill(~finite, torch.inf)
+        finite = finite & (least <= least.amin(1, keepdim=True))
+    return lowest(total.masked_fill(~finite, torch.inf))
+
+
+@dataclass(frozen=True)
+class Planner:
+    """What makes a plan: replace one function, and the others stay."""
+
+    propose: Propose = propose
+    """Candidates for each start: `propose`."""
+    scores: Mapping[str, Score] = field(default_factory=lambda: SCORES)
+    """Functions of model, candidates, what is asked for and candidates of each start, by the name under which `choose` finds
+    their scores (B * N,); None leaves a score out."""
+    choose: Choose = choose
+    """Scores (B, N), lengths (B, N) and the config to the index (B,) of the candidate to take: `choose`."""
 
 
 @torch.no_grad()
 def make_plan(
     model: TrajectoryModel,
     observation: Tensor,
-    goal: Tensor | None,
+    ask: Ask,
     config: PlanConfig,
     generator: torch.Generator,
     *,
     horizons: Tensor | None = None,
-    guide: Guide | None = None,
     record: bool = False,
+    planner: Planner | None = None,
 ) -> Plan:
-    """Plan from observations (B, observation_dim) to goals (B, G), all in recorded units and on the model's device.
+    """Plan what is asked for from observations (B, observation_dim), to goals (B, G) if the ask has any.
 
-    horizons (B, H) are the plan lengths to try for each start, in tokens 1..T-1; without it the config's own. Without
-    a goal nothing but the start is known, and without horizons only the next token is drawn: the model is a policy.
-    ``guide`` is a further cost on tokens' closing observations (B, T, observation_dim) in recorded units, asked once
-    for each candidate; beyond a plan's length it sees the plan's end. Its weight is 1: the cost that guides is
-    ``config.scale`` times that of the goal plus the guide's.
+    All of them are in recorded units and on the model's device. `horizons` (B, H) are the plan lengths to try for each start,
+    in tokens 1..T-1; without it they are `default_horizons`. Costs and constraints are asked for one candidate of every start
+    at a time. `record` keeps the plan at every row of sampling.
 
-    Candidates that are not finite (a guide without a finite gradient, too large a scale) are left out, with a warning.
-    Raises ValueError where no candidate is left, for horizons, starts and goals that do not fit the model, and for a known
-    goal where the model was never shown one (`dfplan.diffusion.levels.TO_GOAL`) and its tokens hold more than one observation;
-    GuideError, a ValueError, for a guide that does not return what a guide returns.
+    Candidates that are not finite (a cost without a finite gradient, too large a scale) are left out, with a warning.
+    Raises ValueError where no candidate is left, for horizons, starts and goals that do not fit the model, for a known goal
+    where the model was never shown one (`dfplan.diffusion.levels.TO_GOAL`) and its tokens hold more than one observation, and
+    for a return, which a trajectory model has not learned; GuideError, a ValueError, for a cost that does not return costs.
     """
-    layout, G = model.config.layout, len(model.config.goal_columns)
+    planner, layout, G = planner or Planner(), model.config.layout, len(model.config.goal_columns)
+    B, goal = len(observation), ask.goal
     if observation.ndim != 2 or observation.shape[1] != layout.observation_dim:
         raise ValueError(f"observations must be (B, {layout.observation_dim}), got {tuple(observation.shape)}")
-    if goal is not None and goal.shape != (len(observation), G):
-        raise ValueError(f"goals must be ({len(observation)}, {G}), one for each start, got {tuple(goal.shape)}")
+    if goal is not None and goal.shape != (B, G):
+        raise ValueError(f"goals must be ({B}, {G}), one for each start, got {tuple(goal.shape)}")
+    if ask.return_ is not None:
+        raise ValueError("this model has learned no returns, so that it cannot be asked for one: ask for a goal or costs")
     if horizons is None:
-        longest = model.config.tokens - 1 if goal is not None else 1
-        horizons = spread(1, longest, config.horizons if goal is not None else 1).expand(len(observation), -1)
-    if horizons.ndim != 2 or len(horizons) != len(observation):
-        raise ValueError(f"horizons must be ({len(observation)}, lengths), got {tuple(horizons.shape)}")
+        horizons = default_horizons(model, ask, config).expand(B, -1)
+    if horizons.ndim != 2 or len(horizons) != B:
+        raise ValueError(f"horizons must be ({B}, lengths), got {tuple(horizons.shape)}")
     if horizons.min() < 1 or horizons.max() >= model.config.tokens:
         raise ValueError(f"horizons lie in 1..{model.config.tokens - 1} tokens for this model, got {horizons.tolist()}")
-    B, N = len(observation), horizons.shape[1] * config.samples
-    T = int(horizons.max()) + 1
-    lengths = horizons.to(observation.device).repeat_interleave(config.samples, dim=1).flatten()
-    goals = None if goal is None else goal.repeat_interleave(N, dim=0)
-    starts, ends = observation.repeat_interleave(N, dim=0), goals if config.goal == "known" else None
-    shape = getattr(matrices, config.matrix)
-    matrix = shape(T, model.config.levels, config.steps, config.uncertainty)
-    drawn = sample(
-        model.diffusion,
-        matrix,
-        (B * N, T, layout.width),
-        generator,
-        known=_known(model, starts, ends, lengths, T),
-        lengths=lengths + 1,
-        guidance=_guidance(model, goals, lengths, N, config, guide),
-        eta=config.eta,
-        record=record,
-    )
-    lost = ~(hold_end(drawn.tokens, lengths).abs() < APART).flatten(1).all(1)  # NaN is not below it
+    candidates = planner.propose(model, observation, ask, config, generator, horizons, record)
+    N = len(candidates) // B
+    lost = ~(hold_end(candidates.tokens, candidates.lengths).abs() < APART).flatten(1).all(1)  # NaN is not below it
     if bool(lost.any()):
         warnings.warn(
             "some candidate plans are not finite and are left out: a guide has no finite gradient there, or too large a scale",
             UserWarning,
             stacklevel=2,
         )
-    odds = worst_step(model, drawn.tokens, lengths).masked_fill(lost, torch.nan)
-    best = choose(odds.view(B, N), lengths.view(B, N), config.margin, config.price)
-    pick = torch.arange(B, device=best.device) * N + best
-    plan = Plan(
-        observations=_observations(model, drawn.tokens[pick], lengths[pick]),
-        actions=_actions(model, drawn.tokens[pick], lengths[pick]) if layout.actions else None,
-        lengths=lengths[pick],
-        odds=odds[pick],
-        history=[(_observations(model, x[pick], lengths[pick]), k[pick]) for x, k in drawn.history],
-    )
+    found = {name: score(model, candidates, ask, N) for name, score in planner.scores.items()}
+    scores = {name: score for name, score in found.items() if score is not None}
+    lengths = candidates.lengths.float().masked_fill(lost, torch.nan)
+    best = planner.choose({name: score.view(B, N) for name, score in scores.items()}, lengths.view(B, N), config)
+    plan = replace(candidates, scores=scores).rows(torch.arange(B, device=best.device) * N + best)
     check_finite(plan.observations, plan.actions)
     return plan
 
 
-def goal_observation(model: TrajectoryModel, goal: Tensor) -> Tensor:
-    """A normalised observation (B, observation_dim) at the goal (B, G); its other columns are at the data's mean."""
-    wished = model.observation.mean.repeat(len(goal), 1)
-    wished[:, list(model.config.goal_columns)] = goal
-    return model.observation.normalize(wished)
+def default_horizons(model: TrajectoryModel, ask: Ask, config: PlanConfig) -> Tensor:
+    """Plan lengths (H,) to try, in tokens: the config's number of them towards a goal; the longest where only costs or
+    constraints steer; the next token alone where nothing is asked for, as the model is a policy then."""
+    longest = model.config.tokens - 1
+    if ask.goal is not None:
+        return spread(1, longest, config.horizons)
+    return torch.tensor([longest if ask.steered else 1])
 
 
 def worst_step(model: TrajectoryModel, tokens: Tensor, lengths: Tensor) -> Tensor:
-    """The critic's log-odds of the least plausible step between tokens 0..lengths: (B,)."""
+    """Log-odds (B,) of the least plausible step between tokens 0..lengths of normalized tokens (B, T, C)."""
     places = tokens[..., model.config.layout.last][..., list(model.config.judged)]
     odds = model.critic(places[:, :-1], places[:, 1:])
     inside = torch.arange(odds.shape[1], device=odds.device) < lengths.unsqueeze(1)
     return odds.masked_fill(~inside, float("inf")).amin(1)
-
-
-def choose(odds: Tensor, lengths: Tensor, margin: float, price: float) -> Tensor:
-    """Of candidates (B, N), the shortest, where odds below the margin count as so much more length. Index (B,).
-
-    A candidate whose odds are NaN or infinite is never chosen. Raises ValueError for a row without any other.
-    """
-    # Among equals the more plausible wins: squashed odds are worth less than one token.
-    cost = lengths + price * (margin - odds).clamp(min=0) - torch.sigmoid(odds)
-    return lowest(cost.masked_fill(~odds.isfinite(), torch.inf))
 
 
 def lowest(cost: Tensor) -> Tensor:
@@ -214,46 +278,48 @@ def hold_end(x: Tensor, lengths: Tensor) -> Tensor:
 
 def _known(model: TrajectoryModel, start: Tensor, goal: Tensor | None, lengths: Tensor, tokens: int) -> Known:
     """The start as token 0 of every candidate and, where a goal (N, G) is given, the goal as its last one."""
-    layout = model.config.layout
-    known = start.new_zeros(len(start), tokens, layout.width)
-    mask = torch.zeros(known.shape[:2], dtype=torch.bool, device=start.device)
-    known[:, 0], mask[:, 0] = layout.state_token(model.observation.normalize(start)), True
-    if goal is not None:
-        row = torch.arange(len(start), device=start.device)
-        if layout.width > layout.observation_dim and not TO_GOAL & model.config.draws.keys():
-            raise ValueError(
-                "this model cannot plan to a known goal: its tokens hold more than one observation, and in training no token "
-                f"stood for a goal; expected goal='guided', or one of {', '.join(sorted(TO_GOAL))} among its draws"
-            )
-        known[row, lengths] = layout.state_token(goal_observation(model, goal))
-        mask[row, lengths] = True
-    return Known(known, mask)
+    layout, statistics, columns = model.config.layout, model.observation, model.config.goal_columns
+    token = layout.state_token(statistics.normalize(start))
+    if goal is None:
+        return known_ends(token, tokens)
+    if layout.width > layout.observation_dim and not TO_GOAL & model.config.draws.keys():
+        raise ValueError(
+            "this model cannot plan to a known goal: its tokens hold more than one observation, and in training no token "
+            f"stood for a goal; expected goal='guided', or one of {', '.join(sorted(TO_GOAL))} among its draws"
+        )
+    return known_ends(token, tokens, layout.state_token(statistics.normalize(state_at(statistics, goal, columns))), lengths)
 
 
 def _guidance(
-    model: TrajectoryModel,
-    goals: Tensor | None,
-    lengths: Tensor,
-    candidates: int,
-    config: PlanConfig,
-    extra: Guide | None,
+    model: TrajectoryModel, goals: Tensor | None, ask: Ask, lengths: Tensor, each: int, config: PlanConfig
 ) -> Guidance | None:
-    """The config's guide towards the goal, by its scale, and the user's own, on tokens as the model sees them."""
+    """The config's guide towards the goal, by its scale, costs and constraints, on tokens as the model sees them."""
     last = model.config.layout.last
     terms: list[tuple[float, Guide]] = []
     if goals is not None and config.scale > 0:
         terms.append((config.scale, GUIDES[config.guide](goals, model.config.goal_columns)))
-    if extra is not None:
-
-        def each_candidate(x: Tensor) -> Tensor:
-            """One candidate of every start at a time: the user's guide may hold a goal for each of the B starts."""
-            return torch.stack([cost_of(extra, part) for part in x.unflatten(0, (-1, candidates)).unbind(1)], 1).flatten()
-
-        terms.append((1.0, each_candidate))
+    own = (*ask.costs, *(_violation(constraint) for constraint in ask.constraints))
+    terms += [(1.0, _by_candidate(one, each)) for one in own]
     if not terms:
         return None
     guide = in_units(WeightedSum(terms), lambda x0: model.observation.denormalize(hold_end(x0[..., last], lengths)))
     return Guidance(guide, futures=config.futures, future_steps=config.future_steps)
+
+
+def _by_candidate(guide: Guide, each: int) -> Guide:
+    """One candidate of every start at a time: a user's function may hold a goal for each of the B starts."""
+    return lambda x: torch.stack([cost_of(guide, part) for part in x.unflatten(0, (-1, each)).unbind(1)], 1).flatten()
+
+
+def _violation(constraint: Guide) -> Guide:
+    """A constraint as a cost: a violation is never below 0."""
+    return lambda x: constraint(x).clamp(min=0)
+
+
+def _sum_of(guides: Sequence[Guide], candidates: Plan, each: int) -> Tensor | None:
+    """The sum (B * N,) of functions of closing observations; None where there are none."""
+    closing = candidates.observations[:, :, -1]
+    return torch.stack([_by_candidate(guide, each)(closing) for guide in guides]).sum(0) if guides else None
 
 
 def _observations(model: TrajectoryModel, tokens: Tensor, lengths: Tensor) -> Tensor:

@@ -11,7 +11,6 @@ from dfplan.agents.loading import pretrained_names
 from dfplan.data.tokens import TokenLayout
 from dfplan.models import TransformerConfig
 from dfplan.planning.model import TrajectoryModel, TrajectoryModelConfig
-from dfplan.planning.planner import choose, spread
 
 START = np.array([3.0, 1.0, 0.0, 0.0])
 GOAL = np.array([1.0, 1.0])
@@ -163,11 +162,3 @@ def test_mistakes_get_a_sentence(small):
     with pytest.raises(ValueError, match="hold no actions"):
         small.with_options(execution="diffused_actions")
     assert {"maze2d-large", "maze2d-medium", "maze2d-umaze"} <= set(pretrained_names())
-
-
-def test_the_shortest_possible_candidate_is_chosen():
-    lengths = torch.tensor([[3, 5, 9]])
-    assert choose(torch.tensor([[-30.0, 1.0, 2.0]]), lengths, -4.0, 1.0).tolist() == [1]
-    assert choose(torch.tensor([[-30.0, -20.0, -9.0]]), lengths, -4.0, 1.0).tolist() == [2]
-    assert choose(torch.tensor([[0.0, 1.0, 2.0]]), lengths, -4.0, 1.0).tolist() == [0]
-    assert spread(1, 39, 20)[-1] == 39 and spread(4, 4, 3).tolist() == [4, 4, 4]

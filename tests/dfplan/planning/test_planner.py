@@ -16,6 +16,8 @@ from dfplan.data.tokens import TokenLayout
 from dfplan.diffusion.guidance import GuideError, ReachAt, ReachSoonest, ReachThroughout
 from dfplan.models import TransformerConfig
 from dfplan.planning import planner
+from dfplan.planning.ask import Ask
+from dfplan.planning.ends import state_at
 from dfplan.planning.model import TrajectoryModel, TrajectoryModelConfig
 from dfplan.planning.planner import PlanConfig, check_finite, choose, hold_end, lowest, make_plan, spread
 
@@ -51,9 +53,8 @@ def untrained(model):
 
 def plan(model, start=START, aim=GOAL, *, seed=0, lengths=None, own=None, record=False, **options):
     options = {"horizons": 5, "steps": 4} | options
-    return make_plan(
-        model, start, aim, PlanConfig(**options), generator(seed), horizons=lengths, guide=own, record=record
-    )
+    ask = Ask(aim, costs=() if own is None else own)
+    return make_plan(model, start, ask, PlanConfig(**options), generator(seed), horizons=lengths, record=record)
 
 
 def judge(model, odds):
@@ -63,7 +64,7 @@ def judge(model, odds):
 
 # Choice ---------------------------------------------------------------------------------------------------------------
 
-LENGTHS = torch.tensor([[3, 5, 9]])
+LENGTHS = torch.tensor([[3.0, 5.0, 9.0]])
 
 
 @pytest.mark.parametrize(
@@ -82,18 +83,18 @@ LENGTHS = torch.tensor([[3, 5, 9]])
     ],
 )
 def test_the_shortest_possible_candidate_is_chosen(odds, margin, price, chosen):
-    assert choose(torch.tensor([odds]), LENGTHS, margin, price).tolist() == [chosen]
+    assert choose({"plausibility": torch.tensor([odds])}, LENGTHS, PlanConfig(margin=margin, price=price)).tolist() == [chosen]
 
 
 def test_among_equals_the_more_plausible_is_chosen():
-    lengths = torch.full((2, 3), 4)
+    lengths = torch.full((2, 3), 4.0)
     odds = torch.tensor([[0.0, 3.0, 1.0], [5.0, -3.0, 4.0]])
-    assert choose(odds, lengths, -4.0, 1.0).tolist() == [1, 0]
+    assert choose({"plausibility": odds}, lengths, PlanConfig()).tolist() == [1, 0]
 
 
 def test_a_row_without_a_finite_candidate_is_an_error():
     with pytest.raises(ValueError, match="none of the 3 candidate plans is finite"):
-        choose(torch.tensor([[0.0, 1.0, 2.0], [math.nan] * 3]), LENGTHS.expand(2, 3), -4.0, 1.0)
+        choose({"plausibility": torch.tensor([[0.0, 1.0, 2.0], [math.nan] * 3])}, LENGTHS.expand(2, 3), PlanConfig())
     with pytest.raises(ValueError, match="none of the 2 candidate plans is finite"):
         lowest(torch.tensor([[math.inf, math.nan]]))
 
@@ -152,10 +153,12 @@ def test_each_row_of_a_batch_has_its_own_start_and_goal(model):
 
 def test_more_samples_leave_more_to_choose_from(model):
     judge(model, lambda before, after: -(after - before).norm(dim=-1))
-    one, eight = (
-        [float(plan(model, seed=s, lengths=torch.tensor([[5]]), samples=n, margin=9.0).odds) for s in range(8)]
-        for n in (1, 8)
-    )
+
+    def odds(seed, samples):
+        found = plan(model, seed=seed, lengths=torch.tensor([[5]]), samples=samples, margin=9.0)
+        return float(found.scores["plausibility"])
+
+    one, eight = ([odds(seed, samples) for seed in range(8)] for samples in (1, 8))
     assert sum(eight) / 8 > sum(one) / 8 + 0.1
 
 
@@ -242,7 +245,7 @@ def test_candidates_that_are_not_finite_are_left_out_with_a_warning(model):
     with pytest.warns(UserWarning, match="some candidate plans are not finite and are left out"):
         found = plan(model, goal="guided", scale=1.0, own=path_length)
     assert found.lengths.tolist() == [5] and bool(found.observations.isfinite().all())
-    assert bool(found.odds.isfinite().all())
+    assert bool(found.scores["plausibility"].isfinite().all())
 
 
 @pytest.mark.filterwarnings("ignore:some candidate")
@@ -310,7 +313,8 @@ def test_diffused_actions_are_in_recorded_units_and_beyond_a_plans_length_the_me
     layout = made.config.layout
     assert not bool((again.actions[0, :6] == 0.5).any()), "the goal's own steps are shown as unknown, the others are drawn"
     for x in seen:
-        assert torch.equal(x[:, 4], layout.state_token(planner.goal_observation(made, GOAL)))
+        state = made.observation.normalize(state_at(made.observation, GOAL, (0, 1)))
+        assert torch.equal(x[:, 4], layout.state_token(state))
 
 
 def test_training_shows_goals_as_planning_does():
@@ -334,7 +338,8 @@ def test_a_model_that_was_never_shown_a_goal_without_its_actions_is_not_asked_fo
     with pytest.raises(ValueError, match=r"cannot plan to a known goal: .* expected goal='guided', or one of goal_ramp"):
         plan(made)
     assert plan(made, aim=None).lengths.tolist() == [1]
-    assert bool(make_plan(made, START, GOAL, PlanConfig("guided", 1, scale=1.0), generator()).observations.isfinite().all())
+    guided = make_plan(made, START, Ask(GOAL), PlanConfig("guided", 1, scale=1.0), generator())
+    assert bool(guided.observations.isfinite().all())
 
 
 # Mistakes -------------------------------------------------------------------------------------------------------------

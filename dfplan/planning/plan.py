@@ -1,0 +1,112 @@
+"""A plan as a value: its tokens, their noise levels, and what they say in recorded units. All planners make this class."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from dfplan.config_json import checked
+
+Nested = list[Any]
+_SCHEMA = dict[str, Nested | dict[str, Nested] | None]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A plan for each row of a batch: the chosen ones of `B` starts, or all `B` candidates among which a planner chooses.
+
+    Not to be confused with what was executed: an agent follows a plan and replans.
+    """
+
+    observations: Tensor
+    """(B, T, kept, observation_dim) in recorded units: token 0 is the start; beyond a plan's length its end repeats."""
+    lengths: Tensor
+    """(B,) tokens after the start: the plan's horizon."""
+    levels: Tensor
+    """(B, T) noise level of each token: 0 is clean; tokens beyond a plan's length are pure noise."""
+    tokens: Tensor | None = None
+    """(B, T, C) normalized tokens as sampling left them, of planners that have any."""
+    actions: Tensor | None = None
+    """(B, S, action_dim) planned actions in recorded units, one for each step, where the planner gives any; beyond a plan's
+    length they are the data's mean action."""
+    scores: Mapping[str, Tensor] = field(default_factory=dict)
+    """What the choice among candidates was made by, (B,) each: see `dfplan.planning.planner`."""
+    history: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+    """If it was recorded, for each row of sampling: observations (B, T, kept, observation_dim) and levels (B, T)."""
+
+    def __len__(self) -> int:
+        """Rows B."""
+        return len(self.lengths)
+
+    def rows(self, index: Tensor) -> Plan:
+        """The plans of these rows, (R,) whole numbers."""
+        return Plan(
+            self.observations[index],
+            self.lengths[index],
+            self.levels[index],
+            None if self.tokens is None else self.tokens[index],
+            None if self.actions is None else self.actions[index],
+            {name: score[index] for name, score in self.scores.items()},
+            [(observations[index], levels[index]) for observations, levels in self.history],
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """The plan as plain JSON values, nested lists of numbers, for viewers; `from_json` gives it back."""
+
+        def plain(part: Tensor | None) -> Any:
+            return None if part is None else part.detach().cpu().tolist()
+
+        return {
+            "observations": plain(self.observations),
+            "lengths": plain(self.lengths),
+            "levels": plain(self.levels),
+            "tokens": plain(self.tokens),
+            "actions": plain(self.actions),
+            "scores": {name: plain(score) for name, score in self.scores.items()},
+            "history": [{"observations": plain(x), "levels": plain(k)} for x, k in self.history],
+        }
+
+    @classmethod
+    def from_json(cls, values: Any) -> Self:
+        """The plan of values that `to_json` gave. Raises ValueError, with one sentence, for anything else."""
+        checked(_SCHEMA, values, "plan")
+        try:
+            real, whole = (lambda part, dtype=dtype: torch.tensor(part, dtype=dtype) for dtype in (torch.float32, torch.int64))
+            plan = cls(
+                real(values["observations"]),
+                whole(values["lengths"]),
+                whole(values["levels"]),
+                None if values["tokens"] is None else real(values["tokens"]),
+                None if values["actions"] is None else real(values["actions"]),
+                {name: real(score) for name, score in values["scores"].items()},
+                [(real(row["observations"]), whole(row["levels"])) for row in values["history"]],
+            )
+        except KeyError as error:
+            raise ValueError(f"a plan's part {error} is missing") from None
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"a plan's parts are nested lists of numbers: {error}") from None
+        plan._check()
+        return plan
+
+    def _check(self) -> None:
+        """Raise ValueError unless the parts are of one batch and one number of tokens."""
+        B, T = len(self.lengths), self.observations.shape[1] if self.observations.ndim == 4 else -1
+        parts = {
+            "observations": (self.observations, 4, (B, T)),
+            "lengths": (self.lengths, 1, (B,)),
+            "levels": (self.levels, 2, (B, T)),
+            "tokens": (self.tokens, 3, (B, T)),
+            "actions": (self.actions, 3, (B,)),
+        }
+        parts |= {f"scores {name!r}": (score, 1, (B,)) for name, score in self.scores.items()}
+        for x, k in self.history:
+            parts |= {"history's observations": (x, 4, (B, T)), "history's levels": (k, 2, (B, T))}
+        for name, (part, ndim, shape) in parts.items():
+            if part is not None and (part.ndim != ndim or part.shape[: len(shape)] != shape):
+                raise ValueError(
+                    f"a plan's {name} have {ndim} dimensions, the first of them {shape}, but these are {tuple(part.shape)}"
+                )
