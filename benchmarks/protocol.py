@@ -16,15 +16,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import gymnasium
 import numpy as np
 
 import dfplan.envs  # noqa: F401 (registers the environments)
-
-if TYPE_CHECKING:
-    from dfplan.benchmarks.cells import Cell
 
 EVALUATION_SEEDS = range(100_000, 1_000_000)
 """Seeds of reported episodes, in blocks of `BLOCK`."""
@@ -84,26 +81,6 @@ def evaluation_seeds(episodes: int, block: int = 0) -> range:
 def batches(seeds: Sequence[int], size: int = BATCH) -> list[Sequence[int]]:
     """The seeds in lockstep batches; the last one may be smaller."""
     return [seeds[start : start + size] for start in range(0, len(seeds), size)]
-
-
-def lacks(cells: Sequence[Cell]) -> list[str]:
-    """What the cells of one agent on one environment lack to be a recorded group, in words; empty if nothing.
-
-    Recorded are `EPISODES` episodes on the first evaluation seeds, of each of the `TRAINING_SEEDS`, or once for an agent
-    that is not trained.
-    """
-    missing = []
-    trained = {cell.training_seed for cell in cells} - {None}
-    if trained or not cells:
-        found = len(trained & set(TRAINING_SEEDS))
-        if found < len(TRAINING_SEEDS):
-            missing.append(f"{found} of {len(TRAINING_SEEDS)} training seeds")
-    fewest = min((len(cell.seeds) for cell in cells), default=0)
-    if fewest < EPISODES:
-        missing.append(f"{fewest} of {EPISODES} episodes")
-    if any(list(cell.seeds) != list(EVALUATION_SEEDS[: len(cell.seeds)]) for cell in cells):
-        missing.append("other episodes than the first evaluation seeds")
-    return missing
 
 
 def evaluate(

@@ -67,7 +67,7 @@ class Row:
     family: str = ""
     """Its color's name in the legends, one of `FAMILIES`; '' for what is no learned agent."""
     headline: bool = False
-    """Whether it stands in the README's table."""
+    """Whether it stands in the README's table, of eight rows at most."""
     recipe: str | None = None
     """Name in `dfplan.benchmarks.recipes` of what it was trained by, None for an agent that is not trained."""
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -245,6 +245,7 @@ ROWS: dict[str, Row] = {
         recipe="decision-diffuser",
         page="decision-diffuser",
         family="other diffusion planners",
+        headline=True,
     ),
     "diffusion-veteran": Row(
         "dfplan.agents.diffusion_veteran:DiffusionVeteranAgent",
@@ -307,13 +308,12 @@ ROWS: dict[str, Row] = {
         modules=(MODEL_BASED,),
         prepare=f"{MODEL_BASED}:with_field",
     ),
-    "sac": _online(about="SAC, online: it learned in the maze itself, from its reward", recipe="sac"),
+    "sac": _online(about="SAC, online: it learned in the maze itself, from its reward", recipe="sac", headline=True),
     "td3": _online(about="TD3, online: it learned in the maze itself, from its reward", recipe="td3"),
     "ppo": _online(about="PPO, online: it learned in the maze itself, from its reward", recipe="ppo"),
     "her": _online(
         about="SAC with hindsight replay, online: it learned to reach any goal of the maze",
         recipe="her",
-        headline=True,
         tasks="any",
     ),
     "expert": Row(
@@ -325,7 +325,6 @@ ROWS: dict[str, Row] = {
     "random": Row(
         "dfplan.benchmarks.baselines:RandomAgent",
         about="uniform random actions",
-        headline=True,
         execution="random actions",
     ),
 }

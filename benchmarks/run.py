@@ -22,13 +22,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Annotated, Any
 
 import tyro
 from rich.console import Console, Group
 
 from dfplan import command
-from dfplan.benchmarks import cluster, evaluation, output, provenance, rows, store, workers
+from dfplan.benchmarks import cluster, evaluation, provenance, rows, store, workers
 from dfplan.benchmarks.cells import Cell, Timing, env_folder
 from dfplan.benchmarks.processes import Executor, Processes, WorkersDiedError
 from dfplan.benchmarks.protocol import EPISODES, TRAINING_SEEDS, evaluation_seeds
@@ -270,7 +271,8 @@ def show(
     say: evaluation.Say,
 ) -> tuple[Group, list[str]]:
     """Write the table and the pictures of an environment; the table for the screen, and the names of the files."""
-    from dfplan.benchmarks import report
+    from dfplan.benchmarks.report import pictures, tables
+    from dfplan.benchmarks.report.summaries import summarize
 
     of_task = {wanted: cell for wanted, cell in played.items() if wanted.task == task}
     players = {(cell.agent, cell.training_seed): wanted.player for wanted, cell in of_task.items()}
@@ -284,9 +286,17 @@ def show(
             say(f"no plan of {cell.agent} is drawn: {error}")
             return None
 
-    output.write_tables(folder, task, cells, measured)
-    output.draw(folder, task, cells, record)
-    return report.to_rich(cells, measured), output.names(folder, task)
+    drawn: dict[str, tuple[Cell, Any]] = {}
+    for cell in cells:
+        episodes = store.first_episodes(folder, cell) if cell.agent not in drawn else None
+        if episodes is not None:
+            paths = SimpleNamespace(goals=episodes.goals, executed=episodes.paths, planned=episodes.plans)
+            drawn[cell.agent] = cell, paths
+    summary, place = summarize(cells, measured), folder / env_folder(task.env_id)
+    tables.write(place, summary)
+    pictures.write(place, task.layout, drawn, record)
+    names = [name for name in ("table.md", "table.csv", "paths.png", "denoising.gif") if (place / name).exists()]
+    return tables.to_rich(summary), names
 
 
 @command.with_arguments(

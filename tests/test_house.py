@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 ROOMS = ("dfplan", "envs", "agents", "benchmarks")
 FLOORS = {
     "dfplan": (
-        {"arrays", "fields", "quoting", "whole_files", "locks"},
+        {"fields", "quoting", "whole_files", "locks"},
         {"config_json", "command"},
         {"diffusion", "data", "training"},
         {"models"},

@@ -12,7 +12,7 @@ from importlib.resources import files
 from typing import Any
 
 from dfplan.benchmarks import protocol
-from dfplan.benchmarks.intervals import Estimate, compare, mean
+from dfplan.benchmarks.report.intervals import Estimate, compare, mean
 from dfplan.envs.reference import normalized_score
 
 CLAIM = "In each of the three mazes, `speed` raises the score, and so does `arrival`."

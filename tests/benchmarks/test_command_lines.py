@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from dfplan.benchmarks import env_speed, plan_speed, report
+from dfplan.benchmarks import env_speed, plan_speed
+from dfplan.benchmarks.report import __main__ as report
 from dfplan.command import LONGEST
 
 OWN = {

@@ -5,7 +5,6 @@ import gymnasium
 import numpy as np
 import pytest
 from stand_in_planner import StandInPlanner
-from test_cells import small_cell
 
 from dfplan.benchmarks.baselines import RandomAgent
 from dfplan.benchmarks.protocol import (
@@ -16,7 +15,6 @@ from dfplan.benchmarks.protocol import (
     evaluate,
     evaluation_seeds,
     join,
-    lacks,
     planned_path,
     play,
 )
@@ -98,17 +96,6 @@ def test_the_reward_curve_is_the_mean_over_episodes_at_each_step():
     assert played.reward_curve.shape == (task(UMAZE).max_episode_steps,)
     assert np.allclose(played.reward_curve, np.mean(curves, axis=0), atol=1e-12)
     assert played.reward_curve.sum() == pytest.approx(np.mean(played.returns)) and played.reward_curve.max() <= 1
-
-
-def test_what_a_group_of_cells_lacks_is_said():
-    def group(*seeds, episodes=100, block=0):
-        return [small_cell(training_seed=seed, seeds=list(evaluation_seeds(episodes, block))) for seed in seeds]
-
-    assert lacks(group(0, 1, 2)) == [] and lacks(group(None)) == []
-    assert lacks(group(0, 2)) == ["2 of 3 training seeds"]
-    assert lacks(group(0, 1, 2, episodes=10)) == ["10 of 100 episodes"]
-    assert lacks(group(None, block=1)) == ["other episodes than the first evaluation seeds"]
-    assert lacks([]) == ["0 of 3 training seeds", "0 of 100 episodes"]
 
 
 def test_blocks_of_seeds_do_not_overlap():

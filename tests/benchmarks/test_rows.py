@@ -8,8 +8,8 @@ from stand_in_planner import StandInPlanner
 from dfplan.benchmarks import fingerprint, rows
 from dfplan.benchmarks.baselines import RandomAgent
 from dfplan.benchmarks.protocol import play
-from dfplan.benchmarks.published import published
 from dfplan.benchmarks.recipes import ONLINE, RECIPES
+from dfplan.benchmarks.report.published import published
 from dfplan.envs.registry import task
 
 ROOT = Path(__file__).parents[2]

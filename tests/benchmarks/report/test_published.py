@@ -1,7 +1,7 @@
 import math
 
-from dfplan.benchmarks.counterparts import PAGES, agrees, printed_for
-from dfplan.benchmarks.published import published, reported
+from dfplan.benchmarks.report.published import agrees, printed_for, published, reported
+from dfplan.benchmarks.rows import ROWS
 from dfplan.envs.registry import TASKS
 
 
@@ -20,7 +20,7 @@ def test_the_papers_own_numbers_are_not_called_normalized():
     rows = {row.method: row for row in reported("maze2d-large-v1")}
     paper = rows["Diffusion Forcing"]
     assert paper.short_unit == "as printed" and "Table 1" in paper.source
-    assert rows["Diffusion Veteran"].short_unit == "D4RL-normalised x100"
+    assert rows["Diffusion Veteran"].short_unit == "normalised"
 
 
 def test_nobody_has_printed_scores_of_our_own_variants():
@@ -29,10 +29,7 @@ def test_nobody_has_printed_scores_of_our_own_variants():
 
 def test_methods_that_rows_are_compared_with_are_printed():
     methods = {row.method for row in published() if row.suite == "maze2d"}
-    wanted = {method for rows in PAGES.values() for names in rows.values() for method in names}
-    assert wanted <= methods
-    names = [agent for rows in PAGES.values() for agent in rows]
-    assert len(names) == len(set(names))
+    assert {method for row in ROWS.values() for method in row.printed} <= methods
 
 
 def test_printed_scores_of_a_row_are_those_of_its_own_algorithm_and_environment():

@@ -4,18 +4,22 @@ import shutil
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from rich.console import Console
 from test_cells import small_cell, small_timing
 
-from dfplan.benchmarks import pages, report
 from dfplan.benchmarks.cells import cells_in, timings_in, write_cell, write_timing
-from dfplan.benchmarks.intervals import mean
 from dfplan.benchmarks.protocol import EVALUATION_SEEDS
-from dfplan.benchmarks.tables import Table, decimal, duration, machine
+from dfplan.benchmarks.report import __main__ as report
+from dfplan.benchmarks.report import pages, tables
+from dfplan.benchmarks.report.intervals import mean
+from dfplan.benchmarks.report.summaries import summarize
+from dfplan.benchmarks.report.tables import Table, decimal, duration, machine
+from dfplan.benchmarks.rows import ROWS
 from dfplan.envs.registry import TASKS
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 RECORDED = ROOT / "benchmarks" / "recorded"
 CELLS = [
     *(small_cell(agent="diffusion-forcing", training_seed=seed, card={"training_seconds": 600.0}) for seed in range(3)),
@@ -36,12 +40,13 @@ def markdown_tables(text):
 
 
 def test_measured_rows_come_from_the_cells_alone():
-    scores, seeds, cost, _ = markdown_tables(report.to_markdown(CELLS, TIMINGS))
+    scores, seeds, cost, _ = markdown_tables(tables.to_markdown(summarize(CELLS, TIMINGS)))
     planner, expert = scores.values()
     expected = mean([[100 * (value - 23.85) / (161.86 - 23.85) for value in (0.0, 10.0)]] * 3)
     assert planner["score<br>[95%]"] == f"{expected.value:.1f}<br>[{expected.low:.1f}, {expected.high:.1f}]"
     assert list(scores) == ["diffusion-forcing<br>diffused actions", "expert<br>diffused actions"]
-    assert planner["seeds x<br>episodes"] == "3 x 2 †" and expert["seeds x<br>episodes"] == "2 †"
+    assert planner["seeds x<br>episodes"] == "3 x 2 †<br>2 of 100 episodes"
+    assert expert["seeds x<br>episodes"] == "2 †<br>2 of 100 episodes"
     assert planner["raw<br>return"] == "5.0" and planner["success<br>steps"] == "50%<br>12"
     assert planner["minus first row<br>[95%]"] == "" and expert["success<br>steps"] == "0%"
     assert expert["minus first row<br>[95%]"].startswith("+113.7<br>[")
@@ -53,7 +58,7 @@ def test_measured_rows_come_from_the_cells_alone():
 
 
 def test_printed_numbers_stand_apart_with_unit_and_source():
-    text = report.to_markdown(CELLS, TIMINGS)
+    text = tables.to_markdown(summarize(CELLS, TIMINGS))
     scores, _, _, printed = markdown_tables(text)
     assert "printed by others, not measured here" in text
     assert scores["diffusion-forcing<br>diffused actions"]["reported<br>unit"] == "110.1 ± 3.9<br>as printed"
@@ -65,23 +70,23 @@ def test_printed_numbers_stand_apart_with_unit_and_source():
 
 
 def test_notes_say_how_it_was_measured():
-    text = report.to_markdown(CELLS, TIMINGS)
+    text = tables.to_markdown(summarize(CELLS, TIMINGS))
     for part in ("- expert: it plans.", "seeds 100000 to 100001", "cpu (one), 2 threads", "bootstrap", "†:"):
         assert part in text
-    assert "Decisions were not timed" in report.to_markdown(CELLS, [])
+    assert "Decisions were not timed" in tables.to_markdown(summarize(CELLS, []))
 
 
 @pytest.mark.parametrize("width", [100, 130])
 def test_the_terminal_shows_the_same_rows_and_cuts_no_number(width):
     console = Console(width=width, record=True, file=io.StringIO())
-    console.print(report.to_rich(CELLS, TIMINGS))
+    console.print(tables.to_rich(summarize(CELLS, TIMINGS)))
     text = console.export_text()
     for expected in ("diffusion-forcing", "3 x 2 †", "161.9", "100.0", "116.7 ± 2", "10 min", "[1] Chen", "[-17.3, -10.0]"):
         assert expected in text
 
 
 def test_csv_has_full_precision_and_both_kinds_of_rows():
-    rows = {row["agent"]: row for row in csv.DictReader(io.StringIO(report.to_csv(CELLS, TIMINGS)))}
+    rows = {row["agent"]: row for row in csv.DictReader(io.StringIO(tables.to_csv(summarize(CELLS, TIMINGS))))}
     planner = rows["diffusion-forcing"]
     assert float(planner["normalized"]) == pytest.approx(-13.658430548510978, rel=1e-14)
     assert planner["reported"] == "" and planner["training_seeds"] == "3" and planner["decision_p95_ms"] == "20.0"
@@ -92,13 +97,13 @@ def test_csv_has_full_precision_and_both_kinds_of_rows():
 def test_training_seeds_that_were_trained_together_say_so():
     card = {"training_seconds": 600.0, "seeds": [0, 1, 2], "hardware": {"cpu": "one", "threads": 1}}
     stacked = [small_cell(training_seed=seed, card=card) for seed in range(3)]
-    row = markdown_tables(report.to_markdown(stacked, []))[2]["planner"]
+    row = markdown_tables(tables.to_markdown(summarize(stacked, [])))[2]["planner"]
     assert (row["training<br>time"], row["trained on"]) == ("10 min<br>for 3 seeds", "one, 1 thread")
 
 
 def test_a_table_drops_columns_that_nobody_fills_and_escapes_bars():
-    table = Table("t", ("name", "empty", "x"), (("a|b", "", "1\n2"), ("c", "", "")))
-    assert table.without_empty_columns().to_markdown().splitlines()[2:] == [
+    table = Table("t", pd.DataFrame({"name": ["a|b", "c"], "empty": ["", ""], "x": ["1\n2", ""]}))
+    assert table.filled().to_markdown().splitlines()[2:] == [
         "| name | x |", "| --- | ---: |", r"| a\|b | 1<br>2 |", "| c |  |",
     ]  # fmt: skip
 
@@ -106,7 +111,7 @@ def test_a_table_drops_columns_that_nobody_fills_and_escapes_bars():
 def test_what_a_card_or_a_name_says_cannot_steer_the_terminal():
     cells = [small_cell(agent="sb3:\x1b[2J", card={"hardware": {"cpu": "\x1b]0;title\x07\x9b31m"}})]
     console = Console(width=200, file=io.StringIO())
-    console.print(report.to_rich(cells, []))
+    console.print(tables.to_rich(summarize(cells, [])))
     shown = console.file.getvalue()
     assert "\\x1b[2J" in shown and "\\x1b]0;title" in shown
     assert all(c.isprintable() or c == "\n" for c in shown)
@@ -158,7 +163,7 @@ def test_everything_is_rewritten_and_checked(tree, command):
     assert "docs/scores.png" in readme and (tree / "docs" / "scores.png").is_file()
     (overview,) = markdown_tables(readme)
     assert list(overview) == ["diffusion-forcing", "expert", "*best printed*"]
-    assert overview["expert"]["maze2d-umaze"] == "**100.0** †<br>[100.0, 100.0]"
+    assert overview["expert"]["maze2d-umaze"] == "**100.0** † 2 of 100 episodes<br>[100.0, 100.0]"
     assert overview["diffusion-forcing"]["maze2d-umaze"].endswith("<br>(110.1 ± 3.9 as printed)")
     assert overview["diffusion-forcing"]["multi2d-umaze"] == ""
     assert overview["*best printed*"]["maze2d-umaze"].startswith("(146.3)<br>Diffusion Veteran")
@@ -174,10 +179,19 @@ def test_everything_is_rewritten_and_checked(tree, command):
     assert command("--check")[0] == 1
 
 
+def test_the_readme_shows_few_rows_and_the_results_page_all(tree, command):
+    write_cell(tree / report.RECORDED, small_cell(agent="random", training_seed=None))
+    assert command() == (0, "")
+    assert "random" not in (tree / "README.md").read_text()
+    overview = markdown_tables((tree / "docs" / "results.md").read_text())[0]
+    assert list(overview) == ["diffusion-forcing", "expert", "random", "*best printed*"]
+    assert sum(row.headline for row in ROWS.values()) <= 8
+
+
 def test_nothing_recorded_and_documents_that_cannot_be_filled_are_said(tree, command):
     (tree / "docs" / "unknown.md").write_text(f"{pages.BEGIN}\n{pages.END}\n")
     status, said = command()
-    assert status == 2 and "unknown.md" in said and "PAGES" in said
+    assert status == 2 and "unknown.md" in said and "no row names it as its page" in said
     assert "\nold\n" in (tree / "README.md").read_text()
     shutil.rmtree(tree / report.RECORDED)
     status, said = command()
@@ -187,7 +201,7 @@ def test_nothing_recorded_and_documents_that_cannot_be_filled_are_said(tree, com
 
 
 def test_documents_and_plots_are_those_of_the_recorded_results():
-    assert report.outdated(ROOT, pages.read(RECORDED)) == []
+    assert report.report(ROOT, pages.read(RECORDED), check=True) == []
 
 
 def test_recorded_cells_are_of_clean_trees_and_of_the_protocols_first_episodes():

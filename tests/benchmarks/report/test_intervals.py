@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from dfplan.benchmarks.intervals import (
+from dfplan.benchmarks.report.intervals import (
     Estimate,
     compare,
     interquartile_mean,

@@ -1,7 +1,8 @@
 """Scores that others have printed, with their unit and source: `published.json`, read row by row.
 
 They were not measured here. A table shows them in a column of their own, 'reported', never beside a measured score as
-if the two were alike: units, episode lengths and execution differ between papers.
+if the two were alike: units, episode lengths, data, networks and controllers differ between papers. A difference to one is a
+question, not an error of either side.
 """
 
 from __future__ import annotations
@@ -10,6 +11,11 @@ import json
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
+
+from dfplan.benchmarks.rows import ROWS
+
+TOLERANCE_POINTS, TOLERANCE_SHARE = 15.0, 0.15
+"""A measured score agrees with a printed one if it differs by at most the larger of the two: points, or that share."""
 
 
 @dataclass(frozen=True)
@@ -32,14 +38,19 @@ class Published:
 
     @property
     def short_unit(self) -> str:
-        """The unit without its reservations: 'D4RL-normalised x100', 'as printed', 'success %'."""
-        return self.unit.split(";")[0].split(",")[0].split(" (")[0]
+        """The unit without its reservations, short enough to stand under a number: 'normalised', 'as printed', 'success %'."""
+        short = self.unit.split(";")[0].split(",")[0].split(" (")[0]
+        return short.removeprefix("D4RL-").removesuffix(" x100")
+
+    def __str__(self) -> str:
+        """'159 ± 2.7'."""
+        return f"{self.score:g}" + ("" if self.std is None else f" ± {self.std:g}")
 
 
 @cache
 def published() -> tuple[Published, ...]:
     """All rows, in the file's order."""
-    table = json.loads(files("dfplan.benchmarks").joinpath("published.json").read_text(encoding="utf-8"))
+    table = json.loads(files("dfplan.benchmarks.report").joinpath("published.json").read_text(encoding="utf-8"))
     units, sources = table["units"], table["sources"]
     return tuple(
         Published(task, method, float(score), std, units[unit], sources[source], grade, suite, note)
@@ -50,3 +61,14 @@ def published() -> tuple[Published, ...]:
 def reported(env_id: str) -> list[Published]:
     """The printed scores (not times) of one environment; empty where nobody has printed any."""
     return [row for row in published() if row.task == env_id and "seconds" not in row.unit]
+
+
+def printed_for(agent: str, env_id: str) -> list[Published]:
+    """The printed scores of a row's own algorithm on an environment; empty where there are none."""
+    methods = ROWS[agent].printed if agent in ROWS else ()
+    return [row for row in reported(env_id) if row.method in methods]
+
+
+def agrees(measured: float, printed: float) -> bool:
+    """Whether a measured score differs from a printed one by no more than the tolerance."""
+    return abs(measured - printed) <= max(TOLERANCE_POINTS, TOLERANCE_SHARE * abs(printed))

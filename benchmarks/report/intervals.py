@@ -6,8 +6,6 @@ An agent's scores are *strata*: one array of episodes for each training seed. Th
   training seeds (Agarwal et al. 2021, Deep Reinforcement Learning at the Edge of the Statistical Precipice, Section 4).
 - `over_seeds_and_starts`: what would *other* weights of the same recipe score, on other starts?
 - `compare`: is one agent better than another on the same starts? Differences of pairs.
-
-(Not called `statistics`: beside a script, that would hide Python's own module.)
 """
 
 from __future__ import annotations
@@ -152,10 +150,8 @@ def _stratified(strata: list[np.ndarray], statistic: Statistic, resamples: int) 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", stats.DegenerateDataWarning)
         warnings.simplefilter("ignore", RuntimeWarning)  # 0 / 0 in the acceleration
-        found = stats.bootstrap(
-            strata, pooled, n_resamples=resamples, batch=_BATCH, confidence_level=LEVEL, method="BCa",
-            rng=np.random.default_rng(0),
-        )  # fmt: skip
+        options = {"n_resamples": resamples, "batch": _BATCH, "confidence_level": LEVEL, "method": "BCa"}
+        found = stats.bootstrap(strata, pooled, **options, rng=np.random.default_rng(0))
     low, high = float(found.confidence_interval.low), float(found.confidence_interval.high)
     if not np.isfinite([low, high]).all():
         low, high = _percentiles(found.bootstrap_distribution)

@@ -1,0 +1,1 @@
+"""Tables, plots, pages and pictures, made from result files alone."""

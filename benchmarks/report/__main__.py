@@ -1,0 +1,61 @@
+"""Everything that is generated from recorded results: the README's table, docs/results.md, the results of each
+algorithm's page, and the plots in docs/.
+
+    python -m dfplan.benchmarks.report            # rewrite them from benchmarks/recorded/
+    python -m dfplan.benchmarks.report --check    # exit status 1 if one of them is not up to date
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from dfplan import command
+from dfplan.benchmarks.report import pages, plots
+from dfplan.benchmarks.report.summaries import Summary
+from dfplan.whole_files import write_whole
+
+RECORDED = Path("benchmarks", "recorded")
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Options of the command."""
+
+    root: Path = Path(".")
+    """Folder of the repository: README.md, docs/ and benchmarks/recorded/ lie in it."""
+    check: bool = False
+    """Only say what is not up to date."""
+
+
+def report(root: Path, summary: Summary, *, check: bool) -> list[str]:
+    """Rewrite all generated files of a repository that are not what the recorded results say, or only find them.
+
+    Texts are compared as they are, plots by the numbers that they draw. Returns the paths of those that differed, relative
+    to the repository. Raises ValueError, before anything is written, for a document that cannot be filled.
+    """
+    docs, numbers = root / "docs", plots.numbers(summary)
+    captions = {name: plots.PLOTS[name].caption for name in numbers}
+    texts = pages.documents(root, summary, captions)
+    old = {path: text for path, text in texts.items() if not path.is_file() or path.read_text(encoding="utf-8") != text}
+    stale = plots.stale(docs, numbers)
+    if not check:
+        docs.mkdir(exist_ok=True)
+        plots.write(docs, numbers)
+        for path, text in old.items():
+            write_whole(path, text)
+    return [str(path.relative_to(root)) for path in (*old, *(docs / name for name in stale))]
+
+
+@command.with_arguments(Arguments, __doc__)
+def main(arguments: Arguments) -> int:
+    """Rewrite or check the generated files."""
+    found = report(arguments.root, pages.read(arguments.root / RECORDED), check=arguments.check)
+    if found and arguments.check:
+        print(f"not up to date: {', '.join(found)}; run python -m dfplan.benchmarks.report", file=sys.stderr)
+    return int(arguments.check and bool(found))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

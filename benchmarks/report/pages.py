@@ -1,0 +1,163 @@
+"""The generated parts of the documents: the README's table, docs/results.md, and the results of each algorithm's page.
+
+Text stands between two markers, everything around it is written by hand; docs/results.md is generated whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pandas as pd
+
+from dfplan.benchmarks.cells import cells_in, env_folder, timings_in
+from dfplan.benchmarks.report import notes
+from dfplan.benchmarks.report.published import Published, agrees, printed_for, reported
+from dfplan.benchmarks.report.summaries import Summary, ordered, summarize
+from dfplan.benchmarks.report.tables import Row, Table, interval, milliseconds, played, reach, tables, written
+from dfplan.benchmarks.rows import ROWS
+from dfplan.envs.registry import TASKS
+
+BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
+HOW_TO_READ = (
+    "Mean D4RL-normalised score with its 95% interval over episodes; the best of these rows is bold. In parentheses: what "
+    "others have printed for the same algorithm, under protocols of their own. †: fewer training seeds or episodes than a "
+    "recorded row has. The last line is the highest normalised score that we have found printed.\n"
+)
+
+
+def read(folder: str | Path) -> Summary:
+    """All recorded results, in the order of the registered tasks and rows.
+
+    Raises ValueError if there is none, or a file is not a whole result.
+    """
+    cells = cells_in(folder)
+    if not cells:
+        raise ValueError(f"there is no recorded result in {folder}")
+    rank = {env_id: place for place, env_id in enumerate(TASKS)}
+    in_order = sorted(ordered(cells), key=lambda cell: (rank.get(cell.env_id, len(rank)), cell.env_id))
+    return summarize(in_order, timings_in(folder))
+
+
+def documents(root: Path, summary: Summary, plots: Mapping[str, str]) -> dict[Path, str]:
+    """The whole text of every document with generated parts, as it should be.
+
+    `plots`: file names of plots in docs/, each with its caption. Raises ValueError for a page of docs/ that has markers but
+    no rows, or one marker only.
+    """
+    docs, readme = root / "docs", root / "README.md"
+    found = {
+        readme: replaced(readme.read_text(encoding="utf-8"), readme_section(summary, plots), readme.name),
+        docs / "results.md": results_page(summary, plots),
+    }
+    for page in sorted(docs.glob("*.md")):
+        text = page.read_text(encoding="utf-8")
+        if page.stem == "results" or BEGIN not in text:
+            continue
+        names = [name for name, row in ROWS.items() if row.page == page.stem]
+        if not names:
+            raise ValueError(f"{page.name} has a block for results, but no row names it as its page")
+        found[page] = replaced(text, page_section(names, summary), page.name)
+    return found
+
+
+def replaced(text: str, section: str, name: str = "the README") -> str:
+    """A document with the text between its markers replaced. ValueError if it does not have both, in order."""
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise ValueError(f"{name} lacks the markers {BEGIN} and {END}")
+    return f"{before}{BEGIN}\n{section}{END}{after}"
+
+
+def readme_section(summary: Summary, plots: Mapping[str, str]) -> str:
+    """The overview of a few rows, and the picture of all."""
+    few = summary.rows[[name in ROWS and ROWS[name].headline for name in summary.rows["agent"]]]
+    picture = f"![{plots['scores.png']}](docs/scores.png)\n\n" if "scores.png" in plots else ""
+    return (
+        f"{overview('Main rows', few, summary.environments).to_markdown()}\n{HOW_TO_READ}\n{picture}"
+        "All rows, and per environment costs, training seeds, paired differences, all printed scores and the notes: "
+        "[docs/results.md](docs/results.md).\n"
+    )
+
+
+def overview(title: str, rows: pd.DataFrame, environments: list[str]) -> Table:
+    """Scores, a line for each agent and a column for each environment."""
+    best = rows.groupby("env")["normalized"].max()
+    text = [_overview_entry(row, best[row["env"]]) for row in rows.to_dict("records")]
+    agents = sorted(rows["agent"].unique(), key=lambda agent: list(ROWS).index(agent) if agent in ROWS else len(ROWS))
+    entries = rows.assign(text=text).pivot(index="agent", columns="env", values="text")
+    entries = entries.reindex(index=agents, columns=environments).fillna("")
+    entries.loc["*best printed*"] = [_best_printed(env_id) for env_id in environments]
+    return Table(title, entries.rename(columns=env_folder).reset_index())
+
+
+def _overview_entry(row: Row, best: float) -> str:
+    value, _, bounds = interval(row, "normalized").partition("\n")
+    value = f"**{value}**" if row["normalized"] == best else value
+    lacks = f" † {', '.join(row['lacks'])}" if row["lacks"] else ""
+    printed = "".join(f"\n({one} {one.short_unit})" for one in printed_for(row["agent"], row["env"]))
+    return f"{value}{lacks}\n{bounds}{printed}"
+
+
+def _best_printed(env_id: str) -> str:
+    normalized = [one for one in reported(env_id) if one.short_unit == "normalised"]
+    best = max(normalized, key=lambda one: one.score, default=None)
+    return "" if best is None else f"({best})\n{best.method}"
+
+
+def results_page(summary: Summary, plots: Mapping[str, str]) -> str:
+    """docs/results.md: plots, the overview of all rows, how to read the tables, and the tables of each environment."""
+    about = "\n".join(f"- {note}" for note in notes.rows(summary))
+    protocol = "\n".join(f"- {note}" for note in notes.PROTOCOL)
+    pictures = "".join(f"![{caption}]({name})\n\n*{caption}*\n\n" for name, caption in plots.items())
+    return (
+        "# Results\n\nGenerated from `benchmarks/recorded/` by `python -m dfplan.benchmarks.report`: do not edit.\n\n"
+        f"{pictures}## All rows\n\n{overview('All environments', summary.rows, summary.environments).to_markdown()}\n"
+        f"{HOW_TO_READ}\n## How to read the tables\n\n{protocol}\n\n## The rows\n\n{about}\n\n"
+        + "\n".join(_environment_part(summary.of(env_id)) for env_id in summary.environments)
+    )
+
+
+def _environment_part(summary: Summary) -> str:
+    commands = dict.fromkeys(cell.command for cell in summary.cells)
+    made = f"Made by {', '.join(f'`{command}`' for command in commands)}."
+    shown = "\n".join(table.to_markdown() for table in tables(summary))
+    lines = "\n".join(f"- {note}" for note in (*notes.environment(summary), made))
+    return f"## {summary.environments[0]}\n\n{shown}\n{lines}\n"
+
+
+def page_section(names: list[str], summary: Summary) -> str:
+    """What an algorithm's page shows: its rows on all environments, beside the printed scores of the same algorithm."""
+    rows = pd.concat([summary.rows[summary.rows["agent"] == name] for name in names])
+    if rows.empty:
+        return "Nothing is recorded yet.\n"
+    # One line for each printed score of the same algorithm, or one without.
+    pairs = [
+        row | {"printed": printed}
+        for row in rows.to_dict("records")
+        for printed in printed_for(row["agent"], row["env"]) or [""]
+    ]
+    compared = f"{notes.AGREEMENT} " if any(pair["printed"] for pair in pairs) else ""
+    table = written("Recorded", pd.DataFrame(pairs), _PAGE, left=2)
+    return f"{table.to_markdown()}\n{compared}What the other columns mean, and all other rows: [results.md](results.md).\n"
+
+
+def _verdict(measured: float, printed: Published) -> str:
+    if agrees(measured, printed.score):
+        return "yes"
+    return "no, above" if measured > printed.score else "no, below"
+
+
+_PAGE = {
+    "environment": lambda row: env_folder(row["env"]),
+    "agent": lambda row: row["agent"],
+    "seeds x\nepisodes": played,
+    "score\n[95%]": lambda row: interval(row, "normalized"),
+    "IQM\n[95%]": lambda row: interval(row, "iqm"),
+    "success\nsteps": reach,
+    "ms per decision\n(mean)": lambda row: milliseconds(row["decision_mean_ms"]),
+    "reported": lambda row: row["printed"] and f"{row['printed']} {row['printed'].short_unit}\n{row['printed'].method}",
+    "measured\nminus reported": lambda row: row["printed"] and f"{row['normalized'] - row['printed'].score:+.1f}",
+    "within": lambda row: row["printed"] and _verdict(row["normalized"], row["printed"]),
+}

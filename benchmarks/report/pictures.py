@@ -1,0 +1,174 @@
+"""Pictures of a run: executed paths over planned ones, and a plan being denoised.
+
+Drawn like the layout's text: x runs down and y to the right.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection, PatchCollection
+from matplotlib.figure import Figure
+from matplotlib.patches import Circle, Rectangle
+from PIL import Image
+
+from dfplan.benchmarks.cells import Cell
+from dfplan.benchmarks.report import figures
+from dfplan.benchmarks.report.figures import BLUE, GREEN, INK, ORANGE
+from dfplan.envs.maze.env import GOAL_RADIUS
+from dfplan.envs.maze.layouts import WALL_SHIFT, Layout
+from dfplan.whole_files import write_whole
+
+_FLOOR, _WALL = "#FCFBF8", "#5A657A"
+_BORDER = 0.45
+"""How much of the outer walls is shown, in cells."""
+Paths = Denoising = Any
+EPISODES_SHOWN = 4
+MOST_FRAMES = 60
+Agents = Mapping[str, tuple[Cell, Paths]]
+"""By name: a cell of each agent, with the paths of its first episodes."""
+
+
+def write(folder: Path, layout: Layout, agents: Agents, record: Callable[[Cell, int], Denoising | None]) -> None:
+    """Write paths.png, and denoising.gif of the longest plan of the first agent that plans, of one environment.
+
+    Nothing is drawn again for the same cells. `record`: from a cell and a reset seed to the denoising of the agent's plan
+    there, None for one that keeps no record of it. Without any, a denoising.gif of an earlier run is removed.
+    """
+    played = [[cell.agent, cell.training_seed, cell.key, cell.created] for cell, _ in agents.values()]
+    digest = hashlib.sha256(repr(played).encode()).hexdigest()
+    if not agents or figures.digest_of(folder / "paths.png") == digest:
+        return
+    denoising = next((record(*plan) for plan in map(_longest_plan, agents.values()) if plan), None)
+    if denoising is None:
+        (folder / "denoising.gif").unlink(missing_ok=True)
+    else:
+        write_whole(folder / "denoising.gif", animate(layout, denoising))
+    figures.save(folder / "paths.png", draw_paths(layout, agents), digest)  # last, for its digest stands for both
+
+
+def _longest_plan(played: tuple[Cell, Paths]) -> tuple[Cell, int] | None:
+    """The cell and reset seed of the longest plan; None if there is no plan."""
+    cell, paths = played
+    lengths = [0 if plan is None else len(plan) for plan in paths.planned]
+    return (cell, cell.seeds[int(np.argmax(lengths))]) if max(lengths) > 0 else None
+
+
+def draw_paths(layout: Layout, agents: Agents) -> Figure:
+    """One row an agent, one column an episode: the executed path over the plan of its first decision."""
+    shown = min(EPISODES_SHOWN, *(len(paths.goals) for _, paths in agents.values()))
+    width = 2.9
+    size = (width * shown + 0.4, (width * _aspect(layout) + 0.32) * len(agents) + 0.5)
+    figure, grid = plt.subplots(len(agents), shown, squeeze=False, layout="constrained", figsize=size)
+    for line, (name, (cell, paths)) in zip(grid, agents.items(), strict=True):
+        for i, axes in enumerate(line):
+            _maze(axes, layout, paths.goals[i])
+            _paths(axes, paths.executed[i], paths.planned[i])
+            outcome = f"goal after {cell.first_reach[i]} steps" if cell.success[i] else "goal not reached"
+            axes.set_title(f"{outcome}, return {cell.returns[i]:.0f}", fontsize=8, color=INK, pad=3)
+        line[0].set_ylabel(name, fontsize=9, color=INK)
+    handles = [
+        plt.Line2D([], [], color=ORANGE, linewidth=4, alpha=0.75, label="plan of the first decision"),
+        plt.Line2D([], [], color=BLUE, linewidth=1.6, label="executed"),
+        plt.Line2D([], [], color="white", marker="o", markeredgecolor=INK, linestyle="", label="start"),
+        plt.Line2D([], [], color=GREEN, marker="*", markersize=11, linestyle="", label="goal and its radius"),
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False, fontsize=9)
+    return figure
+
+
+def _paths(axes: Axes, executed: np.ndarray, planned: np.ndarray | None) -> None:
+    if planned is not None:
+        axes.plot(planned[:, 1], planned[:, 0], color=ORANGE, linewidth=4, alpha=0.75, solid_capstyle="round", zorder=3)
+    axes.plot(executed[:, 1], executed[:, 0], color=BLUE, linewidth=1.4, solid_joinstyle="round", zorder=4)
+    axes.plot(executed[0, 1], executed[0, 0], "o", markersize=6, color="white", markeredgecolor=INK, zorder=5)
+
+
+def animate(layout: Layout, denoising: Denoising) -> bytes:
+    """A GIF of a plan's points from noise to clean, colored by noise level; the bar shows how far sampling is."""
+    rows = len(denoising.positions)
+    chosen = np.unique(np.linspace(0, rows - 1, min(rows, MOST_FRAMES)).round().astype(int))
+    frames = [_frame(layout, denoising, int(row), rows - 1) for row in chosen]
+    # One palette for all frames, from a few of them side by side; this method keeps small patches of rare colors.
+    some = np.hstack([np.asarray(frame) for frame in frames[:: max(1, len(frames) // 6)]])
+    palette = Image.fromarray(some).quantize(255, method=Image.Quantize.MAXCOVERAGE)
+    indexed = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
+    step = max(60, min(160, 5_000 // len(frames)))
+    durations = [600, *[step] * (len(frames) - 2), 2_000][: len(frames)]
+    file = io.BytesIO()
+    indexed[0].save(file, "GIF", save_all=True, append_images=indexed[1:], duration=durations, loop=0, optimize=True)
+    return file.getvalue()
+
+
+def _frame(layout: Layout, denoising: Denoising, row: int, last: int) -> Image.Image:
+    width, footer, dpi = 5.6, 0.56, 100
+    height = width * _aspect(layout) + footer
+    figure = plt.figure(figsize=(width, height), dpi=dpi, facecolor="white")
+    axes = figure.add_axes((0, footer / height, 1, 1 - footer / height))
+    _maze(axes, layout, denoising.goal)
+    points, levels = denoising.positions[row][:, ::-1], denoising.levels[row]
+    colors = _noise_colors(levels)
+    # Between noisy points a line says nothing yet: it fades in as its ends become clean.
+    links = colors[1:].copy()
+    links[:, 3] = 0.9 * (1 - np.maximum(levels[1:], levels[:-1])) ** 2 + 0.04
+    segments = list(np.stack([points[:-1], points[1:]], axis=1))
+    axes.add_collection(LineCollection(segments, colors=links, linewidths=2, zorder=3))
+    axes.scatter(points[:, 0], points[:, 1], s=26, c=colors, edgecolors="white", linewidths=0.6, zorder=4)
+    axes.plot(*points[0], "o", markersize=9, color="white", markeredgecolor=INK, markeredgewidth=1.5, zorder=7)
+    _bar(figure.add_axes((0.02, 0.34 / height, 0.56, 0.1 / height)), row, last)
+    _scale(figure.add_axes((0.7, 0.34 / height, 0.28, 0.1 / height)))
+    figure.canvas.draw()
+    pixels = np.asarray(figure.canvas.buffer_rgba())[..., :3].copy()  # type: ignore[attr-defined]
+    plt.close(figure)
+    return Image.fromarray(pixels)
+
+
+def _bar(axes: Axes, row: int, last: int) -> None:
+    axes.set(xlim=(0, 1), ylim=(0, 1), xticks=[], yticks=[])
+    axes.barh(0.5, 1, height=1, color="#E6E8EC")
+    axes.barh(0.5, row / max(last, 1), height=1, color=INK)
+    axes.axis("off")
+    axes.text(0, -0.7, f"denoising step {row} of {last}", fontsize=9, color=INK, va="top")
+
+
+def _scale(axes: Axes) -> None:
+    axes.imshow(_noise_colors(np.linspace(0, 1, 128))[None], aspect="auto", extent=(0, 1, 0, 1))
+    axes.axis("off")
+    axes.text(0, -0.7, "clean", fontsize=9, color=INK, va="top")
+    axes.text(1, -0.7, "noise", fontsize=9, color=INK, va="top", ha="right")
+
+
+def _maze(axes: Axes, layout: Layout, goal: np.ndarray) -> None:
+    rows, columns = layout.shape
+    boxes = layout.wall_boxes()
+    walls = [Rectangle((y0, x0), y1 - y0, x1 - x0) for x0, x1, y0, y1 in boxes]
+    axes.add_collection(PatchCollection(walls, facecolor=_WALL, edgecolor=_WALL, linewidth=0.6, zorder=1))
+    axes.add_patch(Circle((goal[1], goal[0]), GOAL_RADIUS, facecolor=GREEN, alpha=0.22, linewidth=0, zorder=2))
+    axes.plot(goal[1], goal[0], marker="*", markersize=11, color=GREEN, markeredgecolor="white", zorder=6)
+    inner = WALL_SHIFT + 0.5  # where the free cells begin
+    axes.set_xlim(inner - _BORDER, inner + columns - 2 + _BORDER)
+    axes.set_ylim(inner + rows - 2 + _BORDER, inner - _BORDER)
+    axes.set_aspect("equal")
+    axes.set_facecolor(_FLOOR)
+    axes.set_xticks([])
+    axes.set_yticks([])
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+
+
+def _aspect(layout: Layout) -> float:
+    """Height over width of what `_maze` shows."""
+    rows, columns = layout.shape
+    return (rows - 2 + 2 * _BORDER) / (columns - 2 + 2 * _BORDER)
+
+
+def _noise_colors(levels: np.ndarray) -> np.ndarray:
+    """Colors (N, 4) of noise levels (N,) in [0, 1], from dark blue to a yellow that still shows on the floor."""
+    return plt.colormaps["plasma"](0.03 + 0.8 * levels)
