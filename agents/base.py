@@ -21,12 +21,10 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
 from dfplan.agents.loading import pretrained_path
+from dfplan.arrays import Shape, read, read_parts, read_rows, read_whole
 from dfplan.config_json import config_from_json, config_to_json
 from dfplan.planning.ask import Ask
 from dfplan.training.weights_file import Header, load_weights, naming, restored, save_weights
-
-Shape = tuple[int | str, ...]
-"""Sizes of an array; a name stands for any size from 1 on."""
 
 
 class Agent(ABC):
@@ -38,6 +36,8 @@ class Agent(ABC):
 
     kind: ClassVar[str | None] = None
     """What the agent's weights files say that they hold; None for an agent that has no weights."""
+    stacked: ClassVar[bool] = False
+    """Whether these files hold several training seeds, of which `load` takes a `member`."""
     answers: ClassVar[frozenset[str]] = frozenset()
     """Parts of `Ask`, beside the goal, that the agent acts by."""
     config: Any
@@ -225,9 +225,7 @@ class Agent(ABC):
         return ask
 
     def _whole(self, value: Any, what: str, low: int, high: int) -> int:
-        if isinstance(value, bool) or not isinstance(value, int | np.integer) or not low <= value <= high:
-            raise ValueError(f"{self._name}: {what} must be a whole number from {low} to {high}, got {value!r}")
-        return int(value)
+        return read_whole(value, f"{self._name}: {what}", low, high)
 
     def _goals(self, goal: NDArray[Any] | None, rows: int, what: str = "observations") -> NDArray[Any] | None:
         """A goal for each of the rows, (rows, G): one goal is that of all. ValueError for another number of goals."""
@@ -245,15 +243,7 @@ class Agent(ABC):
         return goals if goals > 1 else self._rows  # one goal is for any number of rows
 
     def _read_rows(self, rows: Any) -> NDArray[np.intp]:
-        index = _array(rows)
-        if index is None or (index.size and index.dtype.kind not in "iu"):
-            found = "parts that make no array" if index is None else _kind(rows, index)
-            raise ValueError(f"{self._name}: rows of a batch must be whole numbers, got {found}")
-        index, batch = index.reshape(-1).astype(np.intp), self._batch
-        if len(index) and (index.min() < 0 or (batch is not None and index.max() >= batch)):
-            inside = "from 0 on" if batch is None else f"from 0 to {batch - 1}"
-            raise ValueError(f"{self._name}: rows of this batch must be {inside}, got {_short(index.tolist())}")
-        return index
+        return read_rows(rows, self._batch, f"{self._name}: rows of ")
 
     def _finite(self, what: str, *arrays: NDArray[Any] | Tensor) -> None:
         """Raise ValueError unless all numbers of a result are finite: NaN never leaves an agent in silence."""
@@ -296,19 +286,17 @@ class LearningAgent(Agent):
         """The agent of a file written by `save`, acting as its header says. CheckpointError for a file that is not one."""
         tensors, header = load_weights(path, str(cls.kind))
         learner = restored(cls.learner_class, cls.learner_config_class, header.config, tensors, path)
+        acting, where, card = header.agent, "agent", header.card
+        if acting is None and "agent" in card:  # as the files of trajectory models once were
+            acting, where, card = card["agent"], "card.agent", {name: part for name, part in card.items() if name != "agent"}
         with naming(path):
-            config, card = cls._config_of(header)
+            config = config_from_json(cls.config_class, acting, where)
             return cls(learner, config, card)  # type: ignore[call-arg]  # a subclass knows its widths
 
     def save(self, path: str | Path) -> None:
         """Write weights, configs and card as one safetensors file that `load` reads."""
         configs = config_to_json(self.learner.config), self.card, config_to_json(self.config)
         save_weights(path, self._tensors(), Header(str(self.kind), *configs))
-
-    @classmethod
-    def _config_of(cls, header: Header) -> tuple[Any, dict[str, Any]]:
-        """How the agent of a file acts, None where the file does not say, and its card."""
-        return config_from_json(cls.config_class, header.agent, "agent"), header.card
 
     def _tensors(self) -> dict[str, Tensor]:
         """What is written into a weights file."""
@@ -339,21 +327,20 @@ class LearningAgent(Agent):
         return None if array is None else torch.from_numpy(array).to(self.device)
 
     def _read_batch(self, batch: Any, parts: Mapping[str, Shape]) -> list[NDArray[Any]]:
-        """The parts of a training batch, in their order; a size that has a name is the same in all parts.
+        """The parts of a training batch, in their order; a size that has a name is the same in all parts."""
+        return read_parts(batch, parts, f"{self._name}: ")
 
-        Raises ValueError for another number of parts, and for a part that is not of its shape or not finite.
+    def update(self, batch: Any) -> dict[str, float]:
+        """One step of the optimizer on a training batch, a tuple of arrays in recorded units: the losses.
+
+        For small experiments and data that keep coming: `dfplan.training.loop.train` is what made shipped weights (schedule,
+        moving average, checkpoints). Raises ValueError for parts of another number or shape, and for what is not finite.
         """
-        given = list(batch) if isinstance(batch, list | tuple) else []
-        if len(given) != len(parts):
-            found = f"{len(given)} parts" if given else f"a {type(batch).__name__}"
-            raise ValueError(f"{self._name}: a batch must be ({', '.join(parts)}), got {found}")
-        sizes: dict[str, int] = {}
-        arrays = []
-        for value, (what, shape) in zip(given, parts.items(), strict=True):
-            expected = tuple(sizes.get(size, size) if isinstance(size, str) else size for size in shape)
-            arrays.append(read(value, f"{self._name}: the batch's {what}", expected))
-            sizes |= {size: n for size, n in zip(shape, arrays[-1].shape, strict=True) if isinstance(size, str)}
-        return arrays
+        return self._learn(self._read_batch(batch, self._parts(len(batch) if isinstance(batch, list | tuple) else 0)))
+
+    def _parts(self, given: int) -> Mapping[str, Shape]:
+        """Names and shapes of a training batch's parts, of which so many are given."""
+        raise NotImplementedError
 
     def _learn(self, arrays: list[NDArray[Any]]) -> dict[str, float]:
         """One step of the optimizer on the parts of a batch: the losses. Where they are not finite the weights stay."""
@@ -394,63 +381,3 @@ def undisturbed(device: torch.device) -> Iterator[None]:
             modes.enter_context(torch.inference_mode(False))
         modes.enter_context(torch.no_grad())
         yield
-
-
-def read(value: Any, what: str, *shapes: Shape, dtype: type[np.floating[Any]] = np.float32) -> NDArray[Any]:
-    """`value` as an array of its own, of one of the shapes, real, and finite in float32.
-
-    Raises ValueError, with one sentence that begins with `what`, for anything else: complex numbers, text, None,
-    dictionaries, objects, lists of unequal length, empty arrays, NaN and infinity.
-    """
-    array, found = _array(value), None
-    if array is None:
-        found = "parts that make no array"
-    elif array.dtype.kind not in "fiu" or np.ma.is_masked(value):
-        found = _kind(value, array)
-    elif not any(_fits(array.shape, shape) for shape in shapes):
-        found = f"shape {array.shape}"
-    else:
-        with np.errstate(over="ignore"):
-            finite = np.isfinite(array.astype(np.float32)).all()
-        if not finite:
-            found = "a number beyond the range of float32" if np.isfinite(array).all() else "NaN or infinity"
-    if found is not None:
-        raise ValueError(f"{what} must be {' or '.join(map(_written, shapes))}, finite real numbers, got {found}")
-    return np.array(array, dtype=dtype)
-
-
-def _array(value: Any) -> NDArray[Any] | None:
-    """As NumPy takes it; None for what makes no array. A tensor may lie on any device and have a gradient."""
-    if isinstance(value, Tensor):
-        value = value.detach().cpu()
-        value = (value.float() if value.dtype == torch.bfloat16 else value).resolve_conj().resolve_neg().numpy()
-    try:
-        return np.asarray(value)
-    except (TypeError, ValueError, RuntimeError):
-        return None
-
-
-def _fits(found: tuple[int, ...], shape: Shape) -> bool:
-    return len(found) == len(shape) and all(
-        n > 0 and (isinstance(size, str) or n == size) for n, size in zip(found, shape, strict=True)
-    )
-
-
-def _written(shape: Shape) -> str:
-    return f"({', '.join(map(str, shape))}{',' if len(shape) == 1 else ''})"
-
-
-def _kind(value: Any, array: NDArray[Any]) -> str:
-    """What was given instead of real numbers, in words."""
-    if value is None:
-        return "None"
-    if isinstance(value, Mapping):
-        return f"a dictionary of {_short(list(value))}"
-    if np.ma.is_masked(value):
-        return "masked entries"
-    kinds = {"c": "complex numbers", "U": "text", "S": "text", "O": "objects", "M": "dates", "m": "times", "V": "records"}
-    return kinds.get(array.dtype.kind, f"{array.dtype} values")
-
-
-def _short(values: list[Any]) -> str:
-    return str(values) if len(values) < 8 else f"{str(values[:7])[:-1]}, ...]"

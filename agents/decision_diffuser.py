@@ -113,7 +113,7 @@ class DecisionDiffuserModel(SequenceModel):
         mask = torch.zeros((B, T), dtype=torch.bool, device=tokens.device)
         mask[:, 0] = True
         if goal is not None:
-            y = self.state_at(goal, self.config.goal_columns)[:, list(self.config.goal_columns)]
+            y = self.observation.normalize(self.state_at(goal, self.config.goal_columns))[:, list(self.config.goal_columns)]
         else:
             y = self.returns.normalize((config.target * self.best_return).expand(B, 1))
         drawn = sample(
@@ -152,5 +152,6 @@ class DecisionDiffuserAgent(SequencePlanner):
         row = torch.arange(len(batch), device=batch.device)
         wished = model.observation.normalize(track.path[row, ahead.clamp(max=last)])
         rest = model.state_at(track.path[:, -1, list(model.config.goal_columns)], model.config.goal_columns)
+        rest = model.observation.normalize(rest)
         wished = torch.where((ahead > last).unsqueeze(1), rest, wished)
         return model.action.denormalize(model.act_towards(model.observation.normalize(batch), wished))

@@ -58,7 +58,8 @@ class DiffuserModel(SequenceModel):
         mask = torch.zeros(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
         tokens[:, 0], mask[:, 0] = layout.state_token(self.observation.normalize(observation)), True
         if goal is not None:
-            tokens[:, -1], mask[:, -1] = layout.state_token(self.state_at(goal, self.config.goal_columns)), True
+            state = self.observation.normalize(self.state_at(goal, self.config.goal_columns))
+            tokens[:, -1], mask[:, -1] = layout.state_token(state), True
         drawn = sample(
             self.diffusion,
             matrices.full_sequence(T, self.config.levels, config.steps),

@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any, Self
 
 import torch
-from numpy.typing import ArrayLike
 from torch import Tensor
 
 from dfplan.agents.agent_config import AgentConfig
-from dfplan.agents.base import Shape
 from dfplan.agents.planning_agent import PlanningAgent
-from dfplan.config_json import config_from_json, config_to_json
+from dfplan.arrays import Shape
 from dfplan.planning.ask import Ask
-from dfplan.planning.ends import state_at
 from dfplan.planning.execution import Following, by_inverse_dynamics, diffused_action
-from dfplan.planning.model import Batch, TrajectoryModel, TrajectoryModelConfig
+from dfplan.planning.model import TrajectoryModel, TrajectoryModelConfig
 from dfplan.planning.plan import Plan
 from dfplan.planning.planner import PlanConfig, Planner, make_plan, spread
-from dfplan.training.weights_file import Header
 
 
 class DiffusionForcingAgent(PlanningAgent):
@@ -56,15 +52,6 @@ class DiffusionForcingAgent(PlanningAgent):
         goal_dim = len(model.config.goal_columns)
         super().__init__(model, config, card, observation_dim=layout.observation_dim, goal_dim=goal_dim)
 
-    def save(self, path: str | Path) -> None:
-        """Write weights, config and card as one file that `load` reads."""
-        self.model.save(path, self.card | {"agent": config_to_json(self.config)})
-
-    @classmethod
-    def _config_of(cls, header: Header) -> tuple[Any, dict[str, Any]]:
-        agent = header.card.get("agent")
-        return None if agent is None else config_from_json(AgentConfig, agent, "card.agent"), header.card
-
     def with_options(self, **changes: Any) -> Self:
         """An agent with the same weights and other fields of `AgentConfig` or, by the same names, of its `PlanConfig`."""
         own, plan = ([field.name for field in dataclasses.fields(part)] for part in (AgentConfig, PlanConfig))
@@ -86,16 +73,10 @@ class DiffusionForcingAgent(PlanningAgent):
         """How actions come from plans, in words for a table."""
         return self.config.execution.replace("_", " ").replace("inverse", "learned inverse")
 
-    def update(self, batch: Batch | tuple[ArrayLike, ArrayLike]) -> dict[str, float]:
-        """One AdamW step on windows of observations (B, S, observation_dim) and actions (B, S, action_dim): the losses.
-
-        For small experiments and data that keep coming; `dfplan.training.loop.train` is the trainer that made shipped weights
-        (schedule, moving average, checkpoints). S is `layout.steps(tokens)`.
-        """
-        layout = self.model.config.layout
-        S = layout.steps(self.model.config.tokens)
-        shapes: dict[str, Shape] = {"observations": ("B", S, layout.observation_dim), "actions": ("B", S, layout.action_dim)}
-        return self._learn(self._read_batch(batch, shapes))
+    def _parts(self, given: int) -> Mapping[str, Shape]:
+        """Windows of `layout.steps(tokens)` steps: see `dfplan.planning.model.Batch`."""
+        S, layout = self._steps + 1, self.learner.config.layout
+        return {"observations": ("B", S, layout.observation_dim), "actions": ("B", S, layout.action_dim)}
 
     @property
     def _policy(self) -> bool:
@@ -134,8 +115,7 @@ class DiffusionForcingAgent(PlanningAgent):
             columns = self.model.config.goal_columns
             near = (observation[:, list(columns)] - ask.goal).norm(dim=1) <= self.config.arrival
             near = near & ~following.begins[rows]
-            rest = state_at(self.model.observation, ask.goal[near], columns).unsqueeze(1)
-            following.put(rows[near], rest, 1)
+            following.put(rows[near], self.model.state_at(ask.goal[near], columns).unsqueeze(1), 1)
             rows, observation, ask = rows[~near], observation[~near], dataclasses.replace(ask, goal=ask.goal[~near])
         if len(rows):
             super()._replan(following, rows, observation, ask)

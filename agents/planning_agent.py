@@ -84,6 +84,10 @@ class PlanningAgent(LearningAgent):
         """Plan lengths (R, H) in tokens to try for these rows; None leaves them to the planner."""
         return None
 
+    def _path(self, plan: Plan) -> Tensor:
+        """The plan laid out, (B, S + 1, observation_dim), as `_execute` finds it in what is followed."""
+        return each_step(plan.observations, self._stride, self._steps)
+
     def _possible(self, plan: Plan) -> Tensor | None:
         """Which of the plans are plausible, (B,) bool; None where that is not known."""
         return None
@@ -112,8 +116,7 @@ class PlanningAgent(LearningAgent):
         """Plan for these rows (R,), from observations (R, observation_dim), and follow the new plans."""
         plan = self._make_plan(observation, ask, self._horizons_left(rows))
         self.last_plan = plan
-        path = each_step(plan.observations, self._stride, self._steps)
-        following.put(rows, path, plan.lengths, plan.actions, self._possible(plan))
+        following.put(rows, self._path(plan), plan.lengths, plan.actions, self._possible(plan))
 
     def _make_plan(self, observation: Tensor, ask: Ask, horizons: Tensor | None = None, record: bool = False) -> Plan:
         # bf16 products are several times faster where the hardware has them, and plans do not suffer.

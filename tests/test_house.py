@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 ROOMS = ("dfplan", "envs", "agents", "benchmarks")
 FLOORS = {
     "dfplan": (
-        {"fields", "quoting", "whole_files", "locks"},
+        {"arrays", "fields", "quoting", "whole_files", "locks"},
         {"config_json", "command"},
         {"diffusion", "data", "training"},
         {"models"},

@@ -119,10 +119,10 @@ class Statistics(nn.Module):
         return self.action_low + (scaled + 1) / 2 * (self.action_high - self.action_low)
 
     def state_at(self, goal: Tensor, columns: Sequence[int]) -> Tensor:
-        """Normalized observations (B, observation_dim) at goals (B, G), recorded units, that stand in these G columns.
+        """Observations (B, observation_dim) at goals (B, G) that stand in these G columns, all in recorded units.
 
         The other columns are at the data's mean.
         """
         state = self.observation.mean.repeat(len(goal), 1)
         state[:, list(columns)] = goal
-        return self.observation.normalize(state)
+        return state

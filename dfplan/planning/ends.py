@@ -2,23 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
-from dfplan.data.statistics import Normalizer
 from dfplan.diffusion.sampler import Known
-
-
-def state_at(statistics: Normalizer, goal: Tensor, columns: Sequence[int]) -> Tensor:
-    """Observations (B, observation_dim) in recorded units at goals (B, G) that are given in `columns`.
-
-    Their other columns are at the data's mean.
-    """
-    state = statistics.mean.repeat(len(goal), 1)
-    state[:, list(columns)] = goal
-    return state
 
 
 def known_ends(start: Tensor, tokens: int, end: Tensor | None = None, at: Tensor | int = -1) -> Known:

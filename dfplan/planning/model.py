@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from dfplan.config_json import config_to_json
-from dfplan.data.statistics import Normalizer
+from dfplan.data.statistics import Statistics
 from dfplan.data.tokens import TokenLayout
 from dfplan.data.trajectories import Trajectories
 from dfplan.data.windows import BatchSource, Windows
@@ -19,7 +17,7 @@ from dfplan.diffusion.loss import Diffusion, Weighting
 from dfplan.diffusion.noise import NoiseSchedule, Prediction, ScheduleName
 from dfplan.fields import Size, check_columns, check_fields
 from dfplan.models import InverseDynamics, ModelConfig, StepCritic, TransformerConfig, build
-from dfplan.training.weights_file import Header, load_weights, restored, save_weights
+from dfplan.training.losses import total
 
 
 @dataclass(frozen=True)
@@ -70,33 +68,19 @@ class Batch(NamedTuple):
     """(B, S, action_dim)."""
 
 
-class TrajectoryModel(nn.Module):
-    """Everything that an agent needs to know about a task, learned from recorded behaviour alone."""
-
-    action_low: Tensor
-    action_high: Tensor
+class TrajectoryModel(Statistics):
+    """What is learned from recorded behavior alone: a diffusion of trajectories, inverse dynamics, and plausible steps."""
 
     def __init__(self, config: TrajectoryModelConfig):
-        super().__init__()
-        self.config = config
         layout = config.layout
-        self.observation = Normalizer(torch.zeros(layout.observation_dim), torch.ones(layout.observation_dim))
-        self.action = Normalizer(torch.zeros(layout.action_dim), torch.ones(layout.action_dim))
+        super().__init__(layout.observation_dim, layout.action_dim)
+        self.config = config
         network = build(layout.width, config.levels, config.model)
         schedule = NoiseSchedule(config.schedule, config.levels)
         self.diffusion = Diffusion(network, schedule, config.prediction, config.weighting)
         self.inverse = InverseDynamics(layout.observation_dim, layout.action_dim, config.longest_gap)
         self.critic = StepCritic(len(config.judged))
-        self.register_buffer("action_low", -torch.ones(layout.action_dim))
-        self.register_buffer("action_high", torch.ones(layout.action_dim))
         self.draw = Mixture(config.draws)
-
-    def fit_statistics(self, data: Trajectories) -> None:
-        """Take normalisers and action limits from the data, before training."""
-        self.observation = Normalizer.fit(data.observations)
-        self.action = Normalizer.fit(data.actions)
-        self.action_low = torch.from_numpy(data.actions.min(axis=0))
-        self.action_high = torch.from_numpy(data.actions.max(axis=0))
 
     def batches(self, data: Trajectories) -> BatchSource:
         """Where training takes its batches from: windows of the model's longest plan, drawn uniformly."""
@@ -114,8 +98,7 @@ class TrajectoryModel(nn.Module):
             "inverse": self._inverse_loss(observations, actions, generator),
             "critic": self._critic_loss(observations, generator),
         }
-        loss = losses["diffusion"] + losses["inverse"] + losses["critic"]
-        return {"loss": loss, **{name: part.detach() for name, part in losses.items()}}
+        return total(losses)
 
     def _inverse_loss(
         self, observations: Tensor, actions: Tensor, generator: torch.Generator, pairs: int = 8
@@ -139,19 +122,6 @@ class TrajectoryModel(nn.Module):
         places = observations[..., list(self.config.judged)]
         row, start = _random_starts(B, torch.full((B, PAIRS), S - stride, device=places.device), generator)
         return self.critic.loss(places[row, start].flatten(0, 1), places[row, start + stride].flatten(0, 1), generator)
-
-    def save(self, path: str | Path, card: dict[str, Any]) -> None:
-        """Write weights and config as one safetensors file; ``card`` says where they come from (command, score)."""
-        save_weights(path, self.state_dict(), Header("trajectory_model", config_to_json(self.config), card))
-
-    @classmethod
-    def load(cls, path: str | Path) -> tuple[TrajectoryModel, dict[str, Any]]:
-        """The module of a file written by `save`, in evaluation mode, and its card.
-
-        Raises CheckpointError for a file that is missing, damaged or something else.
-        """
-        tensors, header = load_weights(path, "trajectory_model")
-        return restored(cls, TrajectoryModelConfig, header.config, tensors, path), header.card
 
 
 def _random_starts(windows: int, count: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:

@@ -30,7 +30,7 @@ from dfplan.diffusion.levels import TO_GOAL
 from dfplan.diffusion.sampler import Known, sample
 from dfplan.fields import NotNegative, Share, Size, SizeOrZero, check_fields
 from dfplan.planning.ask import Ask
-from dfplan.planning.ends import known_ends, state_at
+from dfplan.planning.ends import known_ends
 from dfplan.planning.model import TrajectoryModel
 from dfplan.planning.plan import Plan
 
@@ -278,8 +278,8 @@ def hold_end(x: Tensor, lengths: Tensor) -> Tensor:
 
 def _known(model: TrajectoryModel, start: Tensor, goal: Tensor | None, lengths: Tensor, tokens: int) -> Known:
     """The start as token 0 of every candidate and, where a goal (N, G) is given, the goal as its last one."""
-    layout, statistics, columns = model.config.layout, model.observation, model.config.goal_columns
-    token = layout.state_token(statistics.normalize(start))
+    layout, normalize = model.config.layout, model.observation.normalize
+    token = layout.state_token(normalize(start))
     if goal is None:
         return known_ends(token, tokens)
     if layout.width > layout.observation_dim and not TO_GOAL & model.config.draws.keys():
@@ -287,7 +287,8 @@ def _known(model: TrajectoryModel, start: Tensor, goal: Tensor | None, lengths: 
             "this model cannot plan to a known goal: its tokens hold more than one observation, and in training no token "
             f"stood for a goal; expected goal='guided', or one of {', '.join(sorted(TO_GOAL))} among its draws"
         )
-    return known_ends(token, tokens, layout.state_token(statistics.normalize(state_at(statistics, goal, columns))), lengths)
+    end = layout.state_token(normalize(model.state_at(goal, model.config.goal_columns)))
+    return known_ends(token, tokens, end, lengths)
 
 
 def _guidance(

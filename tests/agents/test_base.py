@@ -11,10 +11,11 @@ import pytest
 import torch
 from every_agent import EVERY, GOAL, OBSERVATION, batch_for, goal_of, point
 
-from dfplan.agents.base import Agent, read
+from dfplan.agents.base import Agent
 from dfplan.agents.loading import AGENTS, from_pretrained
 from dfplan.agents.mppi import GoalCost, MPPIAgent, MPPIConfig
 from dfplan.agents.online.stable_baselines import StableBaselinesAgent
+from dfplan.arrays import read
 
 every_agent = pytest.mark.parametrize("kind", EVERY)
 LEARNING = [kind for kind in EVERY if kind != "mppi" and not kind.startswith("stable_baselines3")]

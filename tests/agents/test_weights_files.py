@@ -209,8 +209,8 @@ def test_loading_gives_float32_whatever_the_default_is(name, tmp_path):
 
 def test_an_agent_that_its_own_model_cannot_follow_is_a_sentence_with_the_files_name(tmp_path):
     tensors, header = saved("trajectory_model", tmp_path / "a")
-    card = {"agent": header["card"]["agent"] | {"lookahead": 13}}
-    assert "lookahead 13 is beyond" in refused(tmp_path / "weights.safetensors", tensors, header | {"card": card})
+    agent = header["agent"] | {"lookahead": 13}
+    assert "lookahead 13 is beyond" in refused(tmp_path / "weights.safetensors", tensors, header | {"agent": agent})
     tensors, header = saved("diffuser", tmp_path / "a")
     agent = header["agent"] | {"velocity_columns": [2, 9]}
     assert "velocity_columns must be different" in refused(tmp_path / "weights.safetensors", tensors, header | {"agent": agent})

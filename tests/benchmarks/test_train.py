@@ -107,7 +107,7 @@ def test_a_run_leaves_weights_with_a_card_and_nothing_besides(tmp_path, data):
     assert card["data"]["steps"] == 400 and len(card["data"]["fingerprint"]) == 64
     assert card["hardware"]["threads"] == 1 and card["training_seconds"] > 0 and card["curve"] == []
     assert card["metrics"]["loss"] == read_records(folder / "log.jsonl")[-1]["loss"]
-    assert card["agent"] == config_to_json(AGENT) and agent.config == AGENT
+    assert load_header(folder / "weights.safetensors")["agent"] == config_to_json(AGENT) and agent.config == AGENT
     assert card["score"] == train.score(agent, "maze2d-umaze-v1") and len(card["score"]["returns"]) == 2
     averaged, _ = load_checkpoint(folder / "last.safetensors")
     network = agent.model.state_dict()

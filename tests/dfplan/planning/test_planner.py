@@ -17,7 +17,6 @@ from dfplan.diffusion.guidance import GuideError, ReachAt, ReachSoonest, ReachTh
 from dfplan.models import TransformerConfig
 from dfplan.planning import planner
 from dfplan.planning.ask import Ask
-from dfplan.planning.ends import state_at
 from dfplan.planning.model import TrajectoryModel, TrajectoryModelConfig
 from dfplan.planning.planner import PlanConfig, check_finite, choose, hold_end, lowest, make_plan, spread
 
@@ -313,7 +312,7 @@ def test_diffused_actions_are_in_recorded_units_and_beyond_a_plans_length_the_me
     layout = made.config.layout
     assert not bool((again.actions[0, :6] == 0.5).any()), "the goal's own steps are shown as unknown, the others are drawn"
     for x in seen:
-        state = made.observation.normalize(state_at(made.observation, GOAL, (0, 1)))
+        state = made.observation.normalize(made.state_at(GOAL, (0, 1)))
         assert torch.equal(x[:, 4], layout.state_token(state))
 
 
