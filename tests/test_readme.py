@@ -1,4 +1,4 @@
-"""What the README shows is there and runs: its commands, options, files and examples; and CITATION.cff is whole."""
+"""What the README and the pages of docs/ show is there and runs: commands, options, files, examples; CITATION.cff is whole."""
 
 import contextlib
 import io
@@ -18,18 +18,22 @@ import dfplan
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"^(?:<!-- (\S+) -->\n)?```(\w+)\n(.*?)^```$", README, flags=re.MULTILINE | re.DOTALL)
-"""(mark or '', language, text) of each code block."""
+PAGES = {page.name: page.read_text(encoding="utf-8") for page in sorted((ROOT / "docs").glob("*.md"))}
+
+
+def blocks(document):
+    """(mark or '', language, text) of each code block."""
+    return re.findall(r"^(?:<!-- (\S+) -->\n)?```(\w+)\n(.*?)^```$", document, flags=re.MULTILINE | re.DOTALL)
 
 
 def block(mark):
-    (found,) = (text for name, _, text in BLOCKS if name == mark)
+    (found,) = (text for name, _, text in blocks(README) if name == mark)
     return found
 
 
-def commands():
+def commands(document=README):
     """The python commands of all bash blocks, as lists of words without comments."""
-    lines = "\n".join(text for _, language, text in BLOCKS if language == "bash").splitlines()
+    lines = "\n".join(text for _, language, text in blocks(document) if language == "bash").splitlines()
     parts = [shlex.split(part, comments=True) for line in lines for part in line.split("&&")]
     words = [[word for word in part if not re.fullmatch(r"[A-Z0-9_]+=\S*", word)] for part in parts]
     return [part for part in words if part[:1] == ["python"] and part[1:3] != ["-m", "venv"]]
@@ -65,8 +69,11 @@ def test_commands_are_found_in_the_readme():
     assert expected <= programs
 
 
-@pytest.mark.parametrize("command", commands(), ids=" ".join)
-def test_a_command_of_the_readme_exists_with_its_options(command):
+ALL = {" ".join(command): command for document in (README, *PAGES.values()) for command in commands(document)}
+
+
+@pytest.mark.parametrize("command", ALL.values(), ids=ALL.keys())
+def test_a_command_of_the_readme_or_a_page_exists_with_its_options(command):
     program, rest = (command[1:3], command[3:]) if command[1] == "-m" else (command[1:2], command[2:])
     shown = help_of(*program)
     for word in rest:
@@ -77,10 +84,20 @@ def test_a_command_of_the_readme_exists_with_its_options(command):
 def test_files_and_folders_that_the_readme_names_exist():
     links = re.findall(r'(?:src="|\]\()([^)"#]+)', README)
     names = re.findall(r"`([\w./-]+(?:\.(?:py|cff|md|txt)|/))`", README)
-    assert "docs/denoising.gif" in links and "dfplan/diffusion/guidance.py" in names
+    assert "docs/denoising.gif" in links and "dfplan/planning/ask.py" in names
     made_by_runs = ("results/", "runs/", "mine.txt")
     local = [name for name in [*links, *names] if "://" not in name and not name.startswith(made_by_runs)]
     assert [name for name in local if not (ROOT / name).exists()] == []
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_of_a_page_lead_to_files(page):
+    links = re.findall(r"\]\(([\w./-]+\.\w+)\)", PAGES[page])
+    assert [link for link in links if not (ROOT / "docs" / link).exists()] == []
+
+
+def test_every_page_is_linked_from_the_readme():
+    assert [page for page in PAGES if f"(docs/{page})" not in README] == []
 
 
 @pytest.mark.parametrize("source", ["tests/dfplan/training/test_interruption.py", "tests/envs/test_collect.py"])
