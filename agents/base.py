@@ -285,7 +285,8 @@ class LearningAgent(Agent):
     def load(cls, path: str | Path) -> Self:
         """The agent of a file written by `save`, acting as its header says. CheckpointError for a file that is not one."""
         tensors, header = load_weights(path, str(cls.kind))
-        learner = restored(cls.learner_class, cls.learner_config_class, header.config, tensors, path)
+        only = cls._held(header, path)
+        learner = restored(cls.learner_class, cls.learner_config_class, header.config, tensors, path, only)
         acting, where, card = header.agent, "agent", header.card
         if acting is None and "agent" in card:  # as the files of trajectory models once were
             acting, where, card = card["agent"], "card.agent", {name: part for name, part in card.items() if name != "agent"}
@@ -295,12 +296,17 @@ class LearningAgent(Agent):
 
     def save(self, path: str | Path) -> None:
         """Write weights, configs and card as one safetensors file that `load` reads."""
-        configs = config_to_json(self.learner.config), self.card, config_to_json(self.config)
-        save_weights(path, self._tensors(), Header(str(self.kind), *configs))
+        self._write(path, self.learner.state_dict())
 
-    def _tensors(self) -> dict[str, Tensor]:
-        """What is written into a weights file."""
-        return self.learner.state_dict()
+    def _write(self, path: str | Path, tensors: Mapping[str, Tensor], critics: bool | None = None) -> None:
+        """Write these tensors with both configs and the card; `critics` as of `Header`."""
+        configs = config_to_json(self.learner.config), self.card, config_to_json(self.config)
+        save_weights(path, tensors, Header(str(self.kind), *configs, critics))
+
+    @classmethod
+    def _held(cls, header: Header, path: str | Path) -> tuple[str, ...]:
+        """Beginnings of the names of the tensors that a file holds: of a learner's other parts it has none."""
+        return ("",)
 
     @property
     def parameters(self) -> int:

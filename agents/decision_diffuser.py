@@ -1,9 +1,9 @@
 """Decision Diffuser (Ajay et al. 2023, "Is Conditional Generative Modeling all you need for Decision Making?"), whole
 in this file.
 
-A temporal U-Net denoises the states of a plan, and states only, from a known start; what the plan is for, y, is an input
-of the network: a goal, or a return. Classifier-free guidance with weight omega makes plans follow y more closely than
-the data does. Actions come from inverse dynamics, learned beside the plans.
+A temporal U-Net denoises the states of a plan, and states only, from a known start. What is asked for, y, is an input of the
+network: a goal, or a return. Classifier-free guidance with weight omega makes plans follow y more closely than the data
+does. Actions come from inverse dynamics, learned beside the plans.
 """
 
 from __future__ import annotations
@@ -14,14 +14,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dfplan.agents.sequence_model import SequenceConfig, SequenceModel, SequencePlan
-from dfplan.agents.sequence_planning import SequenceAgentConfig, SequencePlanner, Track
-from dfplan.diffusion import matrices
+from dfplan.agents.full_sequence import SequenceAgent, SequenceAgentConfig, SequenceConfig, SequenceModel
 from dfplan.diffusion.levels import shared_from_start
 from dfplan.diffusion.loss import Diffusion
-from dfplan.diffusion.sampler import Known, sample
 from dfplan.fields import NotNegative
 from dfplan.models import InverseDynamics, TemporalUNet
+from dfplan.planning.ask import Ask
+from dfplan.planning.ends import known_ends
+from dfplan.planning.execution import Following
+from dfplan.planning.plan import Plan
 from dfplan.training.losses import total
 
 PAIRS = 8
@@ -30,6 +31,8 @@ PAIRS = 8
 
 @dataclass(frozen=True)
 class DecisionDiffuserConfig(SequenceConfig):
+    """What is learned, and how large."""
+
     dropout: float = 0.25
     """p: share of the training plans whose condition y is hidden, so that one network knows both distributions."""
     gap: int = 8
@@ -51,6 +54,7 @@ class Conditioned(nn.Module):
         self.network, self.y, self.omega = network, y, omega
 
     def forward(self, x: Tensor, k: Tensor) -> Tensor:
+        """The prediction (B, T, C) for noisy plans (B, T, C) at levels (B, T)."""
         if self.omega == 1:
             return self.network(x, k, self.y)
         y = torch.cat([self.y, torch.full_like(self.y, torch.nan)])
@@ -85,11 +89,8 @@ class DecisionDiffuserModel(SequenceModel):
         hidden = torch.rand((len(y), 1), generator=generator, device=y.device, dtype=y.dtype) < self.config.dropout
         x = self.config.layout.pack(s, a)
         levels = shared_from_start(x.shape[0], x.shape[1], self.config.levels, generator)
-        losses = {
-            "diffusion": self.given(y.masked_fill(hidden, torch.nan)).loss(x, levels, generator),
-            "inverse": self._inverse_loss(s, a, recorded, generator),
-        }
-        return total(losses)
+        diffusion = self.given(y.masked_fill(hidden, torch.nan)).loss(x, levels, generator)
+        return total({"diffusion": diffusion, "inverse": self._inverse_loss(s, a, recorded, generator)})
 
     def _inverse_loss(self, s: Tensor, a: Tensor, recorded: Tensor, generator: torch.Generator) -> Tensor:
         """Of a few random pairs in each window; no action is learned from the rest after an end."""
@@ -100,58 +101,45 @@ class DecisionDiffuserModel(SequenceModel):
         guess = self.act_towards(s[row, t].flatten(0, 1), s[row, t + self.config.gap].flatten(0, 1))
         return (guess - a[row, t].flatten(0, 1)).square().mean()
 
-    def act_towards(self, s: Tensor, wished: Tensor) -> Tensor:
-        """Normalised actions (B, action_dim) from normalised states to those wished ``gap`` steps later."""
-        return self.inverse(s, wished, s.new_full((len(s),), self.config.gap))
+    def act_towards(self, s: Tensor, target: Tensor) -> Tensor:
+        """Normalized actions (B, action_dim) from normalized states to targets that lie `gap` steps ahead."""
+        return self.inverse(s, target, s.new_full((len(s),), self.config.gap))
 
-    def plan_to(
-        self, observation: Tensor, goal: Tensor | None, config: Any, generator: torch.Generator, record: bool = False
-    ) -> SequencePlan:
-        layout, B, T = self.config.layout, len(observation), self.config.tokens
-        tokens = observation.new_zeros(B, T, layout.width)
-        tokens[:, 0] = layout.state_token(self.observation.normalize(observation))
-        mask = torch.zeros((B, T), dtype=torch.bool, device=tokens.device)
-        mask[:, 0] = True
-        if goal is not None:
-            y = self.observation.normalize(self.state_at(goal, self.config.goal_columns))[:, list(self.config.goal_columns)]
+    def plan(self, observation: Tensor, ask: Ask, config: Any, generator: torch.Generator, record: bool = False) -> Plan:
+        """Plans from observations (B, observation_dim), given goals (B, G) or a return."""
+        if self.config.towards == "goal":
+            columns = self.config.goal_columns
+            y = self.observation.normalize(self.state_at(ask.goal, columns))[:, list(columns)]
         else:
-            y = self.returns.normalize((config.target * self.best_return).expand(B, 1))
-        drawn = sample(
-            self.given(y, config.omega),
-            matrices.full_sequence(T, self.config.levels, config.steps),
-            (B, T, layout.width),
-            generator,
-            known=Known(tokens, mask),
-            eta=config.eta,
-            record=record,
-        )
-        return self.plan_of(drawn)
+            wanted = config.target * self.best_return if ask.return_ is None else self.best_return.new_tensor(ask.return_)
+            y = self.returns.normalize(wanted.expand(len(observation), 1))
+        known = known_ends(self.token_at(observation), self.config.tokens)
+        return self.draw(self.given(y, config.omega), known, config, generator, record)
 
 
 @dataclass(frozen=True)
 class DecisionDiffuserAgentConfig(SequenceAgentConfig):
+    """How Decision Diffuser acts."""
+
     omega: NotNegative = 2.0
     """Weight of classifier-free guidance: 0 ignores y, 1 samples the learned distribution given y, above is stronger."""
     target: float = 1.0
-    """Return to ask for, as a share of the best window's in the data; of planners towards a return."""
+    """Return to plan for, as a share of the best window's in the data, where none is asked for; towards a return."""
 
 
-class DecisionDiffuserAgent(SequencePlanner):
-    """Plans states and acts by inverse dynamics; beyond a plan's end it wishes to be at rest there."""
+class DecisionDiffuserAgent(SequenceAgent):
+    """Plans states and acts by inverse dynamics; beyond a plan's end the target is to rest there."""
 
     kind = "decision_diffuser"
-    learner_class = DecisionDiffuserModel
-    learner_config_class = DecisionDiffuserConfig
+    learner_class, learner_config_class = DecisionDiffuserModel, DecisionDiffuserConfig
     config_class = DecisionDiffuserAgentConfig
+    answers = frozenset({"return_"})
     execution = "learned inverse dynamics"
 
-    def _execute(self, batch: Tensor, track: Track) -> Tensor:
-        model: DecisionDiffuserModel = self.learner
-        last = track.path.shape[1] - 1
-        ahead = track.clock + model.config.gap
-        row = torch.arange(len(batch), device=batch.device)
-        wished = model.observation.normalize(track.path[row, ahead.clamp(max=last)])
-        rest = model.state_at(track.path[:, -1, list(model.config.goal_columns)], model.config.goal_columns)
-        rest = model.observation.normalize(rest)
-        wished = torch.where((ahead > last).unsqueeze(1), rest, wished)
-        return model.action.denormalize(model.act_towards(model.observation.normalize(batch), wished))
+    def _execute(self, observation: Tensor, following: Following) -> Tensor:
+        model: Any = self.learner
+        ahead, columns = following.clock + model.config.gap, model.config.goal_columns
+        rest = model.state_at(following.path[:, -1, list(columns)], columns)
+        target = torch.where((ahead > model.config.steps).unsqueeze(1), rest, following.at(ahead))
+        s, target = model.observation.normalize(observation), model.observation.normalize(target)
+        return model.action.denormalize(model.act_towards(s, target))

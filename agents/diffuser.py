@@ -1,7 +1,7 @@
 """Diffuser (Janner et al. 2022, "Planning with Diffusion for Flexible Behavior Synthesis"), whole in this file.
 
 A temporal U-Net denoises states and actions of a whole plan from one shared noise level. Towards a goal, the plan is
-inpainted between the known start and the known goal (sec. 3.2); towards a return, only the start is known and the
+inpainted between the known start and the known goal (sec. 3.2). Towards a return, only the start is known and the
 gradient of a learned return J steers each denoising step (Algorithm 1).
 """
 
@@ -13,15 +13,16 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from dfplan.agents.sequence_model import SequenceConfig, SequenceModel, SequencePlan
-from dfplan.agents.sequence_planning import SequenceAgentConfig, SequencePlanner, Track
-from dfplan.diffusion import matrices
+from dfplan.agents.full_sequence import SequenceAgent, SequenceAgentConfig, SequenceConfig, SequenceModel
 from dfplan.diffusion.guidance import Guidance, LearnedReturn
 from dfplan.diffusion.levels import inpainted, shared
 from dfplan.diffusion.loss import Diffusion
-from dfplan.diffusion.sampler import Known, sample
 from dfplan.fields import NotNegative, Whole, check_columns
 from dfplan.models import TemporalUNet, TemporalValue
+from dfplan.planning.ask import Ask
+from dfplan.planning.ends import known_ends
+from dfplan.planning.execution import Following, by_pd, diffused_action
+from dfplan.planning.plan import Plan
 from dfplan.training.losses import total
 
 
@@ -40,8 +41,7 @@ class DiffuserModel(SequenceModel):
         known = torch.zeros(tau.shape[1], dtype=torch.bool, device=tau.device)
         known[0] = True
         if self.config.towards == "goal":
-            # As the goal will be shown: one state, and none of the steps that the token closes.
-            tau[:, -1] = self.config.layout.state_token(self.observation.normalize(batch[0][:, -1]))
+            tau[:, -1] = self.token_at(batch[0][:, -1])  # as in planning: one state, without the steps to it
             known[-1] = True
         levels = inpainted(shared(tau.shape[0], tau.shape[1], self.config.levels, generator), known)
         losses = {"diffusion": self.diffusion.loss(tau, levels, generator)}
@@ -50,31 +50,21 @@ class DiffuserModel(SequenceModel):
             losses["value"] = (self.J(tau) - R).square().mean()
         return total(losses)
 
-    def plan_to(
-        self, observation: Tensor, goal: Tensor | None, config: Any, generator: torch.Generator, record: bool = False
-    ) -> SequencePlan:
-        layout, T = self.config.layout, self.config.tokens
-        tokens = observation.new_zeros(len(observation), T, layout.width)
-        mask = torch.zeros(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
-        tokens[:, 0], mask[:, 0] = layout.state_token(self.observation.normalize(observation)), True
-        if goal is not None:
-            state = self.observation.normalize(self.state_at(goal, self.config.goal_columns))
-            tokens[:, -1], mask[:, -1] = layout.state_token(state), True
-        drawn = sample(
-            self.diffusion,
-            matrices.full_sequence(T, self.config.levels, config.steps),
-            (len(tokens), T, layout.width),
-            generator,
-            known=Known(tokens, mask),
-            guidance=Guidance(LearnedReturn(self.J), config.scale) if self.J is not None else None,
-            eta=config.eta,
-            record=record,
-        )
-        return self.plan_of(drawn)
+    def plan(self, observation: Tensor, ask: Ask, config: Any, generator: torch.Generator, record: bool = False) -> Plan:
+        """Plans from observations (B, observation_dim) to goals (B, G), or of a high J."""
+        end, guidance = None, None
+        if self.J is None:
+            end = self.token_at(self.state_at(ask.goal, self.config.goal_columns))
+        else:
+            guidance = Guidance(LearnedReturn(self.J), config.scale)
+        known = known_ends(self.token_at(observation), self.config.tokens, end)
+        return self.draw(self.diffusion, known, config, generator, record, guidance)
 
 
 @dataclass(frozen=True)
 class DiffuserAgentConfig(SequenceAgentConfig):
+    """How Diffuser acts."""
+
     execution: Literal["pd", "diffused_actions"] = "pd"
     """Track the planned states by a PD controller, or play the actions that were diffused with them."""
     velocity_columns: tuple[Whole, ...] = (2, 3)
@@ -88,40 +78,30 @@ class DiffuserAgentConfig(SequenceAgentConfig):
             raise ValueError(f"velocity_columns must be different columns, got {self.velocity_columns}")
 
 
-class DiffuserAgent(SequencePlanner):
+class DiffuserAgent(SequenceAgent):
     """Plans once an episode; follows the plan by PD tracking of its states, or open-loop by its diffused actions."""
 
     kind = "diffuser"
-    learner_class = DiffuserModel
-    learner_config_class = SequenceConfig
-    config_class = DiffuserAgentConfig
+    learner_class, learner_config_class, config_class = DiffuserModel, SequenceConfig, DiffuserAgentConfig
+    config: DiffuserAgentConfig
 
     def __init__(self, learner: DiffuserModel, config: DiffuserAgentConfig | None = None, card: Any = None):
-        super().__init__(learner, config, card)
-        layout = learner.config.layout
-        if self.config.execution == "diffused_actions" and not layout.actions:
+        config, layout = config or DiffuserAgentConfig(), learner.config.layout
+        if config.execution == "pd":
+            if not len(learner.config.goal_columns) == layout.action_dim == len(config.velocity_columns):
+                raise ValueError("a PD controller needs one position and one velocity column for each action")
+            check_columns(config.velocity_columns, layout.observation_dim, "velocity_columns")
+        elif not layout.actions:
             raise ValueError("this model's tokens hold no actions, so that it cannot execute diffused ones")
-        if self.config.execution == "pd" and not len(learner.config.goal_columns) == layout.action_dim == len(
-            self.config.velocity_columns
-        ):
-            raise ValueError("a PD controller needs one position and one velocity column for each action")
-        if self.config.execution == "pd":
-            check_columns(self.config.velocity_columns, layout.observation_dim, "velocity_columns")
+        super().__init__(learner, config, card)
 
     @property
     def execution(self) -> str:
         """How actions come from plans, in words for a table."""
         return "diffused actions" if self.config.execution == "diffused_actions" else "PD tracking of planned states"
 
-    def _execute(self, batch: Tensor, track: Track) -> Tensor:
-        row = torch.arange(len(batch), device=batch.device)
-        if self.config.execution == "diffused_actions":
-            assert track.actions is not None
-            inside = track.clock < track.actions.shape[1]
-            action = track.actions[row, track.clock.clamp(max=track.actions.shape[1] - 1)]
-            return torch.where(inside.unsqueeze(1), action, 0.0)  # a plan says nothing beyond its end
-        position, velocity = list(self.learner.config.goal_columns), list(self.config.velocity_columns)
-        last = track.path.shape[1] - 1
-        waypoint = track.path[row, (track.clock + 1).clamp(max=last)]
-        wished = torch.where((track.clock < last).unsqueeze(1), waypoint[:, velocity], 0.0)  # the end is held at rest
-        return waypoint[:, position] - batch[:, position] + wished - batch[:, velocity]
+    def _execute(self, observation: Tensor, following: Following) -> Tensor:
+        if self.config.execution == "pd":
+            return by_pd(observation, following, self.learner.config.goal_columns, self.config.velocity_columns)
+        ended = following.clock >= self.learner.config.steps
+        return diffused_action(following).masked_fill(ended.unsqueeze(1), 0.0)  # a plan has no actions beyond its end

@@ -28,10 +28,6 @@ AGENTS = {
     "stable_baselines3": "dfplan.agents.online.stable_baselines:StableBaselinesAgent",
 }
 """The agent's class for each kind of weights file."""
-STACKED = ("bc", "iql", "cql", "td3-bc", "awac")
-"""Kinds whose files hold several training seeds."""
-
-
 STABLE_BASELINES = "stable_baselines3"
 """The kind of a file of stable-baselines3, a zip with a card beside it."""
 
@@ -41,8 +37,14 @@ def kind_of(path: str | Path) -> str:
     return STABLE_BASELINES if Path(path).suffix == ".zip" else kind_in(path)
 
 
-def load(path: str | Path, member: int = 0) -> Any:
-    """The agent of a weights file, acting as its header says; ``member`` picks one of the training seeds in the file.
+def agent_class(kind: str) -> Any:
+    """The agent's class for a kind of weights file, a key of `AGENTS`."""
+    module, _, name = AGENTS[kind].partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
+def load(path: str | Path, member: int | None = None) -> Any:
+    """The agent of a weights file, acting as its header says; `member` picks one of several training seeds in the file.
 
     Raises CheckpointError for a file that is missing, truncated, foreign, or of no known kind, and ValueError for a
     member that the file does not hold. Nothing in a file is unpickled, and so no code in it runs.
@@ -50,16 +52,15 @@ def load(path: str | Path, member: int = 0) -> Any:
     kind = kind_of(path)
     if kind not in AGENTS:
         raise CheckpointError(f"{path} holds {kind!r}, not the weights of an agent: expected {', '.join(AGENTS)}")
-    module, _, name = AGENTS[kind].partition(":")
-    agent = getattr(importlib.import_module(module), name)
-    if kind in STACKED:
+    agent = agent_class(kind)
+    if agent.stacked:
         return agent.load(path, member)
     if member:
         raise ValueError(f"{path} holds one training seed: there is no member {member}")
     return agent.load(path)
 
 
-def from_pretrained(name: str, member: int = 0) -> Any:
+def from_pretrained(name: str, member: int | None = None) -> Any:
     """The agent of weights that come with the package, such as 'maze2d-large'. ValueError for a name that is not there."""
     return load(pretrained_path(name), member)
 

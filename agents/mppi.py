@@ -1,25 +1,26 @@
 """Model predictive path integral control: plan by a weighted average of sampled futures, again and again.
 
-Williams et al. 2017, *Information Theoretic MPC for Model-Based Reinforcement Learning*, Algorithms 1 and 2. The agent
-is given a model of the dynamics and a cost, as functions; what they know (a simulator, a map, learned weights) is what
-it knows. Not to be confused with the cross-entropy method, which averages the best samples alike and adapts Sigma.
+Williams et al. 2017, *Information Theoretic MPC for Model-Based Reinforcement Learning*, Algorithms 1 and 2. The dynamics and
+the cost are functions that the agent is given, and may hold a simulator, a map or learned weights. Not to be confused with
+the cross-entropy method, which averages the best samples alike and adapts Sigma.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+import torch
+from numpy.typing import NDArray
 
-from dfplan.agents.base import Agent, LearningAgent, Shape
-from dfplan.config_json import config_from_json, config_to_json
+from dfplan.agents.base import Agent, LearningAgent
+from dfplan.arrays import Shape
 from dfplan.fields import NotNegative, Positive, PositiveOrInf, Size, check_fields
 from dfplan.planning.dynamics import DynamicsConfig, DynamicsModel
-from dfplan.training.weights_file import Header, load_weights, naming, restored, save_weights
+from dfplan.planning.plan import Plan
 
 Array = NDArray[np.float64]
 Rollout = Callable[[Array, Array], Array]
@@ -53,15 +54,6 @@ class MPPIConfig:
         check_fields(self)
 
 
-class SampledPlan(NamedTuple):
-    """The best sample of a plan, for pictures."""
-
-    observations: Array
-    """(B, S + 1, 1, D): its states, the present one first."""
-    lengths: NDArray[np.int64]
-    """(B,) S each."""
-
-
 def euclidean(points: Array, goals: Array) -> Array:
     """Straight distances (B, K, S) of points (B, K, S, G) to goals (B, G): a wall between them is not seen."""
     return np.asarray(np.linalg.norm(points - goals[:, None, None], axis=-1))
@@ -82,6 +74,13 @@ class GoalCost:
     def __call__(self, states: Array, goals: Array) -> Array:
         distance = self.distance(states[..., : goals.shape[-1]], goals)
         return np.maximum(distance - self.arrival, 0.0).sum(axis=-1)
+
+
+def plan_of(path: Array, best_cost: Array) -> Plan:
+    """A plan of the states (B, S + 1, D) of the best sample, the present one first; its score is its cost (B,)."""
+    B, S = len(path), path.shape[1] - 1
+    observations, costs = torch.from_numpy(path[:, :, None]), torch.from_numpy(best_cost)
+    return Plan(observations, torch.full((B,), S), torch.zeros(B, S + 1, dtype=torch.int64), scores={"cost": costs})
 
 
 class MPPIAgent(Agent):
@@ -107,7 +106,7 @@ class MPPIAgent(Agent):
     def _begin(self) -> None:
         self._controls: Array | None = None  # U, (B, T, A)
         self._clock = 0
-        self.last_plan: SampledPlan | None = None
+        self.last_plan: Plan | None = None
 
     def _begin_rows(self, rows: NDArray[np.intp]) -> None:
         """Their sequences begin at zero. They follow that zero until the batch's next plan, less than ``hold`` steps later."""
@@ -131,7 +130,7 @@ class MPPIAgent(Agent):
         return self._controls[:, 0]
 
     def improve(self, states: Array, controls: Array) -> Array:
-        """One path integral update of control sequences U (B, T, A) from states (B, D): the same U, a little better.
+        """One path integral update of control sequences U (B, T, A) from states (B, D): the same U, improved.
 
         A sample whose states or cost are NaN or infinite has no weight. Raises ValueError for a row without any other,
         and for a cost that is not (B, K).
@@ -158,7 +157,7 @@ class MPPIAgent(Agent):
         weight = np.exp((cost.min(axis=1, keepdims=True) - cost) / config.temperature)
         weight /= weight.sum(axis=1, keepdims=True)
         path = np.concatenate([states[:, None], futures[np.arange(B), best]], axis=1)
-        self.last_plan = SampledPlan(path[:, :, None], np.full(B, S))
+        self.last_plan = plan_of(path, best_cost=cost.min(axis=1))
         return np.einsum("bk,bkta->bta", weight, tried)
 
 
@@ -178,6 +177,8 @@ class LearnedMPPIAgent(MPPIAgent, LearningAgent):
 
     execution = "sampled controls in learned dynamics"
     learning_rate = 1e-3
+    kind = "dynamics"
+    learner_class, learner_config_class, config_class = DynamicsModel, DynamicsConfig, MPPIConfig
 
     def _seed(self, seed: int) -> None:
         MPPIAgent._seed(self, seed)
@@ -186,21 +187,14 @@ class LearnedMPPIAgent(MPPIAgent, LearningAgent):
     def _with(self, config: MPPIConfig) -> Self:
         return type(self)(self.learner, config, self.card, self.cost)
 
-    def update(self, batch: tuple[ArrayLike, ...]) -> dict[str, float]:
-        """One AdamW step of the dynamics on observations (B, 2, D) and actions (B, 2, A): the loss."""
+    def _parts(self, given: int) -> Mapping[str, Shape]:
+        """Two observations, one step apart, and the actions at them, of which the first is learned from."""
         config = self.learner.config
-        shapes: dict[str, Shape] = {"observations": ("B", 2, config.observation_dim), "actions": ("B", 2, config.action_dim)}
-        return self._learn(self._read_batch(batch, shapes))
-
-    def save(self, path: str | Path) -> None:
-        """Write the dynamics' weights, both configurations and the card as one file; the cost is not in it."""
-        configs = config_to_json(self.learner.config), self.card, config_to_json(self.config)
-        save_weights(path, self.learner.state_dict(), Header("dynamics", *configs))
+        return {"observations": ("B", 2, config.observation_dim), "actions": ("B", 2, config.action_dim)}
 
     @classmethod
     def load(cls, path: str | Path, cost: Cost | None = None) -> Self:
-        """The agent of a file written by `save`. Raises CheckpointError for a file that is not one."""
-        tensors, header = load_weights(path, "dynamics")
-        learner = restored(DynamicsModel, DynamicsConfig, header.config, tensors, path)
-        with naming(path):
-            return cls(learner, config_from_json(MPPIConfig, header.agent, "agent"), header.card, cost)
+        """The agent of a file written by `save`, with this cost: it is not in the file. CheckpointError for other files."""
+        agent = super().load(path)
+        agent.cost = cost or agent.cost
+        return agent

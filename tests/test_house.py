@@ -22,8 +22,8 @@ FLOORS = {
     ),
     "envs": ({"maze", "real_arrays", "minari_store"}, {"registry", "assemble"}, {"reference"}, {"collect"}),
     "agents": (
-        {"loading", "base", "planning_agent", "jumps", "agent_config", "sequence_model"},
-        {"offline", "online", "adapters", "sequence_planning"},
+        {"loading", "base", "planning_agent", "jumps", "agent_config"},
+        {"offline", "online", "adapters", "full_sequence"},
         {"diffuser", "decision_diffuser", "diffusion_veteran", "mppi"},
         {"diffusion_forcing", "weights"},
     ),

@@ -33,8 +33,6 @@ class AWACConfig(OfflineConfig):
 class AWAC(OfflineLearner[AWACConfig]):
     """A Gaussian actor and twin critics with targets."""
 
-    config_class = AWACConfig
-
     def __init__(self, config: AWACConfig):
         super().__init__(config)
         self.pi = self.stack(config.observation_dim, config.action_dim)
@@ -72,4 +70,4 @@ class AWACAgent(OfflineAgent):
     """Plays the actor's mean."""
 
     kind = "awac"
-    learner_class = AWAC
+    learner_class, learner_config_class = AWAC, AWACConfig

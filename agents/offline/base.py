@@ -14,23 +14,23 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Generic, Self, TypeVar
+from typing import Annotated, Any, Generic, Self, TypeVar
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from pydantic import AliasChoices, Field
 from torch import Tensor
 
-from dfplan.agents.base import LearningAgent, Shape
-from dfplan.config_json import config_from_json, config_to_json
+from dfplan.agents.base import LearningAgent
+from dfplan.arrays import Shape
 from dfplan.data.statistics import Statistics
 from dfplan.data.trajectories import Trajectories
 from dfplan.data.transitions import Noise, Replay, Transitions
 from dfplan.fields import Positive, Size, Whole, check_fields
 from dfplan.models.stacked import StackedMLP
 from dfplan.training.checkpoint import CheckpointError
-from dfplan.training.weights_file import Header, load_weights, naming, restored, save_weights
+from dfplan.training.weights_file import Header
 
 Losses = tuple[dict[str, Tensor], dict[str, Tensor]]
 """What is minimized and what is only watched, each (S,): means over a member's own batch."""
@@ -80,7 +80,6 @@ class OfflineLearner(Statistics, ABC, Generic[C]):
     how they act.
     """
 
-    config_class: ClassVar[type[OfflineConfig]]
     config: C
     pi: StackedMLP
 
@@ -132,11 +131,12 @@ class OfflineLearner(Statistics, ABC, Generic[C]):
 class OfflineAgent(LearningAgent):
     """A trained policy that acts without noise and without a plan; one member of the learner's stacks.
 
-    Each algorithm's agent is this class with a `kind`, which its files carry, and its `learner_class`.
+    Each algorithm's agent is this class with its `kind` and learner.
     """
 
-    kind: ClassVar[str]
-    learner_class: ClassVar[type[OfflineLearner[Any]]]
+    config_class = ActingConfig
+    config: ActingConfig
+    stacked = True
     execution = "learned policy"
 
     def __init__(self, learner: OfflineLearner[Any], config: ActingConfig | None = None, card: Mapping[str, Any] | None = None):
@@ -159,27 +159,23 @@ class OfflineAgent(LearningAgent):
     def _act(self, batch: NDArray[Any], goals: NDArray[Any] | None) -> NDArray[Any]:
         return self.learner.play(self._tensor(batch), self.config.member).cpu().numpy()
 
-    def update(self, batch: Transitions | tuple[Tensor | ArrayLike, ...]) -> dict[str, float]:
-        """One optimizer step of all members on transitions (s, a, r, s') or (s, a, r, s', terminated), the last one 1 where
-        the task ended with the step, else 0: the same (B, ...) for all, or (S, B, ...). Without it nothing terminates.
+    def _parts(self, given: int) -> Mapping[str, Shape]:
+        """Transitions: `terminated` is 1 where the task ended with the step, else 0; without it nothing terminates."""
+        D, A = self.learner.config.observation_dim, self.learner.config.action_dim
+        parts: dict[str, Shape] = {"s": ("B", D), "a": ("B", A), "r": ("B",), "s'": ("B", D)}
+        return parts | ({"terminated": ("B",)} if given > len(parts) else {})
 
-        After `load` of a file without critics these begin anew, from their initial values, and the policy that is trained
-        on follows critics that are not trained yet. Files of `save(path, critics=True)` go on where they were.
-        """
-        config, members = self.learner.config, len(self.learner.config.seeds)
-        D, A = config.observation_dim, config.action_dim
-        shapes: dict[str, Shape] = {"s": ("B", D), "a": ("B", A), "r": ("B",), "s'": ("B", D)}
-        given = list(batch) if isinstance(batch, list | tuple) else []
-        if len(given) > len(shapes):
-            shapes["terminated"] = ("B",)
-        apart = len(given) == len(shapes) and np.ndim(given[0]) == 3
+    def _read_batch(self, batch: Any, parts: Mapping[str, Shape]) -> list[NDArray[Any]]:
+        """The same (B, ...) for all members, or one for each, (S, B, ...)."""
+        members = len(self.learner.config.seeds)
+        apart = isinstance(batch, list | tuple) and len(batch) == len(parts) and np.ndim(batch[0]) == 3
         if apart:
-            shapes = {name: (members, *shape) for name, shape in shapes.items()}
-        parts = self._read_batch(batch, shapes)
-        parts += [np.zeros_like(parts[2])] * (len(Transitions._fields) - len(parts))
-        if not np.isin(parts[-1], (0, 1)).all():
+            parts = {name: (members, *shape) for name, shape in parts.items()}
+        arrays = super()._read_batch(batch, parts)
+        arrays += [np.zeros_like(arrays[2])] * (len(Transitions._fields) - len(arrays))
+        if not np.isin(arrays[-1], (0, 1)).all():
             raise ValueError(f"{self._name}: the batch's terminated must be 0 or 1")
-        return self._learn(parts if apart else [np.stack([part] * members) for part in parts])
+        return arrays if apart else [np.stack([part] * members) for part in arrays]
 
     def _new_optimizer(self) -> torch.optim.Optimizer:
         factor = getattr(self.learner, "learning_rate_factor", lambda name: 1.0)
@@ -195,21 +191,20 @@ class OfflineAgent(LearningAgent):
         tensors = self.learner.state_dict()
         if not critics:
             tensors = {n: t.half() if n.startswith("pi.") else t for n, t in tensors.items() if n.startswith(ACTING)}
-        configs = config_to_json(self.learner.config), self.card, config_to_json(self.config)
-        save_weights(path, tensors, Header(self.kind, *configs, critics))
+        self._write(path, tensors, critics)
 
     @classmethod
     def load(cls, path: str | Path, member: int | None = None) -> Self:
         """The agent of a file, acting by the weights of the `member`-th training seed in it (None: the one saved).
 
-        Raises CheckpointError for a file that is missing, truncated or another agent's, ValueError for a member that is
-        not in it.
+        A file without critics gives new ones: then `update` trains the policy on by critics that are not trained yet. Raises
+        CheckpointError for a file that is missing, truncated or another agent's, ValueError for a member that is not in it.
         """
-        tensors, header = load_weights(path, cls.kind)
+        agent = super().load(path)
+        return agent if member is None else agent.with_options(member=member)
+
+    @classmethod
+    def _held(cls, header: Header, path: str | Path) -> tuple[str, ...]:
         if header.critics is None:
             raise CheckpointError(f"{path} does not say whether critics are among its tensors")
-        only = ("",) if header.critics else ACTING
-        learner = restored(cls.learner_class, cls.learner_class.config_class, header.config, tensors, path, only)
-        with naming(path):
-            agent = cls(learner, config_from_json(ActingConfig, header.agent, "agent"), header.card)
-        return agent if member is None else cls(learner, ActingConfig(member), header.card)
+        return ("",) if header.critics else ACTING

@@ -27,8 +27,6 @@ def cloning_loss(pi: Tensor, a: Tensor) -> Tensor:
 class BC(OfflineLearner[BCConfig]):
     """An actor alone."""
 
-    config_class = BCConfig
-
     def __init__(self, config: BCConfig):
         super().__init__(config)
         self.pi = self.stack(config.observation_dim, config.action_dim)
@@ -42,4 +40,4 @@ class BehaviorCloningAgent(OfflineAgent):
     """Plays the cloned action."""
 
     kind = "bc"
-    learner_class = BC
+    learner_class, learner_config_class = BC, BCConfig

@@ -62,8 +62,6 @@ def squashed(mean: Tensor, log_std: Tensor, epsilon: Tensor) -> tuple[Tensor, Te
 class CQL(OfflineLearner[CQLConfig]):
     """A squashed Gaussian actor with its temperature, and twin critics with targets and a multiplier."""
 
-    config_class = CQLConfig
-
     def __init__(self, config: CQLConfig):
         super().__init__(config)
         self.pi = self.stack(config.observation_dim, 2 * config.action_dim)
@@ -129,4 +127,4 @@ class CQLAgent(OfflineAgent):
     """Plays the actor's squashed mean."""
 
     kind = "cql"
-    learner_class = CQL
+    learner_class, learner_config_class = CQL, CQLConfig

@@ -40,8 +40,6 @@ def expectile_loss(u: Tensor, tau: float) -> Tensor:
 class IQL(OfflineLearner[IQLConfig]):
     """A Gaussian actor, twin critics with targets, and a value of states."""
 
-    config_class = IQLConfig
-
     def __init__(self, config: IQLConfig):
         super().__init__(config)
         self.pi = self.stack(config.observation_dim, config.action_dim)
@@ -73,4 +71,4 @@ class IQLAgent(OfflineAgent):
     """Plays the actor's mean."""
 
     kind = "iql"
-    learner_class = IQL
+    learner_class, learner_config_class = IQL, IQLConfig

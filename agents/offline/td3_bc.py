@@ -43,7 +43,6 @@ def actor_loss(q: Tensor, pi: Tensor, a: Tensor, alpha: float) -> Tensor:
 class TD3BC(OfflineLearner[TD3BCConfig]):
     """A deterministic actor and twin critics, all with targets."""
 
-    config_class = TD3BCConfig
     updates: Tensor
     last_actor_loss: Tensor
 
@@ -81,4 +80,4 @@ class TD3BCAgent(OfflineAgent):
     """Plays the actor's action."""
 
     kind = "td3-bc"
-    learner_class = TD3BC
+    learner_class, learner_config_class = TD3BC, TD3BCConfig

@@ -1,11 +1,13 @@
 """From a plan and a clock to an action: plans are laid out step by step, and followed row by row.
 
 A plan's tokens are `stride` environment steps apart; its path has an observation for each of these steps. Actions come from the
-path by learned inverse dynamics (`by_inverse_dynamics`), or are those that were diffused with the plan (`diffused_action`).
+path by learned inverse dynamics (`by_inverse_dynamics`) or a PD controller (`by_pd`), or are those that were diffused with the
+plan (`diffused_action`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -65,6 +67,10 @@ class Following:
         self.possible[rows] = True if possible is None else possible
         self.clock[rows], self.begins[rows] = 0, False
 
+    def at(self, step: Tensor) -> Tensor:
+        """The path's observations (B, D) at whole steps (B,); the path's end holds."""
+        return self.path[torch.arange(len(step), device=step.device), step.clamp(max=self.path.shape[1] - 1)]
+
     def around(self, time: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The path's observations (B, D) at the steps before and after `time` (B,), and the share (B, 1) of the way from the
         first to the second; the path's end holds."""
@@ -92,6 +98,18 @@ def by_inverse_dynamics(
     before, after, share = following.around(ahead)
     target = (1 - share) * model.observation.normalize(before) + share * model.observation.normalize(after)
     return model.action.denormalize(model.inverse(model.observation.normalize(observation), target, gap))
+
+
+def by_pd(observation: Tensor, following: Following, positions: Sequence[int], velocities: Sequence[int]) -> Tensor:
+    """Actions (B, A) = (p' - p) + (v' - v), with p, v the position and velocity now, p', v' one step ahead on the path.
+
+    At the path's end v' = 0. `positions` and `velocities` are columns of an observation (B, observation_dim), one of each for
+    an action. The controller is not learned: it is the one of Diffuser's published maze scores (Janner et al. 2022).
+    """
+    p, v = list(positions), list(velocities)
+    ahead, ended = following.at(following.clock + 1), following.clock >= following.path.shape[1] - 1
+    velocity = ahead[:, v].masked_fill(ended.unsqueeze(1), 0.0)
+    return ahead[:, p] - observation[:, p] + velocity - observation[:, v]
 
 
 def diffused_action(following: Following) -> Tensor:

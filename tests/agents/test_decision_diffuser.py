@@ -12,7 +12,8 @@ from dfplan.agents.decision_diffuser import (
     DecisionDiffuserConfig,
     DecisionDiffuserModel,
 )
-from dfplan.agents.sequence_planning import Track
+from dfplan.planning.ask import Ask
+from dfplan.planning.execution import each_step
 
 START = np.array([0.1, -0.2, 0.0, 0.0], dtype=np.float32)
 
@@ -82,15 +83,33 @@ def test_the_best_return_is_that_of_the_best_window(to_returns):
         agent.update((observations, _, drawn, recorded + 1))
 
 
-def test_inverse_dynamics_wishes_for_the_state_a_gap_ahead_and_then_for_rest():
-    agent = build()
-    model, asked = agent.learner, []
-    model.act_towards = lambda s, wished: asked.append(wished) or torch.zeros(1, 2)
-    path = torch.arange(15.0).view(1, 15, 1).expand(1, 15, 4)
-    for clock in (0, 12, 13, 40):
-        agent._execute(torch.zeros(1, 4), Track(path, None, torch.tensor([clock])))
-    assert asked[0].tolist() == [[2.0] * 4] and asked[1].tolist() == [[14.0] * 4]
-    assert asked[2].tolist() == asked[3].tolist() == [[14.0, 14.0, 0.0, 0.0]]
+def test_the_target_of_inverse_dynamics_is_a_gap_ahead_and_then_rest(to_goals, monkeypatch):
+    agent, targets = to_goals[0].with_options(), []
+    monkeypatch.setattr(agent.learner, "act_towards", lambda s, target: targets.append(target) or torch.zeros(1, 2))
+    agent.reset(goal=(0.5, 0.3), seed=0)
+    for _ in range(20):
+        agent.act(START)
+    units, path = agent.learner.observation, each_step(agent.last_plan.observations, 2, 14)
+    for step in (0, 5, 12):
+        assert torch.allclose(targets[step], units.normalize(path[:, step + 2]), atol=1e-6)
+    rest = units.mean.clone()  # velocities at their mean, which is about 0
+    rest[:2] = path[0, -1, :2]
+    for step in (13, 19):
+        assert torch.allclose(targets[step], units.normalize(rest), atol=1e-6)
+
+
+def test_a_return_can_be_asked_for_in_units_of_the_data(to_returns, to_goals):
+    agent, _ = to_returns
+    found = []
+    for how in ({"ask": Ask(return_=0.3 * float(agent.learner.best_return))}, {}):
+        acting = agent.with_options(target=0.3)
+        acting.reset(seed=0, **how)
+        found.append(acting.act(START))
+    assert np.array_equal(*found)
+    agent.reset(seed=0, ask=Ask(return_=-5.0))
+    assert not np.allclose(agent.act(START), found[0], atol=1e-3)
+    with pytest.raises(ValueError, match="has learned to reach goals, so that it cannot be asked for a return"):
+        to_goals[0].plan(START, ask=Ask(goal=(0.1, 0.1), return_=1.0))
 
 
 def test_dropout_hides_conditions_at_its_rate():

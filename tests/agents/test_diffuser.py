@@ -6,11 +6,13 @@ import torch
 from sequence_toy import NETWORK, TOKENS, drives, layout, trained
 
 from dfplan.agents.diffuser import DiffuserAgent, DiffuserAgentConfig, DiffuserModel
-from dfplan.agents.sequence_model import SequenceConfig, SequencePlan
-from dfplan.agents.sequence_planning import Track
+from dfplan.agents.full_sequence import SequenceConfig
+from dfplan.planning.execution import Following, by_pd
+from dfplan.planning.plan import Plan
 from dfplan.training.checkpoint import CheckpointError, save_checkpoint
 
 START = np.array([0.1, -0.2, 0.0, 0.0], dtype=np.float32)
+GOAL = np.array([0.3, 0.1], dtype=np.float32)
 
 
 def build(**changes):
@@ -29,33 +31,43 @@ def to_returns():
     return trained(build(towards="return"), drives(), 120)
 
 
-def track(clock, path, actions=None):
-    return Track(path[None], None if actions is None else actions[None], torch.tensor([clock]))
-
-
 def test_pd_tracks_the_next_waypoint_and_holds_the_end_at_rest():
     """a = p' - p + v' - v; beyond the end, v' = 0."""
-    agent = build()
-    observation = torch.tensor([[1.0, 2.0, 0.5, -0.5]])
-    path = torch.tensor([[0.0, 0.0, 0.0, 0.0], [2.0, 4.0, 1.0, 1.0], [3.0, 3.0, 2.0, 2.0]])
-    assert agent._execute(observation, track(0, path)).tolist() == [[1.0 + 0.5, 2.0 + 1.5]]
-    assert agent._execute(observation, track(1, path)).tolist() == [[2.0 + 1.5, 1.0 + 2.5]]
-    for beyond in (2, 50):
-        assert agent._execute(observation, track(beyond, path)).tolist() == [[2.0 - 0.5, 1.0 + 0.5]]
+    observation, path = torch.tensor([[1.0, 2.0, 0.5, -0.5]]), torch.zeros(1, 3, 4)
+    path[0, 1:] = torch.tensor([[2.0, 4.0, 1.0, 1.0], [3.0, 3.0, 2.0, 2.0]])
+    following = Following.start(1, 2, 4, torch.device("cpu"))
+    following.put(torch.tensor([0]), path, 1)
+    held = [[2.0 - 0.5, 1.0 + 0.5]]
+    for clock, expected in ((0, [[1.0 + 0.5, 2.0 + 1.5]]), (1, [[2.0 + 1.5, 1.0 + 2.5]]), (2, held), (50, held)):
+        following.clock[:] = clock
+        assert by_pd(observation, following, (0, 1), (2, 3)).tolist() == expected
 
 
-def test_diffused_actions_are_played_in_their_order_and_then_none():
-    agent = build().with_options(execution="diffused_actions")
-    actions = torch.tensor([[0.1, 0.2], [0.3, 0.4]])
-    played = [agent._execute(torch.zeros(1, 4), track(t, torch.zeros(3, 4), actions)) for t in range(4)]
-    assert torch.cat(played).tolist() == [*actions.tolist(), [0.0, 0.0], [0.0, 0.0]]
+def test_an_agent_follows_its_plan_by_pd(to_goals):
+    agent, _ = to_goals
+    agent.reset(goal=GOAL, seed=0)
+    actions = np.stack([agent.act(START) for _ in range(20)])
+    path = agent.last_plan.observations[0, 1:].reshape(-1, 4).numpy()  # the steps after the start
+    path = np.concatenate([path, np.tile(path[-1:] * [1, 1, 0, 0], (6, 1))])  # its end is held at rest
+    expected = path[:, :2] - START[:2] + path[:, 2:] - START[2:]
+    low, high = agent.learner.action_low.numpy(), agent.learner.action_high.numpy()
+    assert np.allclose(actions, expected.clip(low, high), atol=1e-5)
+
+
+def test_diffused_actions_are_played_in_their_order_and_then_none(to_goals):
+    agent = to_goals[0].with_options(execution="diffused_actions")
+    agent.reset(goal=GOAL, seed=0)
+    played = np.stack([agent.act(START) for _ in range(17)])
+    low, high = agent.learner.action_low.numpy(), agent.learner.action_high.numpy()
+    assert np.array_equal(played[:14], agent.last_plan.actions[0].numpy().clip(low, high)) and played[:14].any()
+    assert not played[14:].any()
 
 
 def test_a_plan_is_inpainted_between_start_and_goal(to_goals):
     agent, _ = to_goals
     goals = 0.6 * np.random.default_rng(1).normal(size=(32, 2)).astype(np.float32)
     plan = agent.plan(np.repeat(START[None], 32, axis=0), goals)
-    assert isinstance(plan, SequencePlan) and plan.lengths.tolist() == [TOKENS - 1] * 32
+    assert isinstance(plan, Plan) and plan.lengths.tolist() == [TOKENS - 1] * 32
     assert torch.allclose(plan.observations[:, 0, -1], torch.from_numpy(START).expand(32, -1), atol=1e-5)
     assert np.allclose(plan.observations[:, -1, -1, :2], goals, atol=1e-5)
     assert plan.actions.shape == (32, 14, 2)

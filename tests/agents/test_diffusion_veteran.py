@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 
+from dfplan.agents import diffusion_veteran
 from dfplan.agents.diffusion_veteran import (
     DiffusionVeteranAgent,
     Veteran,
@@ -79,20 +80,23 @@ def test_no_window_reaches_into_the_next_episode():
 
 
 def test_pairs_are_a_stride_apart_and_carry_the_first_ones_action():
-    _, _, s, wished, actions = GoalPaths(line(), 5, 2, 1.0).sample(np.random.default_rng(0), 20)
-    assert np.allclose(wished[..., 0] - s[..., 0], 2)
+    _, _, s, targets, actions = GoalPaths(line(), 5, 2, 1.0).sample(np.random.default_rng(0), 20)
+    assert np.allclose(targets[..., 0] - s[..., 0], 2)
     assert np.allclose(actions[..., 0], np.sin(s[..., 0]), atol=1e-6)
 
 
 def test_the_candidate_of_the_largest_value_is_chosen(learner):
     learner.critic.forward = lambda plans: plans[:, -1, 0]  # the farther the end, the better
-    s, chosen = torch.zeros(3, 4), []
+    seen, chosen = [], []
+    learner.critic.register_forward_hook(lambda module, given, values: seen.append(values))
+    start = torch.arange(12.0).view(3, 4)
     for candidates in (1, 64):
-        plans, values = learner.select(s, candidates, 2, torch.Generator().manual_seed(0))
-        assert values.shape == (3, candidates) and plans.shape == (3, 5, 4)
-        assert torch.equal(plans[:, 0], s), "every plan begins where it is"
-        assert torch.allclose(plans[:, -1, 0], values.max(dim=1).values)
-        chosen.append(float(plans[:, -1, 0].mean()))
+        plan = learner.plan(start, candidates, 2, torch.Generator().manual_seed(0))
+        assert plan.tokens.shape == (3, 5, 4) and len(seen[-1]) == 3 * candidates
+        assert torch.allclose(plan.observations[:, 0, 0], start, atol=1e-4), "every plan begins where it is"
+        assert torch.equal(plan.scores["value"], seen[-1].view(3, candidates).max(dim=1).values)
+        assert torch.equal(plan.scores["value"], plan.tokens[:, -1, 0]), "and is the one that the value is of"
+        chosen.append(float(plan.scores["value"].mean()))
     assert chosen[1] > chosen[0]
 
 
@@ -103,24 +107,32 @@ def test_a_value_or_a_plan_that_is_not_finite_is_never_chosen(learner):
         found[found.nan_to_num().argmax()] = torch.inf
         return found
 
-    learner.critic.forward = values
-    plans, found = learner.select(torch.zeros(1, 4), 16, 2, torch.Generator().manual_seed(0))
-    assert int(found.isfinite().sum()) == 14
-    assert float(plans[0, -1, 0]) == float(found[found.isfinite()].max())
+    learner.critic.forward, seen = values, []
+    learner.critic.register_forward_hook(lambda module, given, found: seen.append(found))
+    plan = learner.plan(torch.zeros(1, 4), 16, 2, torch.Generator().manual_seed(0))
+    assert int(seen[0].isfinite().sum()) == 14
+    assert float(plan.tokens[0, -1, 0]) == float(plan.scores["value"]) == float(seen[0][seen[0].isfinite()].max())
     learner.critic.forward = lambda plans: torch.full((len(plans),), torch.nan)
     with pytest.raises(ValueError, match="none of the 16 candidate plans is finite"):
-        learner.select(torch.zeros(1, 4), 16, 2, torch.Generator().manual_seed(0))
+        learner.plan(torch.zeros(1, 4), 16, 2, torch.Generator().manual_seed(0))
 
 
 def test_losses_have_gradients_only_where_they_belong(learner):
+    """One loss at a time, each given to `total` before it is summed: each moves its own network and no other."""
     batch = tuple(torch.as_tensor(x) for x in learner.batches(line())(np.random.default_rng(0), 8))
-    losses = learner(batch, torch.Generator().manual_seed(0))
-    assert set(losses) == {"loss", "diffusion", "critic", "inverse"}
-    parts = sum(float(losses[name]) for name in ("diffusion", "critic", "inverse"))
-    assert np.isclose(float(losses["loss"].detach()), parts, rtol=1e-5)
-    losses["loss"].backward()
-    for part in (learner.diffusion, learner.critic, learner.inverse):
-        assert any(p.grad is not None and bool(p.grad.any()) for p in part.parameters())
+    parts = {"diffusion", "critic", "inverse"}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(diffusion_veteran, "total", lambda losses: losses)
+        losses = learner(batch, torch.Generator().manual_seed(0))
+    assert losses.keys() == parts
+    for name, loss in losses.items():
+        learner.zero_grad()
+        loss.backward(retain_graph=True)
+        moved = {n.partition(".")[0] for n, p in learner.named_parameters() if p.grad is not None and bool(p.grad.any())}
+        assert moved == {name}
+    found = learner(batch, torch.Generator().manual_seed(0))
+    assert found.keys() == {"loss", *parts}
+    assert np.isclose(float(found["loss"].detach()), sum(float(loss.detach()) for loss in losses.values()), rtol=1e-5)
 
 
 def test_it_learns_to_drive_the_line(learner):
@@ -145,31 +157,35 @@ def test_one_observation_and_a_batch(agent):
     assert (many >= low - 1e-6).all() and (many <= high + 1e-6).all()
     assert agent.last_plan.observations.shape == (3, 5, 1, 4) and agent.last_plan.lengths.tolist() == [4, 4, 4]
     assert np.allclose(agent.last_plan.observations[:, 0, 0], np.stack([START, START + 1, START]), atol=1e-4)
-    assert agent.last_plan.values.shape == (3, 4)
+    assert agent.last_plan.scores["value"].shape == (3,)
 
 
-def test_the_wish_is_always_a_stride_ahead_on_the_plan(agent):
-    wishes, act = [], agent.learner.act
-    agent.learner.act = lambda s, wished, *rest: wishes.append(wished) or act(s, wished, *rest)
+def test_the_target_is_always_a_stride_ahead_on_the_plan(agent, monkeypatch):
+    targets, act = [], agent.learner.act
+    monkeypatch.setattr(agent.learner, "act", lambda s, target, *rest: targets.append(target) or act(s, target, *rest))
     agent.reset(seed=0)
     for _ in range(3):
         agent.act(START)
     plan = agent.learner.observation.normalize(agent.last_plan.observations[0, :, 0])
     expected = [plan[1], (plan[1] + plan[2]) / 2, plan[2]]
-    for wish, at in zip(wishes, expected, strict=True):
-        assert torch.allclose(wish[0], at, atol=1e-5)
+    for target, at in zip(targets, expected, strict=True):
+        assert torch.allclose(target[0], at, atol=1e-5)
 
 
 def test_plans_are_remade_when_due_and_rows_can_begin_anew(agent):
-    made, plan = [], agent._plan
-    agent._plan = lambda s: made.append(len(s)) or plan(s)
+    made = []
+
+    def act(steps):
+        for _ in range(steps):
+            before = agent.last_plan
+            agent.act(np.stack([START, START]))
+            made.append(0 if agent.last_plan is before else len(agent.last_plan))
+
     agent.reset(seed=0)
-    for _ in range(4):
-        agent.act(np.stack([START, START]))
-    assert made == [2, 2]
+    act(5)
     agent.forget([1])
-    agent.act(np.stack([START, START]))
-    assert made == [2, 2, 1]
+    act(3)
+    assert made == [2, 0, 0, 2, 0, 1, 1, 0], "the first row's next plan is due a step after the other's first"
 
 
 def test_same_seed_same_actions(agent):

@@ -11,6 +11,7 @@ from dfplan.agents.decision_diffuser import DecisionDiffuserAgent, DecisionDiffu
 from dfplan.agents.diffuser import DiffuserAgent, DiffuserAgentConfig, DiffuserModel
 from dfplan.agents.diffusion_forcing import DiffusionForcingAgent
 from dfplan.agents.diffusion_veteran import DiffusionVeteranAgent, Veteran, VeteranModelConfig
+from dfplan.agents.full_sequence import SequenceConfig
 from dfplan.agents.loading import AGENTS, kind_of, load
 from dfplan.agents.mppi import LearnedMPPIAgent
 from dfplan.agents.offline.awac import AWAC, AWACAgent, AWACConfig
@@ -18,7 +19,6 @@ from dfplan.agents.offline.bc import BC, BCConfig, BehaviorCloningAgent
 from dfplan.agents.offline.cql import CQL, CQLAgent, CQLConfig
 from dfplan.agents.offline.iql import IQL, IQLAgent, IQLConfig
 from dfplan.agents.offline.td3_bc import TD3BC, TD3BCAgent, TD3BCConfig
-from dfplan.agents.sequence_model import SequenceConfig
 from dfplan.data.tokens import TokenLayout
 from dfplan.models import RecurrentConfig, TransformerConfig, UNetConfig
 from dfplan.planning.dynamics import DynamicsConfig, DynamicsModel

@@ -10,9 +10,9 @@ from dfplan.agents.agent_config import AgentConfig
 from dfplan.agents.decision_diffuser import DecisionDiffuserAgentConfig
 from dfplan.agents.diffuser import DiffuserAgentConfig
 from dfplan.agents.diffusion_veteran import VeteranConfig
+from dfplan.agents.full_sequence import SequenceAgentConfig
 from dfplan.agents.mppi import MPPIConfig
 from dfplan.agents.offline.base import ActingConfig
-from dfplan.agents.sequence_planning import SequenceAgentConfig
 from dfplan.planning.planner import PlanConfig
 
 CONFIGS = (

@@ -9,9 +9,9 @@ from chain import END, GAMMA, STATES, values, write_d4rl, write_minari
 from sequence_toy import NETWORK
 
 from dfplan.agents.diffuser import DiffuserModel
+from dfplan.agents.full_sequence import SequenceConfig
 from dfplan.agents.offline import awac, cql, iql, td3_bc
 from dfplan.agents.offline.losses import q_values
-from dfplan.agents.sequence_model import SequenceConfig
 from dfplan.data.goal_paths import GoalPaths
 from dfplan.data.readers import load
 from dfplan.data.tokens import TokenLayout

@@ -6,8 +6,7 @@ import torch
 from sequence_toy import NETWORK, TOKENS, layout
 
 from dfplan.agents.diffuser import DiffuserAgent, DiffuserAgentConfig, DiffuserModel
-from dfplan.agents.sequence_model import SequenceConfig
-from dfplan.agents.sequence_planning import SequenceAgentConfig
+from dfplan.agents.full_sequence import SequenceAgentConfig, SequenceConfig
 from dfplan.config_json import config_from_json, config_to_json
 
 START = np.array([0.1, -0.2, 0.0, 0.0])
@@ -21,45 +20,46 @@ def agent():
     return DiffuserAgent(DiffuserModel(config), DiffuserAgentConfig(steps=2))
 
 
-def planned_rows(agent):
-    """How many rows each further plan of the agent is for."""
-    made = []
-    plan = agent._make_plan
-    agent._make_plan = lambda batch, goals: made.append(len(batch)) or plan(batch, goals)
+def planned_rows(agent, observation, steps):
+    """At which of some steps the agent makes a plan, and of how many rows."""
+    made = {}
+    for step in range(steps):
+        before = agent.last_plan
+        agent.act(observation)
+        if agent.last_plan is not before:
+            made[step] = len(agent.last_plan)
     return made
 
 
 def test_it_plans_once_an_episode_however_long_it_is(agent):
-    made = planned_rows(agent)
-    agent.reset(goal=GOAL, seed=0)
-    for _ in range(40):
-        agent.act(START)
-    agent.reset(goal=GOAL)
-    agent.act(START)
-    assert made == [1, 1]
+    for _ in range(2):
+        agent.reset(goal=GOAL, seed=0)
+        assert planned_rows(agent, START, 40) == {0: 1}
 
 
-def test_it_replans_when_told_to_and_rows_can_begin_anew(agent):
-    agent = agent.with_options(replan_every=3)
-    made = planned_rows(agent)
+def test_it_plans_anew_every_so_many_steps_and_in_rows_that_begin(agent):
+    agent, batch = agent.with_options(replan_every=3), np.stack([START, START])
     agent.reset(goal=np.stack([GOAL, GOAL]), seed=0)
-    batch = np.stack([START, START])
-    for _ in range(4):
-        agent.act(batch)
-    assert made == [2, 2]
+    assert planned_rows(agent, batch, 5) == {0: 2, 3: 2}
     agent.forget([1], -GOAL[None])
-    agent.act(batch)
-    assert made == [2, 2, 1]
+    assert planned_rows(agent, batch, 1) == {0: 1}
     assert np.allclose(agent.last_plan.observations[0, -1, -1, :2], -GOAL, atol=1e-5)
-    agent.act(batch)
-    assert made == [2, 2, 1]
+    assert planned_rows(agent, batch, 3) == {0: 1, 2: 1}, "each row has a clock of its own"
 
 
 def test_each_row_has_its_own_goal(agent):
-    agent.reset(goal=np.stack([GOAL, -GOAL]), seed=0)
-    agent.act(np.stack([START, START]))
-    ends = agent.last_plan.observations[:, -1, -1, :2].numpy()
-    assert np.allclose(ends, [GOAL, -GOAL], atol=1e-5)
+    """All of a row's plan, not only its end, is the one to its own goal."""
+    for parameter in agent.learner.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+
+    def between(goals):
+        agent.reset(goal=goals, seed=0)
+        agent.act(np.stack([START, START]))
+        return agent.last_plan.observations[:, 1:-1]
+
+    apart, same, opposite = between(np.stack([GOAL, -GOAL])), between(GOAL), between(-GOAL)
+    assert torch.allclose(apart[0], same[0], atol=1e-4) and torch.allclose(apart[1], opposite[1], atol=1e-4)
+    assert not torch.allclose(same, opposite, atol=1e-2), "the goal decides about what lies between"
 
 
 def test_same_seed_same_plan(agent):
