@@ -21,6 +21,7 @@ from dfplan.benchmarks import fingerprint
 from dfplan.benchmarks.cells import to_json
 from dfplan.benchmarks.importing import imported, made, search_here
 from dfplan.benchmarks.protocol import TRAINING_SEEDS
+from dfplan.benchmarks.suites import maze2d
 from dfplan.envs.registry import Task, unknown
 
 SUFFIXES = (".safetensors", ".zip")
@@ -91,6 +92,10 @@ class Row:
         """'maze2d-large', 'maze2d-large-iql': one name for each maze and recipe."""
         return f"maze2d-{task.maze}" + ("" if self.recipe == "default" else f"-{self.recipe}")
 
+    def prepared(self, agent: Any, task: Task) -> Any:
+        """A loaded agent with what of a task it needs beyond its weights."""
+        return agent if self.prepare is None else imported(self.prepare)(agent, task)
+
     def weights_file(self, task: Task, seed: int | None) -> Path | None:
         """Where the weights of a training seed are, None where there are none."""
         if self.recipe is None or seed is None:
@@ -114,9 +119,7 @@ class Row:
         return tuple(here if wanted is None else wanted)
 
     def missing(self, task: Task, seed: int) -> ValueError:
-        mazes = ("umaze", "medium", "large")
-        if task.maze not in mazes:
-            return ValueError(f"there is no recipe for the maze {task.maze!r}: expected one of {', '.join(mazes)}")
+        maze2d.budget(task)  # raises ValueError for a maze without recipes
         if self.stacked > 1:
             seed = 0
         return MissingWeightsError(weights_name(self.weights_name(task), seed), task.maze, str(self.recipe), seed)
@@ -138,8 +141,7 @@ class Row:
             load = imported(self.agent).load
             trust = {"trust_pickle": True} if self.trust_pickle else {}
             agent = load(path, seed) if self.stacked > 1 else load(path, **trust)
-            if self.prepare is not None:
-                agent = imported(self.prepare)(agent, task)
+            agent = self.prepared(agent, task)
         if device != "cpu" and self.recipe is not None:
             if not hasattr(agent, "to"):
                 raise ValueError(f"{type(agent).__name__} computes on the CPU only: expected --device cpu")
@@ -181,13 +183,27 @@ class Row:
 
 
 def weights_name(name: str, seed: int = 0) -> str:
+    """The name of one training seed's weights: that of seed 0 has no suffix."""
     return name if seed == 0 else f"{name}-seed{seed}"
+
+
+def run_folder(name: str, seed: int = 0) -> Path:
+    """Where training leaves the run of a training seed, unless a user names another folder."""
+    return Path("runs") / f"{name}-seed{seed}"
+
+
+def of_recipe(recipe: str) -> Row:
+    """The first row whose weights a recipe trains; KeyError, with the nearest names, for an unknown recipe."""
+    rows = {row.recipe: row for row in reversed(ROWS.values()) if row.recipe is not None}
+    if recipe not in rows:
+        raise unknown("recipe", recipe, rows)
+    return rows[recipe]
 
 
 def weights_file(name: str, seed: int = 0) -> Path | None:
     """Weights of a training seed from a finished run in ./runs, else shipped ones; None if there are neither."""
     shipped = Path(str(files("dfplan.agents").joinpath("pretrained"))) / weights_name(name, seed)
-    trained = Path("runs") / f"{name}-seed{seed}" / "weights"
+    trained = run_folder(name, seed) / "weights"
     paths = (base.with_name(base.name + suffix) for base in (trained, shipped) for suffix in SUFFIXES)
     return next((path for path in paths if path.is_file()), None)
 

@@ -26,8 +26,8 @@ def blocks(document):
     return re.findall(r"^(?:<!-- (\S+) -->\n)?```(\w+)\n(.*?)^```$", document, flags=re.MULTILINE | re.DOTALL)
 
 
-def block(mark):
-    (found,) = (text for name, _, text in blocks(README) if name == mark)
+def block(mark, document=README):
+    (found,) = (text for name, _, text in blocks(document) if name == mark)
     return found
 
 
@@ -147,6 +147,19 @@ def test_the_maze_example_runs():
     exec(block("test:maze"), names)
     observation, info = names["env"].reset(seed=0)
     assert observation.shape == (4,) and info["goal"].tolist() == [3, 5] and names["env"].render().ndim == 3
+
+
+def test_the_example_that_trains_on_other_data_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    arrays = {"observations": rng.normal(size=(200, 7)), "actions": rng.uniform(-1, 1, (200, 3)), "terminals": np.zeros(200)}
+    np.savez("robot.npz", **{name: array.astype(np.float32) for name, array in arrays.items()})
+    source, names = block("test:fit", PAGES["training.md"]), {}
+    assert source.count("steps=2_000") == source.count("tokens=16") == 1
+    exec(source.replace("steps=2_000", "steps=3, batch_size=2").replace("tokens=16", "tokens=4"), names)
+    names["agent"].reset(goal=(0.0, 0.0, 0.0), seed=0)
+    assert names["agent"].act(names["data"].observations[0]).shape == (3,)
+    assert (tmp_path / "runs" / "robot" / "weights.safetensors").is_file()
 
 
 def test_the_agent_example_joins_the_table(tmp_path):

@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dfplan.data.trajectories import Steps, Trajectories
+from dfplan.data.trajectories import Steps, Trajectories, next_observations
+from dfplan.data.windows import Batch, BatchSource
 
 
 class Transitions(NamedTuple):
@@ -40,6 +41,21 @@ class Replay:
         draw = int(rng.integers(2**63))
         picks = [np.random.default_rng((seed, draw)).integers(len(self._steps), size=batch_size) for seed in self._seeds]
         return Transitions(*(torch.from_numpy(part) for part in self._steps.gather(np.stack(picks))))
+
+
+def changes(data: Trajectories) -> BatchSource:
+    """Steps drawn uniformly, for a model of the dynamics: observations (B, 2, columns) and actions (B, 2, columns).
+
+    The step into an episode's last observation is one of them. Only the first action is read: the second is 0.
+    """
+    steps = Steps(data, observed=True)
+
+    def batch(rng: np.random.Generator, batch_size: int) -> Batch:
+        i = steps.indices[rng.integers(len(steps), size=batch_size)]
+        actions = np.stack([data.actions[i], np.zeros_like(data.actions[i])], axis=1)
+        return np.stack([data.observations[i], next_observations(data, i)], axis=1), actions
+
+    return batch
 
 
 class Noise:

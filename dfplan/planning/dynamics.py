@@ -11,7 +11,8 @@ from torch import Tensor
 
 from dfplan.data.statistics import Normalizer, Statistics
 from dfplan.data.trajectories import Steps, Trajectories, next_observations
-from dfplan.data.windows import Batch, BatchSource
+from dfplan.data.transitions import changes
+from dfplan.data.windows import BatchSource
 from dfplan.fields import Octaves, Size, check_fields
 from dfplan.models.dynamics import Dynamics
 
@@ -50,18 +51,8 @@ class DynamicsModel(Statistics):
         self.change = Normalizer.fit(next_observations(data, i) - data.observations[i])
 
     def batches(self, data: Trajectories) -> BatchSource:
-        """Transitions drawn uniformly: observations (B, 2, observation_dim) and actions (B, 2, action_dim).
-
-        The step into an episode's last observation is one of them. Only the first action is read: the second is 0.
-        """
-        steps = Steps(data, observed=True)
-
-        def batch(rng: np.random.Generator, batch_size: int) -> Batch:
-            i = steps.indices[rng.integers(len(steps), size=batch_size)]
-            actions = np.stack([data.actions[i], np.zeros_like(data.actions[i])], axis=1)
-            return np.stack([data.observations[i], next_observations(data, i)], axis=1), actions
-
-        return batch
+        """See `dfplan.data.transitions.changes`."""
+        return changes(data)
 
     def forward(self, batch: tuple[Tensor, ...], generator: torch.Generator) -> dict[str, Tensor]:
         """Mean squared error of the normalized change, under 'loss'; `generator` is not needed."""

@@ -27,6 +27,7 @@ from dfplan.training.interrupt import TrainingInterrupted, interrupted, stop_sig
 from dfplan.training.log import RunLog
 from dfplan.training.run_folder import CHECKPOINT, claimed, require_free, require_own
 from dfplan.training.state import Progress, RunState, identity_of, make_optimizer, read_progress, require_same_run
+from dfplan.training.stopwatch import Stopwatch
 from dfplan.whole_files import remove_partial_files
 
 # Ctrl-C reaches the processes of a multi-device run at different steps; every so many steps they agree to stop.
@@ -152,11 +153,10 @@ class _Run:
 
     def loop(self, batch: BatchSource, log: RunLog, stop: list[int]) -> None:
         """Step by step to the end of the run; now and then a record, a point of the curve, a checkpoint."""
-        config, seconds_before, began = self.config, self.seconds, time.perf_counter()
+        config, watch = self.config, Stopwatch(self.seconds, self.step)
         if self.step > 0:
             log.say(f"continuing {self.run_dir} at step {self.step} of {config.steps}")
         self.wrapped.train()
-        marked_step, marked = self.step, began
         while self.step < config.steps:
             self.take_step(batch)
             log.advance(self.step)
@@ -167,17 +167,12 @@ class _Run:
             saving = last or stopping or probing or self.step % config.checkpoint_every == 0
             if logging or saving:
                 self.check_finite()
-                now = time.perf_counter()
-                self.seconds = seconds_before + now - began
+                self.seconds = watch.seconds
             if logging:
-                rate = (self.step - marked_step) / (now - marked)
-                marked_step, marked = self.step, now
-                log.write(self.record(rate))
+                log.write(self.record(watch.rate(self.step)))
             if probing:
-                probe_began = time.perf_counter()
-                self.measure()
-                pause = time.perf_counter() - probe_began
-                began, marked = began + pause, marked + pause
+                with watch.paused():
+                    self.measure()
             if saving:
                 self.save()
             if stopping and not last:

@@ -6,7 +6,8 @@ import torch
 
 from dfplan.benchmarks import rows, workers
 from dfplan.benchmarks.protocol import play
-from dfplan.benchmarks.recipes import recipe
+from dfplan.benchmarks.recipes.recipe import RECIPES
+from dfplan.benchmarks.suites import maze2d
 from dfplan.envs.registry import task
 
 UMAZE = task("maze2d-umaze-v1")
@@ -19,7 +20,8 @@ def weights(tmp_path_factory):
     from dfplan.agents.diffusion_forcing import DiffusionForcingAgent
 
     torch.manual_seed(0)
-    agent = DiffusionForcingAgent(recipe("umaze").learner()).with_options(horizons=1)
+    recipe = RECIPES["default"](maze2d.SPEC, maze2d.budget(UMAZE))
+    agent = DiffusionForcingAgent(recipe.learner(recipe.model)).with_options(horizons=1)
     path = tmp_path_factory.mktemp("weights") / "weights.safetensors"
     agent.save(path)
     return path

@@ -1,20 +1,29 @@
 """Every recipe builds a learner that takes a step, and its agent acts the same after a round trip through a file."""
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from dfplan.benchmarks.recipes import RECIPES, recipe
-from dfplan.benchmarks.rows import weights_name
+from dfplan.benchmarks import rows
+from dfplan.benchmarks.recipes.online import ONLINE
+from dfplan.benchmarks.recipes.recipe import RECIPES
+from dfplan.benchmarks.suites import maze2d
 from dfplan.config_json import config_to_json
+from dfplan.data.spec import Spec
 from dfplan.data.trajectories import Trajectories
-from dfplan.envs.registry import UnknownNameError
+from dfplan.envs.registry import UnknownNameError, find, task
 from dfplan.training.loop import train
 
-NAMES = sorted(RECIPES["umaze"])
+NAMES = sorted(RECIPES)
+
+
+def recipe(maze, name, spec=maze2d.SPEC):
+    return RECIPES[name](spec, maze2d.BUDGETS[maze])
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +40,7 @@ def data():
 
 def learner_of(chosen):
     torch.manual_seed(0)
-    return chosen.learner() if chosen.stacked == 1 else chosen.learner(seeds=tuple(range(chosen.stacked)))
+    return chosen.learner(chosen.model)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -42,14 +51,15 @@ def test_a_step_of_training_then_an_agent_that_survives_its_file(tmp_path, data,
     json.dumps(config_to_json(learner.config), allow_nan=False)
     before = {key: value.clone() for key, value in learner.state_dict().items()}
     short = replace(chosen.train, steps=1, batch_size=4, warmup_steps=0)
-    result = train(learner, learner.batches(data), short, tmp_path, quiet=True)
+    result = train(learner, chosen.batches(data), short, tmp_path, quiet=True)
     assert any(not torch.equal(value, before[key]) for key, value in result.ema_state.items())
-    agent = chosen.agent(learner.cpu().eval(), chosen.config, {"name": name})
+    agent = chosen.agent(learner.cpu().eval(), chosen.acting, {"name": name})
     path = tmp_path / "weights.safetensors"
     agent.save(path)
-    again = chosen.agent.load(path) if chosen.stacked == 1 else chosen.agent.load(path, chosen.stacked - 1)
-    config = chosen.config if chosen.stacked == 1 else replace(chosen.config, member=chosen.stacked - 1)
-    assert again.card["name"] == name and again.config == config and again.parameters > 0
+    last = len(chosen.seeds) - 1
+    again = chosen.agent.load(path, last) if chosen.stacked else chosen.agent.load(path)
+    acting = replace(chosen.acting, member=last) if chosen.stacked else chosen.acting
+    assert again.card["name"] == name and again.config == acting and again.parameters > 0
     goal = np.array([1.2, 1.2])  # where the drive was rewarded: some agents know no other
     actions = []
     for _ in range(2):
@@ -75,19 +85,62 @@ def test_data_far_from_zero_train_to_the_same_loss(tmp_path, data, name):
             name=data.name,
         )
         assert np.array_equal(moved.observations - np.float32(move), mirrored)
-        learner = learner_of(recipe("umaze", name))
+        chosen = recipe("umaze", name)
+        learner = learner_of(chosen)
         learner.fit_statistics(moved)
-        short = replace(recipe("umaze", name).train, steps=1, batch_size=2, warmup_steps=0)
-        result = train(learner, learner.batches(moved), short, tmp_path / str(move), quiet=True)
+        short = replace(chosen.train, steps=1, batch_size=2, warmup_steps=0)
+        result = train(learner, chosen.batches(moved), short, tmp_path / str(move), quiet=True)
         losses.append(result.metrics["loss"])
     assert losses[1] == pytest.approx(losses[0], rel=0.02)
 
 
-def test_every_maze_has_every_recipe_under_a_name_of_its_own():
-    assert all(sorted(RECIPES[maze]) == NAMES for maze in RECIPES)
-    weights = [one.weights for maze in RECIPES.values() for one in maze.values()]
-    assert len(set(weights)) == len(weights)
-    assert all(recipe(maze, "default").weights == f"maze2d-{maze}" for maze in RECIPES)
+@pytest.mark.parametrize("name", NAMES)
+def test_widths_come_from_the_spec_and_not_from_the_mazes(tmp_path, name):
+    """Five columns of observation, the goal in two of them, and three of action: nothing of a maze."""
+    rng = np.random.default_rng(0)
+    observations, actions = rng.normal(size=(1_000, 5)).astype(np.float32), rng.uniform(-1, 1, (1_000, 3)).astype(np.float32)
+    rewards = (rng.random(1_000) < 0.1).astype(np.float32)
+    other = Trajectories(observations, actions, rewards, np.array([0], dtype=np.int64), "an arm")
+    chosen = recipe("umaze", name, Spec.of(other, goal_columns=(1, 3)))
+    learner = learner_of(chosen)
+    learner.fit_statistics(other)
+    short = replace(chosen.train, steps=1, batch_size=2, warmup_steps=0)
+    result = train(learner, chosen.batches(other), short, tmp_path, quiet=True)
+    assert np.isfinite(result.metrics["loss"])
+
+
+def test_the_spec_of_the_mazes_is_that_of_their_environments():
+    env = maze2d.make("maze2d-umaze-v1", goal_conditioned=True)
+    widths = [env.observation_space[name].shape for name in ("observation", "achieved_goal")] + [env.action_space.shape]
+    assert widths == [(maze2d.SPEC.observation_dim,), (len(maze2d.SPEC.goal_columns),), (maze2d.SPEC.action_dim,)]
+    observation, _ = env.reset(seed=0)
+    assert observation["observation"][list(maze2d.SPEC.goal_columns)].tolist() == observation["achieved_goal"].tolist()
+    with pytest.raises(ValueError, match=r"goal_columns must be different columns of the observation, in 0\.\.3"):
+        Spec(4, 2, goal_columns=(4,))
+
+
+def test_every_recipe_trains_the_weights_of_a_row_under_a_name_of_its_own():
+    tasks = [find(f"maze2d-{maze}") for maze in maze2d.BUDGETS]
+    names = [rows.of_recipe(name).weights_name(one) for name in (*RECIPES, *ONLINE) for one in tasks]
+    assert len(set(names)) == len(names)
+    assert names[:3] == ["maze2d-umaze", "maze2d-medium", "maze2d-large"]
+    stacked = {name for name in RECIPES if recipe("large", name).stacked}
+    assert all(rows.of_recipe(name).stacked == (3 if name in stacked else 1) for name in (*RECIPES, *ONLINE))
+
+
+@pytest.mark.parametrize("name", ONLINE)
+def test_online_recipes_are_plain_settings_for_an_environment(name):
+    for maze in maze2d.BUDGETS:
+        chosen = ONLINE[name]("a name", find(f"maze2d-{maze}"), maze2d.BUDGETS[maze])
+        assert (chosen.weights, chosen.env_id) == ("a name", f"{'multi2d' if name == 'her' else 'maze2d'}-{maze}-v1")
+        assert json.loads(json.dumps(dict(chosen.settings))) == chosen.settings and chosen.steps >= 60_000
+
+
+def test_tasks_rows_and_budgets_are_known_without_torch():
+    code = "import sys; from dfplan.benchmarks import rows; from dfplan.benchmarks.recipes import online; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "gymnasium" in done.stdout, done.stderr
+    assert not {"torch", "stable_baselines3"} & set(done.stdout.split())
 
 
 def test_the_ablation_changes_the_draw_and_the_matrix_alone():
@@ -98,15 +151,15 @@ def test_the_ablation_changes_the_draw_and_the_matrix_alone():
     assert draws["full-sequence"] == {"shared_to_goal": 1.0} and draws["next-token"] == {"next_token_to_goal": 1.0}
     trained = {recipe("medium", name).train for name in draws}
     assert len(trained) == 1
-    assert recipe("medium", "full-sequence").config.plan.uncertainty == 0.0
-    plan = recipe("medium", "next-token").config.plan
+    assert recipe("medium", "full-sequence").acting.plan.uncertainty == 0.0
+    plan = recipe("medium", "next-token").acting.plan
     assert plan.uncertainty == plan.steps, "one token after another"
 
 
 def test_names_of_weights_and_bad_names():
-    assert weights_name("maze2d-large-iql", 0) == "maze2d-large-iql"
-    assert weights_name("maze2d-large", 2) == "maze2d-large-seed2"
+    assert rows.weights_name("maze2d-large-iql", 0) == "maze2d-large-iql"
+    assert rows.weights_name("maze2d-large", 2) == "maze2d-large-seed2"
     with pytest.raises(UnknownNameError, match="did you mean short"):
-        recipe("large", "shrt")
+        rows.of_recipe("shrt")
     with pytest.raises(ValueError, match="no recipe for the maze 'open'"):
-        recipe("open")
+        maze2d.budget(task("maze2d-open-v0"))

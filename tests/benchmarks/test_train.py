@@ -20,10 +20,13 @@ from dfplan.agents.offline.base import ActingConfig
 from dfplan.agents.offline.bc import BCConfig, BehaviorCloningAgent
 from dfplan.benchmarks import train
 from dfplan.benchmarks.protocol import TUNING_SEEDS
-from dfplan.benchmarks.recipe import Recipe
-from dfplan.benchmarks.recipes import ONLINE, RECIPES
+from dfplan.benchmarks.recipes.online import ONLINE
+from dfplan.benchmarks.recipes.recipe import RECIPES
+from dfplan.benchmarks.suites import maze2d
 from dfplan.config_json import config_to_json
 from dfplan.data.tokens import TokenLayout
+from dfplan.data.transitions import Replay
+from dfplan.data.windows import Windows
 from dfplan.envs.collect import collect
 from dfplan.locks import hold
 from dfplan.models import TransformerConfig
@@ -31,6 +34,7 @@ from dfplan.planning.model import TrajectoryModel, TrajectoryModelConfig
 from dfplan.planning.planner import PlanConfig
 from dfplan.training.checkpoint import load_checkpoint, load_header
 from dfplan.training.config import TrainConfig
+from dfplan.training.fit import Recipe
 from dfplan.training.log import read_records
 
 CONFIG = TrainConfig(steps=12, batch_size=4, warmup_steps=2, checkpoint_every=4, log_every=4, precision="32-true")
@@ -40,22 +44,29 @@ MODEL = TrajectoryModelConfig(
 AGENT = AgentConfig(PlanConfig(steps=1, horizons=1), replan_every=100)
 
 
-def members(seeds):
-    return BehaviorCloningAgent.learner_class(BCConfig(hidden=(8, 8), seeds=seeds))
+STACKED = BCConfig(hidden=(8, 8), seeds=(0, 1))
 
 
-TINY = {
-    "default": Recipe("maze2d-umaze", DiffusionForcingAgent, AGENT, partial(TrajectoryModel, MODEL), CONFIG),
-    "bc": Recipe("maze2d-umaze-bc", BehaviorCloningAgent, ActingConfig(), members, CONFIG, stacked=2, curve=3),
-}
+def windows(data):
+    return Windows(data, MODEL.layout.steps(MODEL.tokens)).sample
+
+
+def tiny_default(spec, budget):
+    return Recipe(DiffusionForcingAgent, TrajectoryModel, MODEL, AGENT, CONFIG, windows)
+
+
+def tiny_bc(spec, budget):
+    batches = partial(Replay, seeds=STACKED.seeds)
+    return Recipe(BehaviorCloningAgent, BehaviorCloningAgent.learner_class, STACKED, ActingConfig(), CONFIG, batches, curve=3)
 
 
 @pytest.fixture(autouse=True)
 def tiny(tmp_path, monkeypatch):
     """Small recipes, two episodes a score, an empty working folder, and a folder for temporary files."""
-    for name, recipe in TINY.items():
-        monkeypatch.setitem(RECIPES["umaze"], name, recipe)
-    monkeypatch.setattr(train, "TUNING_SEEDS", TUNING_SEEDS[:2])
+    monkeypatch.setitem(RECIPES, "default", tiny_default)
+    monkeypatch.setitem(RECIPES, "bc", tiny_bc)
+    for seeds in ("SCORE_SEEDS", "CURVE_SEEDS"):
+        monkeypatch.setattr(maze2d, seeds, TUNING_SEEDS[:2])
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "datasets"))
     for name in ("here", "temporary"):
         (tmp_path / name).mkdir()
@@ -108,7 +119,7 @@ def test_a_run_leaves_weights_with_a_card_and_nothing_besides(tmp_path, data):
     assert card["hardware"]["threads"] == 1 and card["training_seconds"] > 0 and card["curve"] == []
     assert card["metrics"]["loss"] == read_records(folder / "log.jsonl")[-1]["loss"]
     assert load_header(folder / "weights.safetensors")["agent"] == config_to_json(AGENT) and agent.config == AGENT
-    assert card["score"] == train.score(agent, "maze2d-umaze-v1") and len(card["score"]["returns"]) == 2
+    assert card["score"] == maze2d.score([agent], "maze2d-umaze-v1") and len(card["score"]["returns"]) == 2
     averaged, _ = load_checkpoint(folder / "last.safetensors")
     network = agent.model.state_dict()
     changed = [
@@ -128,7 +139,7 @@ def test_stacked_seeds_are_scored_one_by_one(tmp_path, data):
     agents = [BehaviorCloningAgent.load(path, member) for member in (0, 1)]
     card = agents[0].card
     assert card["seeds"] == [0, 1]
-    assert card["score"]["each"] == [train.score(agent, "maze2d-umaze-v1") for agent in agents]
+    assert card["score"]["each"] == [maze2d.score([agent], "maze2d-umaze-v1") for agent in agents]
     assert card["score"]["normalized"] == round(fmean(one["normalized"] for one in card["score"]["each"]), 1)
     assert [point["step"] for point in card["curve"]] == [4, 8, 12]
     assert card["curve"][-1]["normalized"] == card["score"]["normalized"], "the last point is of the last weights"
@@ -149,24 +160,22 @@ def test_the_mazes_own_data_is_collected(tmp_path, monkeypatch, capsys):
     assert f"weights written to {os.path.join('runs', 'maze2d-umaze-seed0', 'weights.safetensors')}" in said
 
 
-class Interrupting(TrajectoryModel):
-    """Ctrl-C while the seventh batch is drawn."""
+def interrupting(data):
+    """Windows, and Ctrl-C while the seventh batch is drawn."""
+    source, count = windows(data), iter(range(1, 1000))
 
-    def batches(self, data):
-        source, count = super().batches(data), iter(range(1, 1000))
+    def batch(rng, size):
+        if next(count) == 7:
+            os.kill(os.getpid(), signal.SIGINT)
+        return source(rng, size)
 
-        def batch(rng, size):
-            if next(count) == 7:
-                os.kill(os.getpid(), signal.SIGINT)
-            return source(rng, size)
-
-        return batch
+    return batch
 
 
 def test_after_ctrl_c_the_same_command_goes_on_to_the_same_weights(tmp_path, data, monkeypatch, capsys):
     assert run("--data", data, "--run-dir", "whole") == 0
     with monkeypatch.context() as patch:
-        patch.setitem(RECIPES["umaze"], "default", replace(TINY["default"], learner=partial(Interrupting, MODEL)))
+        patch.setitem(RECIPES, "default", lambda *given: replace(tiny_default(*given), batches=interrupting))
         with pytest.raises(SystemExit) as caught:
             run("--data", data, "--run-dir", "cut")
     assert caught.value.code == 130 and "interrupted after step 7 of 12" in capsys.readouterr().err
@@ -182,7 +191,7 @@ def test_what_was_killed_while_it_was_scored_is_scored_and_not_trained_again(tmp
         raise SystemExit(137)
 
     with monkeypatch.context() as patch:
-        patch.setattr(train, "score", killed)
+        patch.setattr(maze2d, "score", killed)
         with pytest.raises(SystemExit):
             run("--data", data, "--run-dir", "run")
     folder = tmp_path / "here" / "run"
@@ -196,7 +205,7 @@ def test_what_was_killed_while_it_was_scored_is_scored_and_not_trained_again(tmp
 def test_all_stands_for_every_maze_and_recipe():
     arguments = train.Arguments(env="all", recipe="all")
     assert {(one.env, one.recipe) for one in train.each(arguments)} == {
-        (f"maze2d-{maze}", name) for maze in RECIPES for name in (*RECIPES[maze], *ONLINE)
+        (f"maze2d-{maze}", name) for maze in maze2d.BUDGETS for name in (*RECIPES, *ONLINE)
     }
 
 
@@ -263,6 +272,13 @@ def test_what_cannot_be_parsed_writes_nothing(tmp_path, capsys, words):
     assert files(tmp_path) == []
 
 
+def test_without_stable_baselines3_an_online_recipe_is_one_sentence(tmp_path, monkeypatch, capsys):
+    monkeypatch.delitem(sys.modules, "dfplan.agents.online.trainer", raising=False)
+    monkeypatch.setitem(sys.modules, "stable_baselines3", None)
+    assert "stable_baselines3" in refused(capsys, "--env", "maze2d-umaze", "--recipe", "ppo")
+    assert files(tmp_path) == []
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 @pytest.mark.parametrize("recipe", ["default", "sac"])
 def test_a_gpu_that_is_not_there_is_one_sentence(tmp_path, capsys, recipe):
@@ -271,7 +287,7 @@ def test_a_gpu_that_is_not_there_is_one_sentence(tmp_path, capsys, recipe):
     assert files(tmp_path) == []
 
 
-@pytest.mark.parametrize("recipe", sorted(RECIPES["umaze"]))
+@pytest.mark.parametrize("recipe", sorted(RECIPES))
 def test_data_of_other_widths_are_refused_by_every_recipe(tmp_path, capsys, recipe):
     path = drive(tmp_path / "six.hdf5", 6)
     said = refused(capsys, "--env", "maze2d-umaze", "--recipe", recipe, "--data", path, "--quiet")

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 import dfplan.envs  # noqa: F401
-from dfplan.benchmarks.replay_file import load_replay, save_replay
 from dfplan.training.checkpoint import CheckpointError
+from dfplan.training.online_checkpoint import load_replay, save_replay
 
 sb3 = pytest.importorskip("stable_baselines3")
 from stable_baselines3.common.vec_env import DummyVecEnv  # noqa: E402

@@ -1,0 +1,89 @@
+"""The recipes of Diffusion Forcing.
+
+'default' is the best one found with the paper's parts: coarse state tokens, a bidirectional network, the goal as a
+known clean token, zig-zag schedule, learned inverse dynamics. 'paper' follows Chen et al. 2024: causal, bundles of 10
+steps of observation and action, zig-zag schedule, guidance by the distance to the goal, diffused actions; its futures take
+one step each, so that they are the network's mean and no samples.
+'short', 'full-sequence' and 'next-token' are the paper's ablation: the default's network, loss and agent with less
+training, of which only the draw of noise levels differs (and the scheduling matrix that fits it).
+How each of them plans and acts is written into the header of its weights.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from dfplan.agents.agent_config import AgentConfig
+from dfplan.agents.diffusion_forcing import DiffusionForcingAgent
+from dfplan.benchmarks.recipes.budget import Budget
+from dfplan.data.spec import Spec
+from dfplan.data.tokens import TokenLayout
+from dfplan.data.windows import Windows
+from dfplan.models import TransformerConfig
+from dfplan.planning.model import TrajectoryModel, TrajectoryModelConfig
+from dfplan.planning.planner import PlanConfig
+from dfplan.training.config import TrainConfig
+from dfplan.training.fit import Recipe
+
+
+def default(spec: Spec, budget: Budget) -> Recipe:
+    """The row 'diffusion-forcing'."""
+    return _forcing(_coarse(spec, budget), _tracking(budget), budget.steps["default"])
+
+
+def paper(spec: Spec, budget: Budget) -> Recipe:
+    """The row 'diffusion-forcing-paper'."""
+    model = TrajectoryModelConfig(
+        TokenLayout(spec.observation_dim, spec.action_dim, stride=10, observations="all", actions=True),
+        goal_columns=spec.goal_columns,
+        tokens=budget.bundled,
+        model=TransformerConfig(causal=True),
+        weighting="fused_snr",
+        draws={"independent": 1.0},
+    )
+    plan = PlanConfig(goal="guided", horizons=1, steps=8, uncertainty=1.0, guide="throughout", scale=0.25, futures=2)
+    acting = AgentConfig(plan, execution="diffused_actions", replan_every=40)
+    return _forcing(model, acting, budget.steps["paper"])
+
+
+def short(spec: Spec, budget: Budget) -> Recipe:
+    """The default recipe with the ablation's shorter training."""
+    return _forcing(_coarse(spec, budget), _tracking(budget), budget.steps["ablation"])
+
+
+def full_sequence(spec: Spec, budget: Budget) -> Recipe:
+    """The short recipe with one noise level for all tokens, which are then denoised together."""
+    return _ablation(spec, budget, "shared_to_goal", {"uncertainty": 0.0})
+
+
+def next_token(spec: Spec, budget: Budget) -> Recipe:
+    """The short recipe with a clean past and one noisy token; tokens are then denoised one after another."""
+    return _ablation(spec, budget, "next_token_to_goal", {"uncertainty": 2.0, "steps": 2})
+
+
+def _coarse(spec: Spec, budget: Budget) -> TrajectoryModelConfig:
+    stride, tokens = budget.coarse
+    layout = TokenLayout(spec.observation_dim, spec.action_dim, stride=stride)
+    return TrajectoryModelConfig(layout, goal_columns=spec.goal_columns, tokens=tokens, weighting="uniform")
+
+
+def _tracking(budget: Budget) -> AgentConfig:
+    return AgentConfig(speed=budget.speed, arrival=budget.arrival)
+
+
+def _ablation(spec: Spec, budget: Budget, draw: str, plan: dict[str, Any]) -> Recipe:
+    recipe = short(spec, budget)
+    acting = replace(recipe.acting, plan=replace(recipe.acting.plan, **plan))
+    return _forcing(replace(recipe.model, draws={draw: 1.0}), acting, recipe.train.steps)
+
+
+def _forcing(model: TrajectoryModelConfig, acting: AgentConfig, steps: int) -> Recipe:
+    return Recipe(
+        DiffusionForcingAgent,
+        TrajectoryModel,
+        model,
+        acting,
+        TrainConfig(steps=steps),
+        batches=lambda data: Windows(data, model.layout.steps(model.tokens)).sample,
+    )
