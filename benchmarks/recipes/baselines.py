@@ -17,6 +17,7 @@ from dfplan.agents.decision_diffuser import (
 )
 from dfplan.agents.diffuser import DiffuserAgent, DiffuserAgentConfig, DiffuserModel
 from dfplan.agents.diffusion_veteran import DiffusionVeteranAgent, Veteran, VeteranConfig, VeteranModelConfig
+from dfplan.agents.full_sequence import SequenceConfig
 from dfplan.agents.mppi import LearnedMPPIAgent, MPPIConfig
 from dfplan.agents.offline.awac import AWACAgent, AWACConfig
 from dfplan.agents.offline.base import ActingConfig, OfflineConfig
@@ -24,7 +25,6 @@ from dfplan.agents.offline.bc import BCConfig, BehaviorCloningAgent
 from dfplan.agents.offline.cql import CQLAgent, CQLConfig
 from dfplan.agents.offline.iql import IQLAgent, IQLConfig
 from dfplan.agents.offline.td3_bc import TD3BCAgent, TD3BCConfig
-from dfplan.agents.sequence_model import SequenceConfig
 from dfplan.benchmarks.recipes.budget import Budget
 from dfplan.data.goal_paths import GoalPaths
 from dfplan.data.spec import Spec
