@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from dfplan.agents.full_sequence import SequenceAgent, SequenceAgentConfig, SequenceConfig, SequenceModel
-from dfplan.diffusion.guidance import Guidance, LearnedReturn
+from dfplan.diffusion.costs import LearnedReturn
+from dfplan.diffusion.guidance import Guidance
 from dfplan.diffusion.levels import inpainted, shared
 from dfplan.diffusion.loss import Diffusion
 from dfplan.fields import NotNegative, Whole, check_columns

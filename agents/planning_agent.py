@@ -41,7 +41,7 @@ class PlanningAgent(LearningAgent):
 
         goal, ask: as of `reset`; None is that of the last reset. horizon: plan length in environment steps, rounded up to
         tokens; None lets the planner choose. guide: one more cost to ask for. record: keep the plan at every row of denoising
-        in `history`. Raises ValueError for what does not fit the agent; GuideError, a ValueError, for a cost that is none.
+        in `history`. Raises ValueError for what does not fit the agent; CostError, a ValueError, for a cost that is none.
         """
         batch = np.atleast_2d(self._read_observation(observation))
         given = self._read_ask(goal, ask)

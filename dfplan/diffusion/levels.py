@@ -1,12 +1,10 @@
 """How training draws the noise level of every token.
 
-Diffusion Forcing is the choice of levels, not of network: independent levels for each token (Chen et al. 2024,
-Algorithm 1). The paper's baselines are the same network and loss with other draws. Every draw has one face,
-``draw(batch, tokens, levels, generator) -> Levels``, so that a mixture of them is again a draw.
-Not to be confused with `dfplan.diffusion.matrices`, which moves levels down while sampling.
+Diffusion Forcing is a choice of levels, not of a network: independent levels for each token (Chen et al. 2024,
+Algorithm 1). The paper's baselines are the same network and loss with other draws. A draw is a function
+`draw(batch, tokens, K, generator) -> Drawn`, and a mixture of draws is again one. Not to be confused with scheduling
+matrices (`dfplan.diffusion.matrices`), which lower the levels while sampling.
 """
-
-from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
@@ -14,124 +12,105 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
 
-class Levels(NamedTuple):
-    """What a draw says of each token."""
+class Drawn(NamedTuple):
+    """Levels k (B, T) in 0..K, int64; `counted` (B, T), the tokens that the loss counts; `goal` (B, T), clean tokens that
+    stand for a goal: of these only the closing observation is known, as in a plan.
+    """
 
     k: Tensor
-    """(B, T) int64: noise levels in 0..K."""
     counted: Tensor
-    """(B, T) bool: the tokens that the loss counts."""
     goal: Tensor
-    """(B, T) bool: clean tokens that stand for a goal. Of these only the closing observation is known, as in a plan."""
 
 
-Draw = Callable[[int, int, int, torch.Generator], Levels]
+Draw = Callable[[int, int, int, Generator], Drawn]
 
 
-def independent(batch: int, tokens: int, levels: int, generator: torch.Generator) -> Levels:
+def independent(batch: int, tokens: int, K: int, generator: Generator) -> Drawn:
     """Each token's level uniform on 0..K, independently: Algorithm 1."""
-    k = torch.randint(0, levels + 1, (batch, tokens), generator=generator, device=generator.device)
-    return Levels(k, k > 0, no_goal(k))
+    k = torch.randint(0, K + 1, (batch, tokens), generator=generator, device=generator.device)
+    return Drawn(k, k > 0, no_goal(k))
 
 
-def shared(batch: int, tokens: int, levels: int, generator: torch.Generator) -> Levels:
-    """One level for the whole sequence: the full-sequence diffusion baseline."""
-    k = torch.randint(1, levels + 1, (batch, 1), generator=generator, device=generator.device).expand(batch, tokens)
-    return Levels(k.contiguous(), torch.ones_like(k, dtype=torch.bool), no_goal(k))
+def shared(batch: int, tokens: int, K: int, generator: Generator) -> Drawn:
+    """One level, uniform on 1..K, for the whole sequence: full-sequence diffusion, the paper's baseline."""
+    k = _noisy(batch, K, generator).expand(batch, tokens)
+    return Drawn(k.contiguous(), torch.ones_like(k, dtype=torch.bool), no_goal(k))
 
 
-def shared_from_start(batch: int, tokens: int, levels: int, generator: torch.Generator) -> Levels:
-    """One level for all tokens but the first, which is clean: full-sequence diffusion that knows where it starts and
-    nothing of where it ends, as planners that choose among samples need it.
+def shared_from_start(batch: int, tokens: int, K: int, generator: Generator) -> Drawn:
+    """One level for all tokens but the first, which is clean: full-sequence diffusion from a known start to anywhere, for
+    planners that choose among samples (Ajay et al. 2023; Lu et al. 2025).
     """
-    drawn = shared(batch, tokens, levels, generator)
+    drawn = shared(batch, tokens, K, generator)
     drawn.k[:, 0], drawn.counted[:, 0] = 0, False
     return drawn
 
 
-def next_token(batch: int, tokens: int, levels: int, generator: torch.Generator) -> Levels:
-    """Clean past, one noisy token, and a future that is unknown: teacher-forced next-token diffusion, the baseline.
+def next_token(batch: int, tokens: int, K: int, generator: Generator) -> Drawn:
+    """A clean past, one noisy token, and an unknown future: teacher-forced next-token diffusion, the paper's baseline.
 
-    Unknown tokens are pure noise, so that a bidirectional network cannot look at them, and are not counted.
+    Unknown tokens are pure noise, so that a bidirectional network cannot see them, and are not counted.
     """
-    position = torch.arange(tokens, device=generator.device)
     now = torch.randint(0, tokens, (batch, 1), generator=generator, device=generator.device)
-    noisy = torch.randint(1, levels + 1, (batch, 1), generator=generator, device=generator.device)
-    k = torch.where(position < now, 0, torch.where(position == now, noisy, levels))
-    return Levels(k, position == now, no_goal(k))
+    k = _teacher_forced(now, tokens, K, generator)
+    return Drawn(k, _position(k) == now, no_goal(k))
 
 
-def goal_ramp(batch: int, tokens: int, levels: int, generator: torch.Generator) -> Levels:
-    """The levels that planning to a goal meets: a clean start, a clean goal h tokens ahead, a ramp of levels between.
+def goal_ramp(batch: int, tokens: int, K: int, generator: Generator) -> Drawn:
+    """A clean start, a clean goal h tokens ahead, a ramp of levels between: what occurs in planning. This project's own.
 
     h is uniform on 1..T-1; tokens beyond it are unknown (pure noise, not counted). Between the ends the level is
-    ``offset + slope * t``, clipped to 0..K: slope 0, half of the draws, is full-sequence sampling; a positive slope is
-    a row of the zig-zag matrix. In a quarter of the sequences the goal is unknown and h only bounds the sequence.
+    `offset + slope * t`, clipped to 0..K: slope 0, half of the draws, is full-sequence sampling; a positive slope is a
+    row of the zig-zag matrix. Where the goal is unknown (`known_ends`), h only bounds the sequence.
     """
-    position = torch.arange(tokens, device=generator.device)
-    horizon = 1 + (_uniform(batch, generator) * (tokens - 1)).long().clamp(max=max(tokens - 2, 0))
-    slope = (2 * _uniform(batch, generator) - 1).clamp(min=0) * 4 * levels / tokens
+    horizon = draw_horizons(batch, tokens, generator)
+    slope = (2 * _uniform(batch, generator) - 1).clamp(min=0) * 4 * K / tokens
     rise = slope * horizon
-    offset = _uniform(batch, generator) * (levels + rise) - rise
-    k = (offset + slope * position).ceil().clamp(0, levels).long()
-    known = (position == 0) | ((position == horizon) & (_uniform(batch, generator) < 0.75))
-    return between(Ends(horizon, known), k, levels)
+    offset = _uniform(batch, generator) * (K + rise) - rise
+    k = (offset + slope * torch.arange(tokens, device=generator.device)).ceil().clamp(0, K).long()
+    return between(horizon, known_ends(horizon, tokens, generator), k, K)
 
 
-def shared_to_goal(batch: int, tokens: int, levels: int, generator: torch.Generator) -> Levels:
-    """One level for all unknown tokens between a clean start and, mostly, a clean goal: full-sequence diffusion with
-    inpainted ends (Janner et al. 2022, sec. 3.2). The ablation of `goal_ramp` and `independent`: the same knowledge,
-    but no token may be surer than another.
+def shared_to_goal(batch: int, tokens: int, K: int, generator: Generator) -> Drawn:
+    """One level for all tokens between a clean start and, mostly, a clean goal: full-sequence diffusion with inpainted
+    ends (Janner et al. 2022, sec. 3.2). The ablation of `goal_ramp` and `independent`: the same is known, but all unknown
+    tokens are equally uncertain.
     """
-    ends = known_ends(batch, tokens, generator)
-    k = torch.randint(1, levels + 1, (batch, 1), generator=generator, device=generator.device).expand(batch, tokens)
-    return between(ends, k, levels)
+    horizon = draw_horizons(batch, tokens, generator)
+    known = known_ends(horizon, tokens, generator)
+    return between(horizon, known, _noisy(batch, K, generator).expand(batch, tokens), K)
 
 
-def next_token_to_goal(batch: int, tokens: int, levels: int, generator: torch.Generator) -> Levels:
-    """`next_token` between a clean start and, mostly, a clean goal: a clean past, one noisy token, an unknown future.
+def next_token_to_goal(batch: int, tokens: int, K: int, generator: Generator) -> Drawn:
+    """`next_token` between a clean start and, mostly, a clean goal: the other ablation, by teacher forcing."""
+    horizon = draw_horizons(batch, tokens, generator)
+    known = known_ends(horizon, tokens, generator)
+    now = 1 + (_uniform(batch, generator) * horizon).long().clamp(max=horizon - 1)
+    drawn = between(horizon, known, _teacher_forced(now, tokens, K, generator), K)
+    return drawn._replace(counted=drawn.counted & (_position(drawn.k) == now))
 
-    Teacher-forced next-token diffusion that is told the goal, the ablation of `goal_ramp` and `independent`.
+
+def draw_horizons(batch: int, tokens: int, generator: Generator) -> Tensor:
+    """The token h at which each sequence ends, uniform on 1..T-1: (B, 1) int64."""
+    return 1 + (_uniform(batch, generator) * (tokens - 1)).long().clamp(max=max(tokens - 2, 0))
+
+
+def known_ends(horizon: Tensor, tokens: int, generator: Generator) -> Tensor:
+    """(B, T) bool: the start is known, and in three quarters of the sequences so is the token at `horizon` (B, 1)."""
+    position = torch.arange(tokens, device=generator.device)
+    return (position == 0) | ((position == horizon) & (_uniform(len(horizon), generator) < 0.75))
+
+
+def between(horizon: Tensor, known: Tensor, k: Tensor, K: int) -> Drawn:
+    """Levels k (B, T), but known tokens (B, T) are clean, and stand for a goal unless they are the start, and tokens beyond
+    the horizon (B, 1) are unknown (pure noise, not counted).
     """
-    ends = known_ends(batch, tokens, generator)
-    position = torch.arange(tokens, device=generator.device)
-    share = _uniform(batch, generator)
-    now = 1 + (share * ends.horizon).long().clamp(max=ends.horizon - 1)
-    noisy = torch.randint(1, levels + 1, (batch, 1), generator=generator, device=generator.device)
-    k = torch.where(position < now, 0, torch.where(position == now, noisy, levels))
-    drawn = between(ends, k, levels)
-    return drawn._replace(counted=drawn.counted & (position == now))
-
-
-def _uniform(batch: int, generator: torch.Generator) -> Tensor:
-    """(batch, 1) numbers in [0, 1): float32, whatever torch's default is, because its draws are others."""
-    return torch.rand((batch, 1), generator=generator, device=generator.device, dtype=torch.float32)
-
-
-class Ends(NamedTuple):
-    """What a plan to a goal knows: horizon (B, 1), the goal's token, and known (B, T) bool, start and given goals."""
-
-    horizon: Tensor
-    known: Tensor
-
-
-def known_ends(batch: int, tokens: int, generator: torch.Generator) -> Ends:
-    """Horizons uniform on 1..T-1; the start is known, and in three quarters of the sequences so is the goal."""
-    position = torch.arange(tokens, device=generator.device)
-    horizon = 1 + (_uniform(batch, generator) * (tokens - 1)).long().clamp(max=max(tokens - 2, 0))
-    return Ends(horizon, (position == 0) | ((position == horizon) & (_uniform(batch, generator) < 0.75)))
-
-
-def between(ends: Ends, k: Tensor, levels: int) -> Levels:
-    """Levels k (B, T) where tokens between the ends take theirs, known tokens are clean, and those beyond the horizon
-    are unknown (pure noise, not counted)."""
-    k = torch.where(ends.known, 0, k)
-    beyond = torch.arange(k.shape[1], device=k.device) > ends.horizon
-    k = torch.where(beyond, levels, k)
-    return Levels(k, (k > 0) & ~beyond, ends.known & (torch.arange(k.shape[1], device=k.device) > 0))
+    beyond = _position(k) > horizon
+    k = torch.where(beyond, K, torch.where(known, 0, k))
+    return Drawn(k, (k > 0) & ~beyond, known & (_position(k) > 0))
 
 
 def no_goal(k: Tensor) -> Tensor:
@@ -139,18 +118,33 @@ def no_goal(k: Tensor) -> Tensor:
     return torch.zeros_like(k, dtype=torch.bool)
 
 
-TO_GOAL = frozenset({"goal_ramp", "shared_to_goal", "next_token_to_goal"})
-"""Draws with goal tokens: a model trained by one of them has been shown goals as planning shows them."""
+def _position(k: Tensor) -> Tensor:
+    return torch.arange(k.shape[1], device=k.device)
 
+
+def _uniform(batch: int, generator: Generator) -> Tensor:
+    """(batch, 1) numbers in [0, 1): float32, whatever torch's default is, because its draws are others."""
+    return torch.rand((batch, 1), generator=generator, device=generator.device, dtype=torch.float32)
+
+
+def _noisy(batch: int, K: int, generator: Generator) -> Tensor:
+    """(batch, 1) levels uniform on 1..K."""
+    return torch.randint(1, K + 1, (batch, 1), generator=generator, device=generator.device)
+
+
+def _teacher_forced(now: Tensor, tokens: int, K: int, generator: Generator) -> Tensor:
+    """Levels (B, T): clean before token `now` (B, 1), noisy at it, pure noise after it."""
+    position = torch.arange(tokens, device=now.device)
+    return torch.where(position < now, 0, torch.where(position == now, _noisy(len(now), K, generator), K))
+
+
+TO_GOAL = frozenset({"goal_ramp", "shared_to_goal", "next_token_to_goal"})
+"""Draws with goal tokens: models trained by one of them have seen goals as planning gives them."""
 DRAWS: Mapping[str, Draw] = {
-    "independent": independent,
-    "shared": shared,
-    "shared_from_start": shared_from_start,
-    "next_token": next_token,
-    "goal_ramp": goal_ramp,
-    "shared_to_goal": shared_to_goal,
-    "next_token_to_goal": next_token_to_goal,
+    draw.__name__: draw
+    for draw in (independent, shared, shared_from_start, next_token, goal_ramp, shared_to_goal, next_token_to_goal)
 }
+"""The draws that a config can name."""
 
 
 @dataclass(frozen=True)
@@ -170,24 +164,25 @@ class Mixture:
         if not all(0 < weight < math.inf for weight in self.weights.values()):
             raise ValueError(f"weights of level draws must be positive and finite, got {dict(self.weights)}")
 
-    def __call__(self, batch: int, tokens: int, levels: int, generator: torch.Generator) -> Levels:
+    def __call__(self, batch: int, tokens: int, K: int, generator: Generator) -> Drawn:
         total = sum(self.weights.values())
         parts, start, share = [], 0, 0.0
         for name, weight in self.weights.items():
             share += weight
             end = round(batch * share / total)
             if end > start:
-                parts.append(DRAWS[name](end - start, tokens, levels, generator))
+                parts.append(DRAWS[name](end - start, tokens, K, generator))
             start = max(start, end)
-        return Levels(*(torch.cat(part) for part in zip(*parts, strict=True)))
+        return Drawn(*(torch.cat(part) for part in zip(*parts, strict=True)))
 
 
-def unknown_padding(drawn: Levels, valid: Tensor, levels: int) -> Levels:
-    """Tokens where ``valid (B, T)`` is False become pure noise and are not counted: padding carries no information."""
-    return Levels(torch.where(valid, drawn.k, levels), drawn.counted & valid, drawn.goal & valid)
+def unknown_padding(drawn: Drawn, valid: Tensor, K: int) -> Drawn:
+    """Tokens where `valid` (B, T) is False become pure noise and are not counted: padding carries no information."""
+    return Drawn(torch.where(valid, drawn.k, K), drawn.counted & valid, drawn.goal & valid)
 
 
-def inpainted(drawn: Levels, known: Tensor) -> Levels:
-    """Tokens where ``known`` (T,) or (B, T) is True become clean and are not counted: a plan is drawn around them
-    (Janner et al. 2022, sec. 3.2). The others keep their levels; with `shared`, this is how Diffuser is trained."""
+def inpainted(drawn: Drawn, known: Tensor) -> Drawn:
+    """Tokens where `known` (T,) or (B, T) is True become clean and are not counted: a plan is drawn around them
+    (Janner et al. 2022, sec. 3.2). The others keep their levels; with `shared`, this is how Diffuser is trained.
+    """
     return drawn._replace(k=torch.where(known, 0, drawn.k), counted=drawn.counted & ~known)

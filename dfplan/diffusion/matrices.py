@@ -1,11 +1,10 @@
 """Scheduling matrices: which noise level each token has at each row of sampling (Chen et al. 2024, Algorithm 2).
 
-A matrix is data: ``(M + 1, T)`` int64, row 0 all K (pure noise), the last row all 0 (clean), never rising down a
-column. New sampling behaviour is a new matrix, never a new sampler. ``steps`` is how many rows one token needs from K
-to 0; levels fall linearly in k over these rows.
+A matrix is data: (M + 1, T) int64, row 0 all K (pure noise), the last row all 0 (clean), never rising down a column. New
+sampling behavior is a new matrix, never a new sampler. `steps` is how many rows one token needs from K to 0; levels fall
+linearly in k over these rows. Functions here raise ValueError for numbers of tokens, levels and steps below 1, and for
+lags that are negative or not finite.
 """
-
-from __future__ import annotations
 
 from numbers import Integral
 
@@ -13,58 +12,88 @@ import torch
 from torch import Tensor
 
 
-def full_sequence(tokens: int, levels: int, steps: int) -> Tensor:
+def full_sequence(tokens: int, K: int, steps: int) -> Tensor:
     """All tokens fall together: ordinary diffusion of a whole sequence. (steps + 1, T)."""
-    return pyramid(tokens, levels, steps, uncertainty=0.0)
+    return pyramid(tokens, K, steps, uncertainty=0.0)
 
 
-def autoregressive(tokens: int, levels: int, steps: int) -> Tensor:
+def autoregressive(tokens: int, K: int, steps: int) -> Tensor:
     """One token after another, each finished before the next begins. (steps * T + 1, T)."""
-    return pyramid(tokens, levels, steps, uncertainty=float(steps))
+    return pyramid(tokens, K, steps, uncertainty=float(steps))
 
 
-def pyramid(tokens: int, levels: int, steps: int, uncertainty: float = 1.0) -> Tensor:
-    """The paper's zig-zag: each token lags the one before by ``uncertainty`` rows, so the far future stays uncertain.
+def pyramid(tokens: int, K: int, steps: int, uncertainty: float = 1.0) -> Tensor:
+    """The paper's zig-zag: each token lags the one before by `uncertainty` rows, so the far future stays uncertain.
 
-    uncertainty 0 is `full_sequence`, ``steps`` is `autoregressive`; fractions are allowed.
+    An uncertainty of 0 is `full_sequence`, one of `steps` is `autoregressive`; fractions are allowed.
+    (steps + ceil((tokens - 1) * uncertainty) + 1, tokens).
     """
-    return from_lag(_positions(tokens) * _lag(uncertainty), levels, steps)
+    return from_lag(_positions(tokens) * _lag(uncertainty), K, steps)
 
 
-def trapezoid(tokens: int, levels: int, steps: int, uncertainty: float = 1.0) -> Tensor:
-    """Both ends first, the middle last: for plans whose start and goal are known."""
+def trapezoid(tokens: int, K: int, steps: int, uncertainty: float = 1.0) -> Tensor:
+    """Both ends first, the middle last: for plans whose start and goal are known. This project's own.
+
+    Each token lags the one nearer to an end by `uncertainty` rows. (steps + ceil((tokens - 1) // 2 * uncertainty) + 1,
+    tokens).
+    """
     t = _positions(tokens)
-    return from_lag(torch.minimum(t, tokens - 1 - t) * _lag(uncertainty), levels, steps)
+    return from_lag(torch.minimum(t, tokens - 1 - t) * _lag(uncertainty), K, steps)
 
 
-def from_lag(lag: Tensor, levels: int, steps: int) -> Tensor:
-    """The matrix in which token t starts to fall after ``lag[t] >= 0`` rows, for any lag (T,) of the user's."""
+def from_lag(lag: Tensor, K: int, steps: int) -> Tensor:
+    """The matrix in which token t starts to fall after lag[t] >= 0 rows, for any lag (T,).
+
+    (steps + ceil(largest lag) + 1, T).
+    """
     if not isinstance(steps, Integral) or steps < 1:
         raise ValueError(f"a token needs at least one denoising step, a whole number, got steps={steps}")
     if lag.ndim != 1 or lag.numel() == 0 or not bool(((lag >= 0) & lag.isfinite()).all()):
         raise ValueError(f"lag must be a vector of finite numbers >= 0, one for each token, got {lag.tolist()}")
-    if not isinstance(levels, Integral) or levels < 1:
-        raise ValueError(f"a scheduling matrix needs at least one noise level, a whole number, got {levels}")
+    if not isinstance(K, Integral) or K < 1:
+        raise ValueError(f"a scheduling matrix needs at least one noise level, a whole number, got {K}")
     rows = steps + int(lag.max().ceil())
     m = torch.arange(rows + 1, dtype=torch.float64).unsqueeze(1)
     left = (steps + lag - m).clamp(0, steps)
-    return torch.round(left * (levels / steps)).long()
+    return torch.round(left * (K / steps)).long()
 
 
-def check(matrix: Tensor, levels: int) -> Tensor:
-    """Return the matrix if it is a valid one, else raise ValueError with one sentence that says what is wrong."""
+def check(matrix: Tensor, K: int) -> Tensor:
+    """Return the matrix (M + 1, T) if it is a valid one, else raise ValueError with one sentence that names the fault."""
     if matrix.ndim != 2 or matrix.shape[0] < 2 or matrix.dtype not in (torch.int32, torch.int64):
         found = f"{tuple(matrix.shape)} {matrix.dtype}"
         raise ValueError(f"a scheduling matrix is (rows >= 2, tokens) of integers, got {found}")
-    if not bool((matrix[0] == levels).all()):
-        raise ValueError(f"a scheduling matrix starts at pure noise: its first row must be all {levels}")
+    if not bool((matrix[0] == K).all()):
+        raise ValueError(f"a scheduling matrix starts at pure noise: its first row must be all {K}")
     if not bool((matrix[-1] == 0).all()):
         raise ValueError("a scheduling matrix ends clean: its last row must be all 0")
+    _check_falls(matrix)
+    return matrix
+
+
+def check_rows(matrix: Tensor, K: int, shape: tuple[int, ...]) -> Tensor:
+    """Return some rows of a matrix, (rows, T) or (rows, B, T), if sequences of `shape` (B, T) can walk them.
+
+    Else raise ValueError with one sentence that names the fault. Not to be confused with `check`, which wants the whole.
+    """
+    if matrix.ndim not in (2, 3) or len(matrix) < 1 or matrix.dtype not in (torch.int32, torch.int64):
+        found = f"{tuple(matrix.shape)} {matrix.dtype}"
+        raise ValueError(f"rows of a scheduling matrix are (rows, T) or (rows, B, T) integers, got {found}")
+    if matrix.shape[-1] != shape[1]:
+        raise ValueError(f"the scheduling matrix has {matrix.shape[-1]} tokens, but the sequences have {shape[1]}")
+    if matrix.ndim == 3 and matrix.shape[1] != shape[0]:
+        raise ValueError(f"the scheduling matrix is for {matrix.shape[1]} sequences, but there are {shape[0]}")
+    if not bool(((matrix >= 0) & (matrix <= K)).all()):
+        raise ValueError(f"levels in a scheduling matrix lie in 0..{K}, got {int(matrix.min())} to {int(matrix.max())}")
+    _check_falls(matrix)
+    return matrix
+
+
+def _check_falls(matrix: Tensor) -> None:
     rises = (matrix[1:] > matrix[:-1]).nonzero()
     if len(rises):
-        row, token = rises[0].tolist()
+        row, token = rises[0, 0].item(), rises[0, -1].item()
         raise ValueError(f"noise levels never rise while sampling, but token {token} rises from row {row} to {row + 1}")
-    return matrix
 
 
 def _positions(tokens: int) -> Tensor:

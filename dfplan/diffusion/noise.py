@@ -1,12 +1,10 @@
 """Noise schedules: how much signal is left at noise level k.
 
 A level is an integer from 0 (clean) to K (pure noise). The forward process is
-``x_k = sqrt(alpha_bar_k) x_0 + sqrt(1 - alpha_bar_k) eps`` (Ho et al. 2020, eq. 4), for each token at its own level.
-Not to be confused with a scheduling matrix (`dfplan.diffusion.matrices`), which says which level each token has at each
-step of sampling.
+`x_k = sqrt(alpha_bar_k) x_0 + sqrt(1 - alpha_bar_k) eps` (Ho et al. 2020, eq. 4), for each token at its own level.
+Not to be confused with a scheduling matrix (`dfplan.diffusion.matrices`): that is the level of each token at each row of
+sampling.
 """
-
-from __future__ import annotations
 
 import math
 from typing import Literal, NamedTuple
@@ -21,24 +19,26 @@ MAX_BETA = 0.999  # Nichol & Dhariwal 2021, sec. 3.2: keeps alpha_bar[K] above z
 
 
 class Denoised(NamedTuple):
-    """What a denoiser says of a noisy token: its clean value and its noise, both (B, T, C)."""
+    """What a denoiser predicts of noisy tokens."""
 
     x0: Tensor
+    """(B, T, C) their clean values."""
     eps: Tensor
+    """(B, T, C) their noise, of unit variance."""
 
 
-def alpha_bar(name: ScheduleName, levels: int) -> Tensor:
+def alpha_bar(name: ScheduleName, K: int) -> Tensor:
     """The share of signal power left at each level: (K + 1,) float64, from 1 at level 0, strictly falling.
 
     linear: Ho et al. 2020, betas rescaled to K levels; cosine: Nichol & Dhariwal 2021, eq. 17;
-    sigmoid: Jabri et al. 2022, eq. 2 with start -3, end 3, tau 1.
+    sigmoid: Jabri et al. 2022, eq. 2 with start -3, end 3, tau 1. Raises ValueError for another name and for K < 1.
     """
-    if levels < 1:
-        raise ValueError(f"a noise schedule needs at least one level, got {levels}")
-    t = torch.linspace(0, 1, levels + 1, dtype=torch.float64)
+    if K < 1:
+        raise ValueError(f"a noise schedule needs at least one level, got {K}")
+    t = torch.linspace(0, 1, K + 1, dtype=torch.float64)
     if name == "linear":
-        scale = 1000 / levels
-        beta = torch.linspace(1e-4 * scale, 2e-2 * scale, levels, dtype=torch.float64)
+        scale = 1000 / K
+        beta = torch.linspace(1e-4 * scale, 2e-2 * scale, K, dtype=torch.float64)
     elif name == "cosine":
         f = torch.cos((t + 0.008) / 1.008 * math.pi / 2) ** 2
         beta = 1 - f[1:] / f[:-1]
@@ -54,15 +54,16 @@ def alpha_bar(name: ScheduleName, levels: int) -> Tensor:
 class NoiseSchedule(nn.Module):
     """The forward process and its exact posteriors, for tokens that each have a level of their own.
 
-    Methods take ``x (B, T, C)`` and levels ``k (B, T)`` and broadcast the level over the columns.
+    Methods take x (B, T, C) and levels k (B, T), and broadcast the level over the columns. Raises ValueError for an
+    unknown name and for K < 1.
     """
 
     alpha_bar: Tensor
 
-    def __init__(self, name: ScheduleName = "cosine", levels: int = 256):
+    def __init__(self, name: ScheduleName = "cosine", K: int = 256):
         super().__init__()
-        self.levels = levels
-        self.register_buffer("alpha_bar", alpha_bar(name, levels).float(), persistent=False)
+        self.K = K
+        self.register_buffer("alpha_bar", alpha_bar(name, K).float(), persistent=False)
 
     def signal(self, k: Tensor) -> Tensor:
         """sqrt(alpha_bar_k), shape k + (1,)."""
@@ -82,7 +83,7 @@ class NoiseSchedule(nn.Module):
         return self.signal(k) * x0 + self.noise(k) * eps
 
     def target(self, x0: Tensor, k: Tensor, eps: Tensor, prediction: Prediction) -> Tensor:
-        """What the network is asked for: x0, eps, or v = sqrt(a) eps - sqrt(1 - a) x0 (Salimans & Ho 2022)."""
+        """What the network is trained to predict: x0, eps, or v = sqrt(a) eps - sqrt(1 - a) x0 (Salimans & Ho 2022)."""
         if prediction == "x0":
             return x0
         if prediction == "eps":
@@ -90,7 +91,7 @@ class NoiseSchedule(nn.Module):
         return self.signal(k) * eps - self.noise(k) * x0
 
     def interpret(self, output: Tensor, x: Tensor, k: Tensor, prediction: Prediction) -> Denoised:
-        """Clean value and noise from a network's output. A token at level 0 is returned as it is: it is clean."""
+        """Clean values and noise that a network's output (B, T, C) stands for. Tokens at level 0 are returned as they are."""
         s, n = self.signal(k), self.noise(k)
         clean = (k == 0).unsqueeze(-1)
         if prediction == "x0":

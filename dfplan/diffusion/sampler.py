@@ -1,30 +1,47 @@
-"""Sampling by a scheduling matrix (Chen et al. 2024, Algorithm 2): walk it row by row, denoising each token as it says.
+"""Sampling by a scheduling matrix (Chen et al. 2024, Algorithm 2): row by row, each token falls to the level of its row.
 
-`denoise_row` is one step between two rows and keeps nothing: a partly denoised plan is a value (tokens and levels), so
-sampling may stop after any row and go on from other tokens. `sample` walks a whole matrix.
+A partly denoised batch is a value, `State`. `begin` makes one of noise, `step` moves it by one row, `run` walks a matrix,
+and `sample` is all of it. Sampling may stop after any row and go on from there, also from a batch of sequences that have
+come to different rows.
 """
 
-from __future__ import annotations
-
+from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import pairwise
+from typing import TypedDict, Unpack
 
 import torch
 from torch import Tensor
 
 from dfplan.diffusion.guidance import Guidance
 from dfplan.diffusion.loss import Diffusion
-from dfplan.diffusion.matrices import check
+from dfplan.diffusion.matrices import check, check_rows
+
+
+@dataclass(frozen=True)
+class State:
+    """Partly denoised sequences: tokens (B, T, C) as noisy as their levels (B, T) in 0..K say, int64.
+
+    Where `known` (B, T) is True, value and level are given and never move: known tokens, and the pure noise beyond a
+    sequence's length. Raises ValueError for shapes that do not fit.
+    """
+
+    tokens: Tensor
+    levels: Tensor
+    known: Tensor
+
+    def __post_init__(self) -> None:
+        _check_mask("a state is tokens (B, T, C), known (B, T) bool", self.tokens, self.known)
+        if self.levels.shape != self.known.shape:
+            raise ValueError(f"levels must be {tuple(self.known.shape)} like known, got {tuple(self.levels.shape)}")
 
 
 @dataclass(frozen=True)
 class Known:
-    """Tokens whose value is given, anywhere in the sequence.
+    """Tokens (B, T, C) whose value is given where the mask (B, T) is True. They come back as they were given.
 
-    tokens (B, T, C) normalised values; mask (B, T) bool, which of them are known. ``level`` says how far the model is
-    to believe them: 0 is exactly; above it they are shown at that level, with noise of that level added once. Values
-    that are ``noisy`` have it already, with variance (1 - alpha_bar) / alpha_bar: nothing is added, and the other
-    tokens are drawn from their distribution given these noisy observations. Known tokens come back as they were given.
+    At `level` 0 they are exact. Above it the model sees them at that level, as uncertain values: with noise of the level
+    added once, or, if they are `noisy`, as observations that have noise of variance (1 - alpha_bar) / alpha_bar already.
+    Raises ValueError for shapes that do not fit and known values that are not finite.
     """
 
     tokens: Tensor
@@ -33,66 +50,119 @@ class Known:
     noisy: bool = False
 
     def __post_init__(self) -> None:
-        if self.tokens.ndim != 3 or self.mask.shape != self.tokens.shape[:2] or self.mask.dtype != torch.bool:
-            raise ValueError(
-                f"known tokens are (B, T, C) and their mask (B, T) bool, "
-                f"got {tuple(self.tokens.shape)} and {tuple(self.mask.shape)} {self.mask.dtype}"
-            )
+        _check_mask("known tokens are (B, T, C) and their mask (B, T) bool", self.tokens, self.mask)
         if not bool(self.tokens[self.mask].isfinite().all()):
             raise ValueError("known tokens must be finite, got NaN or infinity where the mask says that they are known")
 
 
 @dataclass(frozen=True)
 class Sample:
+    """Clean normalised tokens (B, T, C) and their levels (B, T): 0, a known token's own, or K beyond a sequence's length,
+    where tokens are noise, to be ignored. History: tokens and levels at each row, if recording was asked for, else empty.
+    """
+
     tokens: Tensor
-    """(B, T, C) clean normalised tokens; beyond a sequence's length they are noise without meaning."""
+    levels: Tensor
     history: list[tuple[Tensor, Tensor]]
-    """Tokens (B, T, C) and levels (B, T) at each row, if recording was asked for; else empty."""
 
 
-def denoise_row(
+class StepOptions(TypedDict, total=False):
+    """Options of `step`, which `run` and `sample` hand on."""
+
+    guidance: Guidance | None
+    eta: float
+    stabilization: int
+
+
+@torch.no_grad()
+def begin(
     diffusion: Diffusion,
-    x: Tensor,
-    k: Tensor,
-    k_next: Tensor,
+    shape: tuple[int, int, int],
+    generator: torch.Generator,
+    known: Known | None = None,
+    lengths: Tensor | None = None,
+) -> State:
+    """Pure noise of `shape` (B, T, C), but for known tokens, which have a value and a level of their own.
+
+    `lengths` (B,) bounds each sequence: tokens from there on stay pure noise, which carries no information. Raises
+    ValueError for known tokens or lengths that do not fit the shape.
+    """
+    B, T, _ = shape
+    if known is not None and known.tokens.shape != shape:
+        raise ValueError(f"known tokens must be {tuple(shape)}, got {tuple(known.tokens.shape)}")
+    if known is not None and not 0 <= known.level <= diffusion.K:
+        raise ValueError(f"the level of known tokens is in 0..{diffusion.K}, got {known.level}")
+    if lengths is not None and lengths.shape != (B,):
+        raise ValueError(f"lengths must be ({B},), one for each sequence, got {tuple(lengths.shape)}")
+    device = diffusion.schedule.alpha_bar.device
+    x = torch.randn(shape, generator=generator, device=device, dtype=torch.float32)
+    k = torch.full((B, T), diffusion.K, device=device)
+    given = torch.zeros((B, T), dtype=torch.bool, device=device)
+    if lengths is not None:
+        given = torch.arange(T, device=device) >= lengths.unsqueeze(1)
+    if known is not None:
+        k = torch.where(known.mask, known.level, k)
+        noise = torch.zeros_like(x) if known.noisy else x
+        x = torch.where(known.mask.unsqueeze(-1), diffusion.schedule.add_noise(known.tokens, k, noise), x)
+        given = given | known.mask
+    return State(x, k, given)
+
+
+@torch.no_grad()
+def step(
+    diffusion: Diffusion,
+    state: State,
+    row: Tensor,
     generator: torch.Generator,
     *,
     guidance: Guidance | None = None,
     eta: float = 0.0,
     stabilization: int = 0,
-) -> Tensor:
-    """Tokens x (B, T, C) at levels k (B, T) to levels k_next <= k: (B, T, C). Tokens with k_next = k do not move.
+) -> State:
+    """Each token falls to its level in the row (T,) or (B, T), if that is below its own; known tokens never move.
 
-    eta 0 is DDIM, 1 is DDPM's ancestral step. ``stabilization`` shows the model tokens that are already clean as if at
-    this small level, with noise of that level (the paper's k_small): a long rollout then does not trust its own slips.
-    Raises ValueError for an eta outside 0..1.
+    `eta` 0 is DDIM, 1 is DDPM's ancestral step. `stabilization` is the paper's k_small: the model sees clean tokens at this
+    level, with noise of the level, so that the errors of a long rollout do not add up. Raises ValueError for an eta outside
+    0..1 and a stabilization outside 0..K.
     """
     if not 0 <= eta <= 1:
         raise ValueError(f"eta must lie in 0..1, got {eta}")
-    schedule = diffusion.schedule
+    if not 0 <= stabilization <= diffusion.K:
+        raise ValueError(f"stabilization is a level in 0..{diffusion.K}, got {stabilization}")
+    guidance = guidance if guidance is not None and guidance.scale else None
+    x, k = state.tokens, state.levels
+    k_next = torch.where(state.known, k, torch.minimum(k, row))
+    draws = eta > 0 or stabilization > 0 or (guidance is not None and guidance.futures > 0)
+    if not draws and torch.equal(k_next, k):  # else each row has its random numbers, whether a token moves or not
+        return state
     shown, shown_k = x, k
     if stabilization:
-        shown_k = torch.where(k == 0, stabilization, k)
-        noise = torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype)
-        shown = torch.where((k == 0).unsqueeze(-1), schedule.add_noise(x, shown_k, noise), x)
-    with torch.no_grad():
-        x0, eps = diffusion.denoise(shown, shown_k)
-        if guidance is not None and guidance.scale != 0:
-            gradient = guidance.gradient(
-                lambda a, b: diffusion.denoise(a, b).x0,
-                lambda a0, a, b, c: schedule.posterior(a0, a, b, c, eta=0.0)[0],
-                shown,
-                shown_k,
-                k_next == diffusion.levels,
-                diffusion.levels,
-                generator,
-            )
-            eps = eps + guidance.scale * schedule.noise(k) * gradient
-            x0 = torch.where((k > 0).unsqueeze(-1), (x - schedule.noise(k) * eps) / schedule.signal(k), x0)
-        mean, std = schedule.posterior(x0, x, k, k_next, eta)
-        if eta > 0:
-            mean = mean + std * torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype)
-        return mean
+        clean = k == 0
+        shown_k = torch.where(clean, stabilization, k)
+        shown = torch.where(clean.unsqueeze(-1), diffusion.schedule.add_noise(x, shown_k, _normal(x, generator)), x)
+    if guidance is None:
+        x0, _ = diffusion.denoise(shown, shown_k)
+    else:
+        x0, _ = guidance.denoise(diffusion, shown, shown_k, k_next == diffusion.K, generator)
+    x_next, std = diffusion.schedule.posterior(x0, x, k, k_next, eta)
+    if eta > 0:
+        x_next = x_next + std * _normal(x, generator)
+    return State(x_next, k_next, state.known)
+
+
+def run(
+    diffusion: Diffusion, state: State, matrix: Tensor, generator: torch.Generator, **options: Unpack[StepOptions]
+) -> Iterator[State]:
+    """Algorithm 2: walk the rows of a scheduling matrix, (rows, T) or (rows, B, T), and yield the state at each.
+
+    The state stands at the first row, or at any later one: then a token waits until a row is below its own level. Raises
+    ValueError, at the first state, for a matrix that is not valid or does not fit.
+    """
+    check_rows(matrix, diffusion.K, state.levels.shape)
+    yield state
+    for row in matrix[1:].to(state.levels.device):
+        state = step(diffusion, state, row, generator, **options)
+        yield state
 
 
 def sample(
@@ -103,47 +173,27 @@ def sample(
     *,
     known: Known | None = None,
     lengths: Tensor | None = None,
-    guidance: Guidance | None = None,
-    eta: float = 0.0,
-    stabilization: int = 0,
     record: bool = False,
+    **options: Unpack[StepOptions],
 ) -> Sample:
-    """Algorithm 2: draw sequences of ``shape`` (B, T, C) by a scheduling matrix (M + 1, T).
+    """Draw sequences of `shape` (B, T, C): from noise (`begin`) down a whole scheduling matrix (M + 1, T) (`run`).
 
-    lengths (B,) bounds each sequence: tokens from there on stay pure noise throughout, which tells the model nothing.
-    Raises ValueError for a matrix that is not valid, and for matrix, known tokens or lengths that do not fit the shape.
+    Raises ValueError for a matrix that is not valid, and for what `begin` and `step` refuse.
     """
-    B, T, _ = shape
-    check(matrix, diffusion.levels)
-    if matrix.shape[1] != T:
-        raise ValueError(f"the scheduling matrix has {matrix.shape[1]} tokens, but the sequences have {T}")
-    if not 0 <= stabilization <= diffusion.levels:
-        raise ValueError(f"stabilization is a level in 0..{diffusion.levels}, got {stabilization}")
-    if known is not None and (known.tokens.shape != shape or known.mask.shape != shape[:2]):
-        raise ValueError(
-            f"known tokens and their mask must be {tuple(shape)} and {(B, T)}, "
-            f"got {tuple(known.tokens.shape)} and {tuple(known.mask.shape)}"
-        )
-    if known is not None and not 0 <= known.level <= diffusion.levels:
-        raise ValueError(f"the level of known tokens is in 0..{diffusion.levels}, got {known.level}")
-    if lengths is not None and lengths.shape != (B,):
-        raise ValueError(f"lengths must be ({B},), one for each sequence, got {tuple(lengths.shape)}")
-    device = diffusion.schedule.alpha_bar.device
-    rows = matrix.to(device).unsqueeze(1).expand(-1, B, -1)
-    x = torch.randn(shape, generator=generator, device=device, dtype=torch.float32)
-    if lengths is not None:
-        beyond = torch.arange(T, device=device) >= lengths.unsqueeze(1)
-        rows = torch.where(beyond, diffusion.levels, rows)
-    if known is not None:
-        level = torch.full((B, T), known.level, device=device)
-        rows = torch.where(known.mask, level, rows)
-        noise = torch.zeros_like(x) if known.noisy else x
-        x = torch.where(known.mask.unsqueeze(-1), diffusion.schedule.add_noise(known.tokens, level, noise), x)
-    history = [(x, rows[0])] if record else []
-    for k, k_next in pairwise(rows):
-        x = denoise_row(diffusion, x, k, k_next, generator, guidance=guidance, eta=eta, stabilization=stabilization)
-        if record:
-            history.append((x, k_next))
-    if known is not None and known.level:
-        x = torch.where(known.mask.unsqueeze(-1), known.tokens, x)
-    return Sample(x, history)
+    check(matrix, diffusion.K)
+    state = begin(diffusion, shape, generator, known, lengths)
+    history = []
+    for now in run(diffusion, state, matrix, generator, **options):
+        state = now
+        history += [(now.tokens, now.levels)] if record else []
+    given = state.tokens if known is None else torch.where(known.mask.unsqueeze(-1), known.tokens, state.tokens)
+    return Sample(given, state.levels, history)
+
+
+def _check_mask(expected: str, tokens: Tensor, mask: Tensor) -> None:
+    if tokens.ndim != 3 or mask.shape != tokens.shape[:2] or mask.dtype != torch.bool:
+        raise ValueError(f"{expected}, got {tuple(tokens.shape)} and {tuple(mask.shape)} {mask.dtype}")
+
+
+def _normal(x: Tensor, generator: torch.Generator) -> Tensor:
+    return torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype)

@@ -8,7 +8,7 @@ from pydantic import Field
 from torch import nn
 
 from dfplan.models.inverse import InverseDynamics
-from dfplan.models.plausibility import StepCritic
+from dfplan.models.plausibility import StepPlausibility
 from dfplan.models.recurrent import Recurrent, RecurrentConfig
 from dfplan.models.transformer import Transformer, TransformerConfig
 from dfplan.models.unet import TemporalUNet, TemporalValue, UNetConfig
@@ -28,7 +28,7 @@ __all__ = [
     "ModelConfig",
     "Recurrent",
     "RecurrentConfig",
-    "StepCritic",
+    "StepPlausibility",
     "TemporalUNet",
     "TemporalValue",
     "Transformer",

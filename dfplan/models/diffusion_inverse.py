@@ -52,7 +52,7 @@ class DiffusionInverse(nn.Module):
 
     def loss(self, s: Tensor, wished: Tensor, action: Tensor, generator: torch.Generator) -> Tensor:
         """Mean squared error of v at levels uniform on 1..K, a scalar."""
-        k = torch.randint(1, self.schedule.levels + 1, (len(s),), generator=generator, device=s.device)
+        k = torch.randint(1, self.schedule.K + 1, (len(s),), generator=generator, device=s.device)
         eps = torch.randn(action.shape, generator=generator, device=s.device, dtype=action.dtype)
         noisy = self.schedule.add_noise(action, k, eps)
         return F.mse_loss(self(noisy, k, self.pair(s, wished)), self.schedule.target(action, k, eps, "v"))
@@ -66,7 +66,7 @@ class DiffusionInverse(nn.Module):
             return temperature * torch.randn((len(s), self.action_dim), generator=generator, device=s.device, dtype=s.dtype)
 
         action = normal()
-        for level in range(self.schedule.levels, 0, -1):
+        for level in range(self.schedule.K, 0, -1):
             k = torch.full((len(s),), level, device=s.device)
             x0 = self.schedule.interpret(self(action, k, pair), action, k, "v").x0.clamp(-1, 1)
             mean, std = self.schedule.posterior(x0, action, k, k - 1)

@@ -14,7 +14,7 @@ class TrajectoryValue(nn.Module):
 
     A transformer over the tokens, regressed on returns of recorded windows by `loss`: the critic of Monte Carlo
     sampling with selection (Lu et al. 2025). Where the denoiser's blocks are shifted and scaled by a token's noise
-    level, these are by its position. Not to be confused with `StepCritic`, which asks whether a step is possible and
+    level, these are by its position. Not to be confused with `StepPlausibility`, which asks whether a step is possible and
     not whether it pays, nor with a value that guides sampling: this one never sees noise, and nobody takes its gradient.
     """
 

@@ -137,7 +137,7 @@ class TemporalValue(nn.Module):
     """J: clean tokens (B, T, C) to a return (B,), by the downward half of a U-Net and a mean over time.
 
     Janner et al. 2022, appendix C. Its gradient guides sampling, where it is shown the denoiser's prediction of the
-    clean tokens. Not to be confused with `dfplan.models.StepCritic`, which judges single steps and knows no return.
+    clean tokens. Not to be confused with `dfplan.models.StepPlausibility`, which judges single steps and knows no return.
     """
 
     def __init__(self, columns: int, config: UNetConfig):

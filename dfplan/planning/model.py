@@ -16,7 +16,7 @@ from dfplan.diffusion.levels import Mixture
 from dfplan.diffusion.loss import Diffusion, Weighting
 from dfplan.diffusion.noise import NoiseSchedule, Prediction, ScheduleName
 from dfplan.fields import Size, check_columns, check_fields
-from dfplan.models import InverseDynamics, ModelConfig, StepCritic, TransformerConfig, build
+from dfplan.models import InverseDynamics, ModelConfig, StepPlausibility, TransformerConfig, build
 from dfplan.training.losses import total
 
 
@@ -79,7 +79,7 @@ class TrajectoryModel(Statistics):
         schedule = NoiseSchedule(config.schedule, config.levels)
         self.diffusion = Diffusion(network, schedule, config.prediction, config.weighting)
         self.inverse = InverseDynamics(layout.observation_dim, layout.action_dim, config.longest_gap)
-        self.critic = StepCritic(len(config.judged))
+        self.critic = StepPlausibility(len(config.judged), noise=(0.08, 0.6), gain=3.0)
         self.draw = Mixture(config.draws)
 
     def batches(self, data: Trajectories) -> BatchSource:

@@ -16,16 +16,8 @@ import torch
 from torch import Tensor
 
 from dfplan.diffusion import matrices
-from dfplan.diffusion.guidance import (
-    APART,
-    Guidance,
-    Guide,
-    ReachSoonest,
-    ReachThroughout,
-    WeightedSum,
-    cost_of,
-    in_units,
-)
+from dfplan.diffusion.costs import APART, Cost, ReachSoonest, ReachThroughout, WeightedSum, cost_of, in_units
+from dfplan.diffusion.guidance import Guidance
 from dfplan.diffusion.levels import TO_GOAL
 from dfplan.diffusion.sampler import Known, sample
 from dfplan.fields import NotNegative, Share, Size, SizeOrZero, check_fields
@@ -194,7 +186,7 @@ def make_plan(
     Candidates that are not finite (a cost without a finite gradient, too large a scale) are left out, with a warning.
     Raises ValueError where no candidate is left, for horizons, starts and goals that do not fit the model, for a known goal
     where the model was never shown one (`dfplan.diffusion.levels.TO_GOAL`) and its tokens hold more than one observation, and
-    for a return, which a trajectory model has not learned; GuideError, a ValueError, for a cost that does not return costs.
+    for a return, which a trajectory model has not learned; CostError, a ValueError, for a cost that does not return costs.
     """
     planner, layout, G = planner or Planner(), model.config.layout, len(model.config.goal_columns)
     B, goal = len(observation), ask.goal
@@ -296,7 +288,7 @@ def _guidance(
 ) -> Guidance | None:
     """The config's guide towards the goal, by its scale, costs and constraints, on tokens as the model sees them."""
     last = model.config.layout.last
-    terms: list[tuple[float, Guide]] = []
+    terms: list[tuple[float, Cost]] = []
     if goals is not None and config.scale > 0:
         terms.append((config.scale, GUIDES[config.guide](goals, model.config.goal_columns)))
     own = (*ask.costs, *(_violation(constraint) for constraint in ask.constraints))
@@ -307,17 +299,17 @@ def _guidance(
     return Guidance(guide, futures=config.futures, future_steps=config.future_steps)
 
 
-def _by_candidate(guide: Guide, each: int) -> Guide:
+def _by_candidate(guide: Cost, each: int) -> Cost:
     """One candidate of every start at a time: a user's function may hold a goal for each of the B starts."""
     return lambda x: torch.stack([cost_of(guide, part) for part in x.unflatten(0, (-1, each)).unbind(1)], 1).flatten()
 
 
-def _violation(constraint: Guide) -> Guide:
+def _violation(constraint: Cost) -> Cost:
     """A constraint as a cost: a violation is never below 0."""
     return lambda x: constraint(x).clamp(min=0)
 
 
-def _sum_of(guides: Sequence[Guide], candidates: Plan, each: int) -> Tensor | None:
+def _sum_of(guides: Sequence[Cost], candidates: Plan, each: int) -> Tensor | None:
     """The sum (B * N,) of functions of closing observations; None where there are none."""
     closing = candidates.observations[:, :, -1]
     return torch.stack([_by_candidate(guide, each)(closing) for guide in guides]).sum(0) if guides else None

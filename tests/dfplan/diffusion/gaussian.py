@@ -87,6 +87,24 @@ def exact(process: Process, levels: int = 100, prediction: Prediction = "x0", **
     return Diffusion(ExactDenoiser(process, schedule, prediction), schedule, prediction, **options)
 
 
+def posterior_variance(process: Process, alpha_bar: Tensor, row: Tensor) -> Tensor:
+    """Variance of each clean token given all noisy ones at the levels of a row (T,), summed over its columns: (T,)."""
+    a = alpha_bar[row].repeat_interleave(process.C)
+    _, covariance = process.observe(torch.diag(a.sqrt()), 1 - a)
+    return covariance.diagonal().view(process.T, process.C).sum(1)
+
+
+class Perturbed(nn.Module):
+    """Another network's answer, and a step away from it along a fixed direction in what it was shown."""
+
+    def __init__(self, model, size):
+        super().__init__()
+        self.model, self.size = model, size
+
+    def forward(self, x, k):
+        return self.model(x, k) + self.size * torch.cos(3 * x + k.unsqueeze(-1))
+
+
 def at_own_speeds(tokens: int, levels: int) -> Tensor:
     """A matrix of a user: tokens fall by curves of their own, some fast at first and some late."""
     u = torch.linspace(0, 1, levels + 1).unsqueeze(1)

@@ -5,7 +5,7 @@ from scipy.stats import chi2_contingency, chisquare
 from dfplan.diffusion.levels import (
     DRAWS,
     TO_GOAL,
-    Levels,
+    Drawn,
     Mixture,
     goal_ramp,
     independent,
@@ -20,8 +20,8 @@ from dfplan.diffusion.levels import (
 K, T = 20, 7
 
 
-def draw(function, batch=20_000, tokens=T, levels=K, seed=0):
-    return function(batch, tokens, levels, torch.Generator().manual_seed(seed))
+def draw(function, batch=20_000, tokens=T, K=K, seed=0):
+    return function(batch, tokens, K, torch.Generator().manual_seed(seed))
 
 
 def test_independent_levels_are_uniform_at_each_token_and_pairwise_independent():
@@ -165,7 +165,7 @@ def test_padding_is_pure_noise_and_not_counted():
     padded = unknown_padding(drawn, valid, K)
     assert bool((padded.k[~valid] == K).all()) and not bool(padded.counted[~valid].any())
     assert torch.equal(padded.k[valid], drawn.k[valid]) and torch.equal(padded.counted[valid], drawn.counted[valid])
-    assert isinstance(padded, Levels)
+    assert isinstance(padded, Drawn)
 
 
 @pytest.mark.parametrize(

@@ -1,14 +1,11 @@
-"""Loss and bound, with the exact denoiser of a Gaussian process where the right value is known."""
-
-from itertools import pairwise
+"""The loss, with the exact denoiser of a Gaussian process where the right value is known."""
 
 import pytest
 import torch
-from gaussian import MATRICES, Process, chain, exact
+from gaussian import Perturbed, chain, exact, posterior_variance
 
-from dfplan.diffusion.levels import Levels, independent, next_token, no_goal, shared
+from dfplan.diffusion.levels import Drawn, independent, next_token, no_goal, shared
 from dfplan.diffusion.loss import Diffusion, fused_signal
-from dfplan.diffusion.matrices import full_sequence
 from dfplan.diffusion.noise import NoiseSchedule
 
 PROCESS = chain(tokens=4)
@@ -19,13 +16,6 @@ WEIGHTINGS = ["uniform", "min_snr", "fused_snr"]
 
 def generator(seed=0):
     return torch.Generator().manual_seed(seed)
-
-
-def posterior_variance(alpha_bar: torch.Tensor, row: torch.Tensor, process: Process = PROCESS) -> torch.Tensor:
-    """Variance of each clean token given all noisy ones at the levels of a row (T,), summed over its columns: (T,)."""
-    a = alpha_bar[row].repeat_interleave(process.C)
-    _, covariance = process.observe(torch.diag(a.sqrt()), 1 - a)
-    return covariance.diagonal().view(process.T, process.C).sum(1)
 
 
 # The denoiser ---------------------------------------------------------------------------------------------------------
@@ -46,17 +36,6 @@ def test_denoise_gives_the_posterior_mean_whatever_is_predicted(prediction):
 
 
 # The loss -------------------------------------------------------------------------------------------------------------
-
-
-class Perturbed(torch.nn.Module):
-    """Another network's answer, and a step away from it along a fixed direction in what it was shown."""
-
-    def __init__(self, model, size):
-        super().__init__()
-        self.model, self.size = model, size
-
-    def forward(self, x, k):
-        return self.model(x, k) + self.size * torch.cos(3 * x + k.unsqueeze(-1))
 
 
 @pytest.mark.parametrize("weighting", WEIGHTINGS)
@@ -80,9 +59,9 @@ def test_the_least_loss_is_the_posterior_variance():
     N, K = 20_000, 6
     diffusion = exact(PROCESS, K, weighting="uniform").double()
     row = torch.tensor([0, 6, 2, 3])
-    levels = Levels(row.expand(N, T), (row > 0).expand(N, T), no_goal(row.expand(N, T)))
+    levels = Drawn(row.expand(N, T), (row > 0).expand(N, T), no_goal(row.expand(N, T)))
     found = diffusion.loss(PROCESS.draw(N), levels, generator())
-    expected = posterior_variance(diffusion.schedule.alpha_bar, row)[row > 0].mean() / C
+    expected = posterior_variance(PROCESS, diffusion.schedule.alpha_bar, row)[row > 0].mean() / C
     assert found.item() == pytest.approx(expected.item(), rel=0.02)
 
 
@@ -94,7 +73,7 @@ def test_only_counted_tokens_enter_the_loss():
     diffusion = Diffusion(Zero(), NoiseSchedule("cosine", 10), "x0", "uniform")
     x0 = torch.randn(50, T, C, generator=generator())
     counted = torch.rand(50, T, generator=generator()) < 0.3
-    levels = Levels(torch.full((50, T), 5), counted, torch.zeros_like(counted))
+    levels = Drawn(torch.full((50, T), 5), counted, torch.zeros_like(counted))
     loss = diffusion.loss(x0, levels, generator())
     torch.testing.assert_close(loss, x0[counted].square().mean())
     other = torch.where(counted.unsqueeze(-1), x0, 1e6)
@@ -154,71 +133,6 @@ def test_fused_signal_is_the_papers_recursion():
             average = s if t == 0 else 0.8 * average + 0.2 * s
     noise = with_snr("x0", "fused_snr").weight(torch.tensor([[1, 1, 3], [3, 3, 3]]))[:, 2]
     assert noise[0] > 5 * noise[1], "noise after clean tokens counts more than noise after noise"
-
-
-# The bound ------------------------------------------------------------------------------------------------------------
-
-
-def expected_bound(levels: int, matrix: torch.Tensor) -> float:
-    """E[bound] over data and noise for the exact denoiser: squared errors become posterior variances.
-
-    Written with KL divergences of torch's own distributions, on the token's scale y = x / sqrt(alpha_bar), where the
-    noise variance is 1 / snr, and one step is a random walk seen backwards.
-    """
-    a = NoiseSchedule("cosine", levels).alpha_bar.double()
-    variance = (1 - a) / a
-    seen = torch.distributions.Normal
-    marginal = (a[-1] * (PROCESS.covariance.diagonal() + PROCESS.mean**2)).sqrt()
-    total = torch.distributions.kl_divergence(seen(marginal, (1 - a[-1]).sqrt()), seen(0.0, 1.0)).sum().item()
-    for row, row_next in pairwise(matrix):
-        errors = (posterior_variance(a, row) / C).sqrt()
-        for k, j, error in zip(row.tolist(), row_next.tolist(), errors, strict=True):
-            if j == 0 < k:
-                total -= C * (seen(0.0, (1 - a[k]).sqrt()).log_prob(error)).item()
-            elif j < k:
-                follow = 1 - variance[j] / variance[k]
-                narrow = variance[j] * follow
-                p = seen(0.0, (narrow + follow**2 * (1 - a[k])).sqrt())
-                total += C * torch.distributions.kl_divergence(seen(follow * error, narrow.sqrt()), p).item()
-    return total
-
-
-@pytest.mark.parametrize("name", MATRICES)
-def test_the_bound_is_above_the_entropy_and_tends_to_it(name):
-    gap = [expected_bound(K, MATRICES[name](T, K)) - PROCESS.entropy for K in (50, 100, 200)]
-    assert all(g > 0 for g in gap)
-    assert all(0.45 < fine / coarse < 0.55 for coarse, fine in pairwise(gap)), "the gap falls as 1 / K"
-    assert gap[-1] < 0.06, f"{gap[-1]:.3f} nats of {D} numbers are left at 200 levels"
-
-
-@pytest.mark.parametrize("name", ["full_sequence", "autoregressive", "pyramid, lag 0.4", "each token at its own speed"])
-def test_the_bound_has_its_expectation(name):
-    N, K = 5_000, 20
-    matrix = MATRICES[name](T, K)
-    found = exact(PROCESS, K).double().bound(PROCESS.draw(N), matrix, generator())
-    assert found.shape == (N,)
-    error = abs(found.mean().item() - expected_bound(K, matrix))
-    assert error < 4 * (found.std() / N**0.5).item()
-    assert found.mean() > PROCESS.entropy
-
-
-@pytest.mark.parametrize("name", ["full_sequence", "autoregressive", "trapezoid"])
-def test_the_bound_holds_for_each_sequence_by_itself(name):
-    """Averaged over noise alone it stays above -log p(x0) of the very sequence, likely or not."""
-    N, K = 2_000, 100
-    density = torch.distributions.MultivariateNormal(PROCESS.mean, PROCESS.covariance)
-    for x0 in (PROCESS.mean, PROCESS.draw(1, seed=5)[0].flatten(), PROCESS.mean + 1.5):
-        diffusion = exact(PROCESS, K).double()
-        found = diffusion.bound(x0.view(1, T, C).expand(N, T, C), MATRICES[name](T, K), generator())
-        gap = found.mean() + density.log_prob(x0)
-        assert -4 * found.std() / N**0.5 < gap < 0.5
-
-
-def test_a_worse_denoiser_has_a_worse_bound():
-    best = exact(PROCESS, 30).double()
-    worse = Diffusion(Perturbed(best.model, 0.1), best.schedule, "x0")
-    x0, matrix = PROCESS.draw(500), full_sequence(T, 30, 30)
-    assert worse.bound(x0, matrix, generator()).mean() > best.bound(x0, matrix, generator()).mean() + 0.1
 
 
 def test_unknown_names_are_refused():

@@ -49,7 +49,7 @@ def test_trapezoid_is_symmetric_and_resolves_the_ends_first(tokens):
 
 
 def test_lags_of_the_users_own():
-    matrix = from_lag(torch.tensor([2, 0, 1]), levels=10, steps=2)
+    matrix = from_lag(torch.tensor([2, 0, 1]), K=10, steps=2)
     assert check(matrix, 10).tolist() == [[10, 10, 10], [10, 5, 10], [10, 0, 5], [5, 0, 0], [0, 0, 0]]
 
 

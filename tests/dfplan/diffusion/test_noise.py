@@ -12,8 +12,8 @@ def noisy_batch(schedule, batch=4, tokens=9, columns=3, seed=0):
     g = torch.Generator().manual_seed(seed)
     x0 = torch.randn(batch, tokens, columns, generator=g, dtype=torch.float64)
     eps = torch.randn(batch, tokens, columns, generator=g, dtype=torch.float64)
-    k = torch.randint(0, schedule.levels + 1, (batch, tokens), generator=g)
-    k[:, 0], k[:, -1] = 0, schedule.levels
+    k = torch.randint(0, schedule.K + 1, (batch, tokens), generator=g)
+    k[:, 0], k[:, -1] = 0, schedule.K
     return x0, eps, k
 
 

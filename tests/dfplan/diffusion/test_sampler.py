@@ -13,10 +13,13 @@ import pytest
 import torch
 from gaussian import MATRICES, assert_close, assert_moments, chain, ddim_moments, exact, limit
 
+from dfplan.diffusion.costs import ReachThroughout
+from dfplan.diffusion.guidance import Guidance
 from dfplan.diffusion.loss import Diffusion
 from dfplan.diffusion.matrices import autoregressive, full_sequence, pyramid
 from dfplan.diffusion.noise import NoiseSchedule
-from dfplan.diffusion.sampler import Known, denoise_row, sample
+from dfplan.diffusion.sampler import Known, State, begin, run, sample, step
+from dfplan.models import Transformer, TransformerConfig
 
 PROCESS = chain()
 T, C, D = PROCESS.T, PROCESS.C, PROCESS.D
@@ -89,7 +92,7 @@ def known(tokens, share=0.0, noisy=False):
     def make(diffusion, batch):
         mask = torch.zeros(batch, T, dtype=torch.bool)
         mask[:, list(tokens)] = True
-        return Known(VALUES.expand(batch, T, C), mask, round(share * diffusion.levels), noisy)
+        return Known(VALUES.expand(batch, T, C), mask, round(share * diffusion.K), noisy)
 
     return make
 
@@ -185,26 +188,118 @@ def test_stabilization_shows_clean_tokens_at_the_small_level():
     assert len(spy.calls) == len(drawn.history) - 1
 
 
+def network(levels=10):
+    """A denoiser whose tokens all depend on one another, for sequences of any length."""
+    torch.manual_seed(0)
+    model = Transformer(C, levels, TransformerConfig(width=16, depth=1, heads=2))
+    torch.nn.init.normal_(model.out.weight)
+    return Diffusion(model, NoiseSchedule("cosine", levels), "v")
+
+
+def end(states):
+    return list(states)[-1]
+
+
+def rows_of(states, rows):
+    """One state of some sequences of each: sequence b as it stands in states[rows[b]]."""
+    parts = [(s.tokens[b], s.levels[b], s.known[b]) for b, s in enumerate(states[row] for row in rows)]
+    return State(*(torch.stack(part) for part in zip(*parts, strict=True)))
+
+
+def same(found, expected):
+    return all(torch.equal(getattr(found, name), getattr(expected, name)) for name in ("tokens", "levels", "known"))
+
+
 def test_history_holds_every_row_and_walking_by_hand_gives_the_same():
     diffusion, matrix = exact(PROCESS, 10), pyramid(T, 10, 5)
     drawn = sample(diffusion, matrix, (3, T, C), generator(), eta=0.7, record=True)
     assert [k[1].tolist() for _, k in drawn.history] == matrix.tolist()
     g = generator()
-    x = torch.randn((3, T, C), generator=g)
-    for (held, k), row in zip(drawn.history[:-1], matrix[1:], strict=True):
-        assert torch.equal(x, held)
-        x = denoise_row(diffusion, x, k, row.expand(3, T), g, eta=0.7)
-    assert torch.equal(x, drawn.tokens)
+    state = begin(diffusion, (3, T, C), g)
+    assert not bool(state.known.any())
+    for (tokens, levels), row in zip(drawn.history[1:], matrix[1:], strict=True):
+        state = step(diffusion, state, row, g, eta=0.7)
+        assert torch.equal(state.tokens, tokens) and torch.equal(state.levels, levels)
+    assert torch.equal(state.tokens, drawn.tokens) and torch.equal(state.levels, drawn.levels)
     assert sample(diffusion, matrix, (3, T, C), generator()).history == []
 
 
-def test_sampling_may_stop_after_any_row_and_go_on():
-    diffusion, matrix = exact(PROCESS, 10), pyramid(T, 10, 5)
-    drawn = sample(diffusion, matrix, (3, T, C), generator(), record=True)
-    x, k = drawn.history[4]
-    for row in matrix[5:]:
-        x, k = denoise_row(diffusion, x, k, row.expand(3, T), generator(9)), row.expand(3, T)
-    assert torch.equal(x, drawn.tokens), "DDIM draws nothing on the way"
+OPTIONS = {
+    "ddim": {},
+    "ddpm": {"eta": 1.0},
+    "stabilized": {"stabilization": 2},
+    "guided": {"guidance": Guidance(ReachThroughout(torch.ones(2), (0, 1)), 0.5)},
+    "futures": {"guidance": Guidance(ReachThroughout(torch.ones(2), (0, 1)), 0.5, futures=2, future_steps=2)},
+}
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+@pytest.mark.parametrize("row", [0, 1, 4, 9])
+def test_sampling_may_stop_after_any_row_and_go_on(name, row):
+    """With known tokens, one of them uncertain, and lengths."""
+    diffusion, matrix = network(), pyramid(T, 10, 5)
+    given, lengths = known((0, 3), share=0.3)(diffusion, 3), torch.tensor([6, 4, 5])
+    g = generator()
+    start = begin(diffusion, (3, T, C), g, given, lengths)
+    whole = list(run(diffusion, start, matrix, g, **OPTIONS[name]))
+    g = generator()
+    stopped = end(run(diffusion, begin(diffusion, (3, T, C), g, given, lengths), matrix[: row + 1], g, **OPTIONS[name]))
+    assert same(stopped, whole[row])
+    assert same(end(run(diffusion, stopped, matrix[row:], g, **OPTIONS[name])), whole[-1])
+    drawn = sample(diffusion, matrix, (3, T, C), generator(), known=given, lengths=lengths, **OPTIONS[name])
+    free = ~given.mask
+    assert torch.equal(drawn.tokens[free], whole[-1].tokens[free]) and torch.equal(drawn.levels, whole[-1].levels)
+
+
+@pytest.mark.parametrize("name", ["ddim", "guided"])
+def test_a_batch_of_sequences_from_different_rows_goes_on_as_each_would_have(name):
+    """Down the whole matrix: a sequence waits until a row is below it."""
+    diffusion, matrix = network(), pyramid(T, 10, 5)
+    start = begin(diffusion, (3, T, C), generator(), known((0,))(diffusion, 3), torch.tensor([6, 4, 5]))
+    whole = list(run(diffusion, start, matrix, generator(1), **OPTIONS[name]))
+    joined = rows_of(whole, (2, 7, 5))
+    assert len({tuple(levels) for levels in joined.levels.tolist()}) == 3
+    for rows in (matrix, matrix[2:]):
+        assert same(end(run(diffusion, joined, rows, generator(9), **OPTIONS[name])), whole[-1])
+
+
+def test_each_sequence_may_have_a_matrix_of_its_own():
+    diffusion = network()
+    matrices = [pyramid(T, 10, 4, 1), autoregressive(T, 10, 1), full_sequence(T, 10, 9)]
+    longest = max(map(len, matrices))
+    padded = torch.stack([torch.cat([m, m[-1:].expand(longest - len(m), -1)]) for m in matrices], dim=1)
+    start = begin(diffusion, (3, T, C), generator())
+    found = end(run(diffusion, start, padded, generator()))
+    for b, matrix in enumerate(matrices):
+        alone = end(run(diffusion, start, matrix, generator()))
+        torch.testing.assert_close(found.tokens[b], alone.tokens[b])
+
+
+def test_tokens_never_rise_and_known_ones_never_move():
+    diffusion, g = network(), generator()
+    state = begin(diffusion, (2, T, C), g, known((1,), share=0.5)(diffusion, 2), torch.tensor([6, 5]))
+    half = step(diffusion, state, torch.tensor([3, 3, 10, 7, 3, 3]), g)
+    assert half.levels.tolist() == [[3, 5, 10, 7, 3, 3], [3, 5, 10, 7, 3, 10]]
+    back = step(diffusion, half, torch.tensor([9, 9, 9, 9, 9, 9]), g)
+    assert back.levels.tolist() == [[3, 5, 9, 7, 3, 3], [3, 5, 9, 7, 3, 10]]
+    moved = back.levels < half.levels
+    assert torch.equal(back.tokens[~moved], half.tokens[~moved]) and bool((back.tokens != half.tokens)[moved].all())
+    last = step(diffusion, back, torch.zeros(T, dtype=torch.int64), g)
+    assert torch.equal(last.tokens[:, 1], state.tokens[:, 1]) and torch.equal(last.tokens[1, 5], state.tokens[1, 5])
+
+
+def test_a_row_in_which_nothing_moves_costs_nothing():
+    """The rows of a token that is known, and of one beyond the lengths, in one-by-one sampling."""
+    spy = Spy()
+    diffusion = Diffusion(spy, NoiseSchedule("cosine", 10), "x0")
+    given = Known(torch.ones(2, 4, 1), torch.tensor([True, False, False, False]).expand(2, 4))
+    matrix = autoregressive(4, 10, 3)
+    drawn = sample(
+        diffusion, matrix, (2, 4, 1), generator(), known=given, lengths=torch.tensor([3, 2]), record=True
+    )
+    assert len(spy.calls) == 6, "two tokens of three steps"
+    assert len(drawn.history) == len(matrix)
+    assert drawn.levels.tolist() == [[0, 0, 0, 10], [0, 0, 10, 10]]
 
 
 @pytest.mark.parametrize("eta", [0.0, 1.0])
@@ -223,7 +318,7 @@ def test_same_seed_same_bytes(eta):
         ({"matrix": full_sequence(T + 1, 8, 4)}, "has 7 tokens, but the sequences have 6"),
         ({"matrix": full_sequence(T, 9, 4)}, "first row must be all 8"),
         ({"stabilization": 9}, "stabilization is a level in 0..8, got 9"),
-        ({"known": Known(torch.zeros(2, T, C), torch.zeros(2, T, dtype=torch.bool))}, r"must be \(3, 6, 2\)"),
+        ({"known": Known(torch.zeros(2, T, C), torch.zeros(2, T, dtype=torch.bool))}, r"must be \(3, 6, 2\), got \(2, 6"),
         ({"known": Known(torch.zeros(3, T, C), torch.zeros(3, T, dtype=torch.bool), 9)}, "in 0..8, got 9"),
         ({"eta": float("nan")}, r"eta must lie in 0\.\.1, got nan"),
         ({"eta": 1.5}, r"eta must lie in 0\.\.1"),
@@ -254,3 +349,36 @@ def test_known_tokens_are_checked_when_they_are_given(tokens, mask, sentence):
 def test_what_is_not_known_may_be_anything():
     given = Known(torch.full((3, T, C), float("nan")), torch.zeros(3, T, dtype=torch.bool))
     assert bool(sample(exact(PROCESS, 8), full_sequence(T, 8, 4), (3, T, C), generator(), known=given).tokens.isfinite().all())
+
+
+@pytest.mark.parametrize(
+    ("rows", "sentence"),
+    [
+        (full_sequence(T + 1, 8, 4), "has 7 tokens, but the sequences have 6"),
+        (full_sequence(T, 8, 4).unsqueeze(1).expand(-1, 2, -1), "is for 2 sequences, but there are 3"),
+        (full_sequence(T, 9, 4), r"lie in 0\.\.8, got 0 to 9"),
+        (full_sequence(T, 8, 4) - 1, r"lie in 0\.\.8, got -1 to 7"),
+        (full_sequence(T, 8, 4).flip(0), "token 0 rises from row 0 to 1"),
+        (full_sequence(T, 8, 4).unsqueeze(1).expand(-1, 3, -1).flip(0), "token 0 rises from row 0 to 1"),
+        (full_sequence(T, 8, 4).float(), "integers, got .*float32"),
+        (full_sequence(T, 8, 4)[0], r"\(rows, T\) or \(rows, B, T\) integers, got \(6,\)"),
+        (full_sequence(T, 8, 4)[:0], r"got \(0, 6\)"),
+    ],
+)
+def test_rows_that_do_not_fit_are_named(rows, sentence):
+    diffusion = exact(PROCESS, 8)
+    with pytest.raises(ValueError, match=sentence):
+        next(run(diffusion, begin(diffusion, (3, T, C), generator()), rows, generator()))
+
+
+@pytest.mark.parametrize(
+    ("tokens", "levels", "mask", "sentence"),
+    [
+        (torch.zeros(3, T), torch.zeros(3, T), torch.zeros(3, T, dtype=torch.bool), r"a state is tokens \(B, T, C\)"),
+        (torch.zeros(3, T, C), torch.zeros(3, T), torch.zeros(3, T), "torch.float32"),
+        (torch.zeros(3, T, C), torch.zeros(T), torch.zeros(3, T, dtype=torch.bool), r"levels must be \(3, 6\).*got \(6,\)"),
+    ],
+)
+def test_states_are_checked_when_they_are_made(tokens, levels, mask, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        State(tokens, levels.long(), mask)

@@ -2,7 +2,7 @@
 
 import torch
 
-from dfplan.models import InverseDynamics, StepCritic
+from dfplan.models import InverseDynamics, StepPlausibility
 
 
 def generator(seed=0):
@@ -43,7 +43,7 @@ def test_inverse_dynamics_learns_the_action_that_leads_there():
 def test_the_critic_knows_where_steps_go_and_how_far():
     """Recorded steps lead along a line, 0.3 to the right. It was shown nothing else, and judges what it never saw."""
     torch.manual_seed(0)
-    critic = StepCritic(2, width=64)
+    critic = StepPlausibility(2, noise=(0.08, 0.6), gain=3.0, width=64)
     step = torch.tensor([0.3, 0.0])
 
     def places(g, batch=256):
@@ -68,7 +68,7 @@ def test_the_critic_knows_where_steps_go_and_how_far():
 
 def test_the_critics_loss_is_chance_before_it_learns_and_falls():
     torch.manual_seed(0)
-    critic = StepCritic(1, width=16)
+    critic = StepPlausibility(1, noise=(0.08, 0.6), gain=3.0, width=16)
     torch.nn.init.zeros_(critic.mlp[-1].weight)
     torch.nn.init.zeros_(critic.mlp[-1].bias)
     before = torch.zeros(512, 1)

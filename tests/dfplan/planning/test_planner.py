@@ -13,7 +13,7 @@ import torch
 from gaussian import chain, exact
 
 from dfplan.data.tokens import TokenLayout
-from dfplan.diffusion.guidance import GuideError, ReachAt, ReachSoonest, ReachThroughout
+from dfplan.diffusion.costs import CostError, ReachAt, ReachSoonest, ReachThroughout
 from dfplan.models import TransformerConfig
 from dfplan.planning import planner
 from dfplan.planning.ask import Ask
@@ -269,7 +269,7 @@ def test_where_no_candidate_is_finite_an_error_says_why(model, scale):
     ],
 )
 def test_a_guide_that_returns_anything_else_is_refused(model, guide, guide_off):
-    with pytest.raises(GuideError, match="one finite, differentiable cost for each sequence, a float tensor of shape"):
+    with pytest.raises(CostError, match="one finite, differentiable cost for each sequence, a float tensor of shape"):
         plan(model, START.repeat(6, 1), GOAL.repeat(6, 1), own=guide, scale=0.0 if guide_off else 1.0)
 
 
