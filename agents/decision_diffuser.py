@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dfplan.agents.full_sequence import SequenceAgent, SequenceAgentConfig, SequenceConfig, SequenceModel
+from dfplan.agents.full_sequence import SequenceAgent, SequenceAgentConfig
 from dfplan.diffusion.levels import shared_from_start
 from dfplan.diffusion.loss import Diffusion
 from dfplan.fields import NotNegative
@@ -22,6 +22,7 @@ from dfplan.models import InverseDynamics, TemporalUNet
 from dfplan.planning.ask import Ask
 from dfplan.planning.ends import known_ends
 from dfplan.planning.execution import Following
+from dfplan.planning.full_sequence import SequenceConfig, SequenceModel
 from dfplan.planning.plan import Plan
 from dfplan.training.losses import total
 

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from dfplan.agents.full_sequence import SequenceAgent, SequenceAgentConfig, SequenceConfig, SequenceModel
+from dfplan.agents.full_sequence import SequenceAgent, SequenceAgentConfig
 from dfplan.diffusion.costs import LearnedReturn
 from dfplan.diffusion.guidance import Guidance
 from dfplan.diffusion.levels import inpainted, shared
@@ -23,6 +23,7 @@ from dfplan.models import TemporalUNet, TemporalValue
 from dfplan.planning.ask import Ask
 from dfplan.planning.ends import known_ends
 from dfplan.planning.execution import Following, by_pd, diffused_action
+from dfplan.planning.full_sequence import SequenceConfig, SequenceModel
 from dfplan.planning.plan import Plan
 from dfplan.training.losses import total
 

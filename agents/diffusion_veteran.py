@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -90,21 +90,6 @@ class VeteranConfig:
         check_fields(self)
 
 
-class VeteranBatch(NamedTuple):
-    """In recorded units."""
-
-    plans: Tensor
-    """(B, T, observation_dim) states, `stride` steps apart, of ways to the goal."""
-    returns: Tensor
-    """(B,) in [-1, 1]: 1 at the goal, -1 for the longest way there."""
-    s: Tensor
-    """(B, PAIRS, observation_dim) states anywhere in the data,"""
-    targets: Tensor
-    """(B, PAIRS, observation_dim) the states `stride` steps later,"""
-    actions: Tensor
-    """(B, PAIRS, action_dim) and the actions taken in s."""
-
-
 class Veteran(Statistics):
     """Planner, critic and inverse dynamics: what is trained and shipped."""
 
@@ -134,17 +119,17 @@ class Veteran(Statistics):
         c = self.config
         return GoalPaths(data, c.tokens, c.stride, c.discount).sample
 
-    def forward(self, batch: VeteranBatch | tuple[Tensor, ...], generator: torch.Generator) -> dict[str, Tensor]:
-        """The three losses, which share no weights, and their sum under 'loss'."""
-        batch = VeteranBatch(*batch)
-        x0 = self.observation.normalize(batch.plans)
+    def forward(self, batch: tuple[Tensor, ...], generator: torch.Generator) -> dict[str, Tensor]:
+        """The three losses of a batch as `GoalPaths.sample` draws it: they share no weights."""
+        plans, returns, *pairs = batch
+        x0 = self.observation.normalize(plans)
         levels = shared_from_start(x0.shape[0], x0.shape[1], self.config.levels, generator)
-        s, targets = (self.observation.normalize(o).flatten(0, 1) for o in (batch.s, batch.targets))
-        actions = self.scale_action(batch.actions).flatten(0, 1)
+        s, target, a = (part.flatten(0, 1) for part in pairs)
+        s, target = self.observation.normalize(s), self.observation.normalize(target)
         losses = {
             "diffusion": self.diffusion.loss(x0, levels, generator),
-            "critic": self.critic.loss(x0, batch.returns),
-            "inverse": self.inverse.loss(s, targets, actions, generator),
+            "critic": self.critic.loss(x0, returns),
+            "inverse": self.inverse.loss(s, target, self.scale_action(a), generator),
         }
         return total(losses)
 
@@ -164,13 +149,8 @@ class Veteran(Statistics):
         best = lowest(-values)
         row = torch.arange(B, device=s.device)
         tokens = tokens[row * candidates + best].float()
-        return Plan(
-            observations=self.observation.denormalize(tokens).unsqueeze(2),
-            lengths=torch.full((B,), T - 1, device=s.device),
-            levels=torch.zeros(B, T, dtype=torch.int64, device=s.device),
-            tokens=tokens,
-            scores={"value": values[row, best]},
-        )
+        observations, scores = self.observation.denormalize(tokens).unsqueeze(2), {"value": values[row, best]}
+        return Plan.whole(observations, tokens=tokens, scores=scores)
 
     def act(self, s: Tensor, target: Tensor, generator: torch.Generator, temperature: float) -> Tensor:
         """Actions (B, A) in recorded units that lead from normalized states (B, C) to targets a stride later."""
@@ -223,7 +203,7 @@ class DiffusionVeteranAgent(PlanningAgent):
         return self.learner.act(s, target, self._generator, self.config.temperature)
 
     def _parts(self, given: int) -> Mapping[str, Shape]:
-        """A `VeteranBatch`."""
+        """As `GoalPaths.sample` draws them."""
         T, D, A = self.learner.config.tokens, self.learner.config.observation_dim, self.learner.config.action_dim
         pairs: dict[str, Shape] = {"s": ("B", "pairs", D), "targets": ("B", "pairs", D), "actions": ("B", "pairs", A)}
         return {"plans": ("B", T, D), "returns": ("B",)} | pairs

@@ -17,7 +17,6 @@ from dfplan.agents.decision_diffuser import (
 )
 from dfplan.agents.diffuser import DiffuserAgent, DiffuserAgentConfig, DiffuserModel
 from dfplan.agents.diffusion_veteran import DiffusionVeteranAgent, Veteran, VeteranConfig, VeteranModelConfig
-from dfplan.agents.full_sequence import SequenceConfig
 from dfplan.agents.mppi import LearnedMPPIAgent, MPPIConfig
 from dfplan.agents.offline.awac import AWACAgent, AWACConfig
 from dfplan.agents.offline.base import ActingConfig, OfflineConfig
@@ -32,6 +31,7 @@ from dfplan.data.tokens import TokenLayout
 from dfplan.data.transitions import Replay, changes
 from dfplan.data.windows import ReturnWindows
 from dfplan.planning.dynamics import DynamicsConfig, DynamicsModel
+from dfplan.planning.full_sequence import SequenceConfig
 from dfplan.training.config import TrainConfig
 from dfplan.training.fit import Recipe
 

@@ -38,6 +38,13 @@ class Plan:
     history: list[tuple[Tensor, Tensor]] = field(default_factory=list)
     """If it was recorded, for each row of sampling: observations (B, T, kept, observation_dim) and levels (B, T)."""
 
+    @classmethod
+    def whole(cls, observations: Tensor, **parts: Any) -> Self:
+        """Plans of one length whose tokens are all clean; `parts` as of the class."""
+        (B, T), device = observations.shape[:2], observations.device
+        lengths, levels = torch.full((B,), T - 1, device=device), torch.zeros(B, T, dtype=torch.int64, device=device)
+        return cls(observations, lengths, levels, **parts)
+
     def __len__(self) -> int:
         """Rows B."""
         return len(self.lengths)

@@ -9,13 +9,13 @@ from dfplan.agents.decision_diffuser import DecisionDiffuserAgent, DecisionDiffu
 from dfplan.agents.diffuser import DiffuserAgent, DiffuserAgentConfig, DiffuserModel
 from dfplan.agents.diffusion_forcing import DiffusionForcingAgent
 from dfplan.agents.diffusion_veteran import DiffusionVeteranAgent, Veteran, VeteranConfig, VeteranModelConfig
-from dfplan.agents.full_sequence import SequenceConfig
 from dfplan.agents.loading import from_pretrained
 from dfplan.agents.mppi import GoalCost, LearnedMPPIAgent, MPPIAgent, MPPIConfig
 from dfplan.agents.offline import awac, bc, cql, iql, td3_bc
 from dfplan.data.tokens import TokenLayout
 from dfplan.models import TransformerConfig
 from dfplan.planning.dynamics import DynamicsConfig, DynamicsModel
+from dfplan.planning.full_sequence import SequenceConfig
 from dfplan.planning.model import TrajectoryModel, TrajectoryModelConfig
 from dfplan.planning.planner import PlanConfig
 

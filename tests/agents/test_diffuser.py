@@ -6,8 +6,8 @@ import torch
 from sequence_toy import NETWORK, TOKENS, drives, layout, trained
 
 from dfplan.agents.diffuser import DiffuserAgent, DiffuserAgentConfig, DiffuserModel
-from dfplan.agents.full_sequence import SequenceConfig
 from dfplan.planning.execution import Following, by_pd
+from dfplan.planning.full_sequence import SequenceConfig
 from dfplan.planning.plan import Plan
 from dfplan.training.checkpoint import CheckpointError, save_checkpoint
 

@@ -9,7 +9,6 @@ from dfplan.agents import diffusion_veteran
 from dfplan.agents.diffusion_veteran import (
     DiffusionVeteranAgent,
     Veteran,
-    VeteranBatch,
     VeteranConfig,
     VeteranModelConfig,
 )
@@ -246,9 +245,3 @@ def test_mistakes_get_a_sentence(agent):
         GoalPaths(silent, 5, 2, 1.0)
     with pytest.raises(ValueError, match="longer than the stride"):
         GoalPaths(line(), 5, 40, 1.0)
-
-
-def test_a_batch_is_named():
-    fields = GoalPaths(line(), 5, 2, 1.0).sample(np.random.default_rng(0), 3)
-    batch = VeteranBatch(*fields)
-    assert batch.plans.shape == (3, 5, 4) and batch.actions.shape == (3, 16, 2)

@@ -6,8 +6,9 @@ import torch
 from sequence_toy import NETWORK, TOKENS, layout
 
 from dfplan.agents.diffuser import DiffuserAgent, DiffuserAgentConfig, DiffuserModel
-from dfplan.agents.full_sequence import SequenceAgentConfig, SequenceConfig
+from dfplan.agents.full_sequence import SequenceAgentConfig
 from dfplan.config_json import config_from_json, config_to_json
+from dfplan.planning.full_sequence import SequenceConfig
 
 START = np.array([0.1, -0.2, 0.0, 0.0])
 GOAL = np.array([0.5, 0.5])

@@ -11,7 +11,6 @@ from dfplan.agents.decision_diffuser import DecisionDiffuserAgent, DecisionDiffu
 from dfplan.agents.diffuser import DiffuserAgent, DiffuserAgentConfig, DiffuserModel
 from dfplan.agents.diffusion_forcing import DiffusionForcingAgent
 from dfplan.agents.diffusion_veteran import DiffusionVeteranAgent, Veteran, VeteranModelConfig
-from dfplan.agents.full_sequence import SequenceConfig
 from dfplan.agents.loading import AGENTS, kind_of, load
 from dfplan.agents.mppi import LearnedMPPIAgent
 from dfplan.agents.offline.awac import AWAC, AWACAgent, AWACConfig
@@ -22,6 +21,7 @@ from dfplan.agents.offline.td3_bc import TD3BC, TD3BCAgent, TD3BCConfig
 from dfplan.data.tokens import TokenLayout
 from dfplan.models import RecurrentConfig, TransformerConfig, UNetConfig
 from dfplan.planning.dynamics import DynamicsConfig, DynamicsModel
+from dfplan.planning.full_sequence import SequenceConfig
 from dfplan.planning.model import TrajectoryModel, TrajectoryModelConfig
 from dfplan.training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 

@@ -9,7 +9,6 @@ from chain import END, GAMMA, STATES, values, write_d4rl, write_minari
 from sequence_toy import NETWORK
 
 from dfplan.agents.diffuser import DiffuserModel
-from dfplan.agents.full_sequence import SequenceConfig
 from dfplan.agents.offline import awac, cql, iql, td3_bc
 from dfplan.agents.offline.losses import q_values
 from dfplan.data.goal_paths import GoalPaths
@@ -20,6 +19,7 @@ from dfplan.data.transitions import Noise, Replay, Transitions
 from dfplan.data.windows import ReturnWindows
 from dfplan.models import TransformerConfig
 from dfplan.models.trajectory_value import TrajectoryValue
+from dfplan.planning.full_sequence import SequenceConfig
 
 SHARED = {"observation_dim": 2, "action_dim": 1, "seeds": (0,), "hidden": (16,), "gamma": GAMMA}
 LEARNERS = {
