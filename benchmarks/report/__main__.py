@@ -30,22 +30,20 @@ class Arguments:
 
 
 def report(root: Path, summary: Summary, *, check: bool) -> list[str]:
-    """Rewrite all generated files of a repository that are not what the recorded results say, or only find them.
+    """Rewrite what is generated, or with `check` only look; paths, relative to `root`, of what was not up to date.
 
-    Texts are compared as they are, plots by the numbers that they draw. Returns the paths of those that differed, relative
-    to the repository. Raises ValueError, before anything is written, for a document that cannot be filled.
+    Texts are compared as they are, plots by the numbers that they draw. Raises ValueError, before anything is written, for a
+    document that cannot be filled.
     """
-    docs, numbers = root / "docs", plots.numbers(summary)
-    captions = {name: plots.PLOTS[name].caption for name in numbers}
-    texts = pages.documents(root, summary, captions)
-    old = {path: text for path, text in texts.items() if not path.is_file() or path.read_text(encoding="utf-8") != text}
-    stale = plots.stale(docs, numbers)
+    numbers = plots.numbers(summary)
+    texts = pages.documents(root, summary, {name: plots.PLOTS[name].caption for name in numbers})
+    old = [path for path, text in texts.items() if not path.is_file() or path.read_text(encoding="utf-8") != text]
+    stale = [root / "docs" / name for name in plots.stale(root / "docs", numbers)]
     if not check:
-        docs.mkdir(exist_ok=True)
-        plots.write(docs, numbers)
-        for path, text in old.items():
-            write_whole(path, text)
-    return [str(path.relative_to(root)) for path in (*old, *(docs / name for name in stale))]
+        plots.write(root / "docs", numbers)
+        for path in old:
+            write_whole(path, texts[path])
+    return [str(path.relative_to(root)) for path in (*old, *stale)]
 
 
 @command.with_arguments(Arguments, __doc__)

@@ -33,7 +33,7 @@ def save(path: Path, figure: Figure, digest: str) -> None:
     plt.close(figure)
     text.add_text(_KEY, digest)
     with Image.open(drawn) as picture:
-        few = picture.convert("RGB").quantize(128, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+        few = picture.convert("RGB").quantize(255, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
     few.save(file, format="PNG", optimize=True, pnginfo=text)
     write_whole(path, file.getvalue())
 

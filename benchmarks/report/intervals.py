@@ -22,14 +22,11 @@ RESAMPLES = 10_000
 LEVEL = 0.95
 SEEDS_FOR_SPREAD = 3
 """From this many training seeds on, they are resampled too; fewer say too little of other seeds."""
-_BATCH = 500
-
-Statistic = Callable[..., np.ndarray]
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A value and its 95% interval; ``low`` and ``high`` are None where the sample cannot tell."""
+    """A value and its 95% interval; `low` and `high` are None where the sample cannot tell."""
 
     value: float
     low: float | None = None
@@ -43,13 +40,12 @@ class Comparison:
     difference: Estimate
     p: float
     """Two-sided, of 'the differences lie symmetrically about 0'; 1 where all of them are 0."""
-    starts: int
 
 
 def mean(strata: Sequence[ArrayLike], resamples: int = RESAMPLES) -> Estimate:
     """Mean of all episodes, with the stratified bootstrap's interval.
 
-    ``strata``: one array (E_s,) of independent episodes for each training seed. Episodes are drawn with replacement
+    `strata`: one array (E_s,) of independent episodes for each training seed. Episodes are drawn with replacement
     within each seed and seeds are kept: the interval says how far other episodes of the same weights would move the
     mean, and nothing about other weights. It takes all episodes as independent; where seeds play the same starts and
     these decide much, it is narrower than `over_seeds_and_starts`. Same values, same interval. Raises ValueError if
@@ -64,12 +60,7 @@ def interquartile_mean(strata: Sequence[ArrayLike], resamples: int = RESAMPLES) 
     A few extreme episodes do not move it; it hides a failure in less than a quarter of the episodes. Not to be confused
     with a mean of the seeds' own interquartile means.
     """
-    return _stratified(_checked(strata), _middle, resamples)
-
-
-def seed_means(strata: Sequence[ArrayLike]) -> tuple[float, ...]:
-    """The mean of each training seed; their spread is what papers print after a plus-minus sign."""
-    return tuple(float(stratum.mean()) for stratum in _checked(strata))
+    return _stratified(_checked(strata), lambda values, axis=-1: stats.trim_mean(values, 0.25, axis=axis), resamples)
 
 
 def over_seeds_and_starts(scores: ArrayLike, resamples: int = RESAMPLES) -> Estimate:
@@ -77,7 +68,7 @@ def over_seeds_and_starts(scores: ArrayLike, resamples: int = RESAMPLES) -> Esti
 
     Seeds and starts are drawn with replacement, each on its own, and their crossing is averaged (the pigeonhole
     bootstrap of Owen 2007): how would other weights of the same recipe score, on other starts? From few seeds the
-    answer is rough and too narrow, so read `seed_means` beside it; for fewer than three there is no interval. Raises
+    answer is rough and too narrow, so read the seeds' own means beside it; for fewer than three there is no interval. Raises
     ValueError unless the scores are a finite matrix.
     """
     array = np.asarray(scores, dtype=np.float64)
@@ -94,11 +85,7 @@ def over_seeds_and_starts(scores: ArrayLike, resamples: int = RESAMPLES) -> Esti
 
 
 def compare(
-    first: ArrayLike,
-    second: ArrayLike,
-    first_starts: Sequence[int],
-    second_starts: Sequence[int],
-    resamples: int = RESAMPLES,
+    first: ArrayLike, second: ArrayLike, first_starts: Sequence[int], second_starts: Sequence[int], resamples: int = RESAMPLES
 ) -> Comparison:
     """Two agents' scores (S, E) and (S', E) on the same E starts, given by their reset seeds.
 
@@ -116,7 +103,7 @@ def compare(
         per_start.append(array.mean(axis=0))
     differences = per_start[0] - per_start[1]
     p = float(stats.wilcoxon(differences).pvalue) if differences.any() else 1.0
-    return Comparison(mean([differences], resamples), p, len(differences))
+    return Comparison(mean([differences], resamples), p)
 
 
 def _checked(strata: Sequence[ArrayLike]) -> list[np.ndarray]:
@@ -128,11 +115,7 @@ def _checked(strata: Sequence[ArrayLike]) -> list[np.ndarray]:
     return arrays
 
 
-def _middle(values: np.ndarray, axis: int = -1) -> np.ndarray:
-    return stats.trim_mean(values, 0.25, axis=axis)
-
-
-def _stratified(strata: list[np.ndarray], statistic: Statistic, resamples: int) -> Estimate:
+def _stratified(strata: list[np.ndarray], statistic: Callable[..., np.ndarray], resamples: int) -> Estimate:
     """The bias-corrected and accelerated (BCa) interval where it exists, else percentiles of the same resamples.
 
     BCa is undefined where leaving an episode out never changes the statistic, such as the interquartile mean of an
@@ -150,12 +133,10 @@ def _stratified(strata: list[np.ndarray], statistic: Statistic, resamples: int) 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", stats.DegenerateDataWarning)
         warnings.simplefilter("ignore", RuntimeWarning)  # 0 / 0 in the acceleration
-        options = {"n_resamples": resamples, "batch": _BATCH, "confidence_level": LEVEL, "method": "BCa"}
+        options = {"n_resamples": resamples, "batch": 500, "confidence_level": LEVEL, "method": "BCa"}
         found = stats.bootstrap(strata, pooled, **options, rng=np.random.default_rng(0))
-    low, high = float(found.confidence_interval.low), float(found.confidence_interval.high)
-    if not np.isfinite([low, high]).all():
-        low, high = _percentiles(found.bootstrap_distribution)
-    return Estimate(value, low, high)
+    low, high = map(float, found.confidence_interval)
+    return Estimate(value, *((low, high) if np.isfinite([low, high]).all() else _percentiles(found.bootstrap_distribution)))
 
 
 def _percentiles(resampled: np.ndarray) -> tuple[float, float]:

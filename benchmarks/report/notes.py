@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from dfplan.benchmarks.cells import Cell, Timing
 from dfplan.benchmarks.protocol import EPISODES, TRAINING_SEEDS
 from dfplan.benchmarks.report.intervals import RESAMPLES, SEEDS_FOR_SPREAD
@@ -19,7 +17,7 @@ PROTOCOL = (
     "The difference to the first row is paired: start by start, averaged over training seeds.",
     "Success: the share of episodes that reached the goal; steps: mean until they did, over these episodes.",
     f"†: less than a recorded row has, {len(TRAINING_SEEDS)} training seeds x {EPISODES} episodes (agents that are not "
-    f"trained: {EPISODES} episodes), with what is lacking.",
+    f"trained: {EPISODES} episodes).",
     "Decisions are timed one episode at a time, replanning included. Training time: mean over training seeds, or of the run "
     "that trained several of them together.",
     "Reported: printed by others under protocols of their own; 'normalised' is D4RL-normalised x100, 'as printed' may be a "
@@ -32,11 +30,6 @@ AGREEMENT = (
     "where its unit is 'as printed' it may be a raw return."
 )
 """What an algorithm's page means by a score that agrees with a printed one."""
-
-
-def everything(summary: Summary) -> list[str]:
-    """Notes of one environment's tables, where they stand alone."""
-    return [*rows(summary), *PROTOCOL, *environment(summary)]
 
 
 def rows(summary: Summary) -> list[str]:
@@ -61,8 +54,8 @@ def environment(summary: Summary) -> list[str]:
 
 def sources(env_id: str) -> list[tuple[str, str]]:
     """(source, unit) of an environment's printed scores, in the order of their numbers."""
-    return list(dict.fromkeys((row.source, row.unit) for row in reported(env_id)))
+    return list(reported(env_id)[["source", "unit"]].drop_duplicates().itertuples(index=False, name=None))
 
 
-def _machine(measured: Cell | Timing) -> Any:
+def _machine(measured: Cell | Timing) -> str:
     return f"{measured.device} ({measured.hardware.get('cpu', 'unknown processor')})"

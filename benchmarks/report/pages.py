@@ -5,15 +5,15 @@ Text stands between two markers, everything around it is written by hand; docs/r
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pandas as pd
 
 from dfplan.benchmarks.cells import cells_in, env_folder, timings_in
 from dfplan.benchmarks.report import notes
-from dfplan.benchmarks.report.published import Published, agrees, printed_for, reported
-from dfplan.benchmarks.report.summaries import Summary, ordered, summarize
+from dfplan.benchmarks.report.published import agrees, printed_for, reported
+from dfplan.benchmarks.report.summaries import Summary, in_order, summarize
 from dfplan.benchmarks.report.tables import Row, Table, interval, milliseconds, played, reach, tables, written
 from dfplan.benchmarks.rows import ROWS
 from dfplan.envs.registry import TASKS
@@ -34,9 +34,9 @@ def read(folder: str | Path) -> Summary:
     cells = cells_in(folder)
     if not cells:
         raise ValueError(f"there is no recorded result in {folder}")
-    rank = {env_id: place for place, env_id in enumerate(TASKS)}
-    in_order = sorted(ordered(cells), key=lambda cell: (rank.get(cell.env_id, len(rank)), cell.env_id))
-    return summarize(in_order, timings_in(folder))
+    rank, agents = {env_id: place for place, env_id in enumerate(TASKS)}, in_order(cell.agent for cell in cells)
+    cells.sort(key=lambda cell: (rank.get(cell.env_id, len(rank)), agents.index(cell.agent), cell.training_seed or 0))
+    return summarize(cells, timings_in(folder))
 
 
 def documents(root: Path, summary: Summary, plots: Mapping[str, str]) -> dict[Path, str]:
@@ -83,73 +83,75 @@ def readme_section(summary: Summary, plots: Mapping[str, str]) -> str:
 
 def overview(title: str, rows: pd.DataFrame, environments: list[str]) -> Table:
     """Scores, a line for each agent and a column for each environment."""
-    best = rows.groupby("env")["normalized"].max()
-    text = [_overview_entry(row, best[row["env"]]) for row in rows.to_dict("records")]
-    agents = sorted(rows["agent"].unique(), key=lambda agent: list(ROWS).index(agent) if agent in ROWS else len(ROWS))
+    best = rows.groupby("env")["normalized"].transform("max") == rows["normalized"]
+    text = [_overview_entry(row, bold) for row, bold in zip(rows.to_dict("records"), best, strict=True)]
     entries = rows.assign(text=text).pivot(index="agent", columns="env", values="text")
-    entries = entries.reindex(index=agents, columns=environments).fillna("")
+    entries = entries.reindex(index=in_order(rows["agent"]), columns=environments).fillna("")
     entries.loc["*best printed*"] = [_best_printed(env_id) for env_id in environments]
     return Table(title, entries.rename(columns=env_folder).reset_index())
 
 
-def _overview_entry(row: Row, best: float) -> str:
+def _overview_entry(row: Row, bold: bool) -> str:
     value, _, bounds = interval(row, "normalized").partition("\n")
-    value = f"**{value}**" if row["normalized"] == best else value
     lacks = f" † {', '.join(row['lacks'])}" if row["lacks"] else ""
-    printed = "".join(f"\n({one} {one.short_unit})" for one in printed_for(row["agent"], row["env"]))
-    return f"{value}{lacks}\n{bounds}{printed}"
+    printed = [f"({one.text} {one.short_unit})" for one in printed_for(row["agent"], row["env"]).itertuples()]
+    return "\n".join([f"{f'**{value}**' if bold else value}{lacks}", bounds, *printed])
 
 
 def _best_printed(env_id: str) -> str:
-    normalized = [one for one in reported(env_id) if one.short_unit == "normalised"]
-    best = max(normalized, key=lambda one: one.score, default=None)
-    return "" if best is None else f"({best})\n{best.method}"
+    rows = reported(env_id)
+    best = rows[rows["short_unit"] == "normalised"].nlargest(1, "score")
+    return "".join("(" + best["text"] + ")\n" + best["method"])
 
 
 def results_page(summary: Summary, plots: Mapping[str, str]) -> str:
     """docs/results.md: plots, the overview of all rows, how to read the tables, and the tables of each environment."""
-    about = "\n".join(f"- {note}" for note in notes.rows(summary))
-    protocol = "\n".join(f"- {note}" for note in notes.PROTOCOL)
     pictures = "".join(f"![{caption}]({name})\n\n*{caption}*\n\n" for name, caption in plots.items())
     return (
         "# Results\n\nGenerated from `benchmarks/recorded/` by `python -m dfplan.benchmarks.report`: do not edit.\n\n"
         f"{pictures}## All rows\n\n{overview('All environments', summary.rows, summary.environments).to_markdown()}\n"
-        f"{HOW_TO_READ}\n## How to read the tables\n\n{protocol}\n\n## The rows\n\n{about}\n\n"
+        f"{HOW_TO_READ}\n## How to read the tables\n\n{_points(notes.PROTOCOL)}\n"
+        f"## The rows\n\n{_points(notes.rows(summary))}\n"
         + "\n".join(_environment_part(summary.of(env_id)) for env_id in summary.environments)
     )
 
 
+def _points(sentences: list[str] | tuple[str, ...]) -> str:
+    return "".join(f"- {sentence}\n" for sentence in sentences)
+
+
 def _environment_part(summary: Summary) -> str:
-    commands = dict.fromkeys(cell.command for cell in summary.cells)
-    made = f"Made by {', '.join(f'`{command}`' for command in commands)}."
+    commands = dict.fromkeys(f"`{cell.command}`" for cell in summary.cells)
+    points = _points([*notes.environment(summary), f"Made by {', '.join(commands)}."])
     shown = "\n".join(table.to_markdown() for table in tables(summary))
-    lines = "\n".join(f"- {note}" for note in (*notes.environment(summary), made))
-    return f"## {summary.environments[0]}\n\n{shown}\n{lines}\n"
+    return f"## {summary.environments[0]}\n\n{shown}\n{points}"
 
 
 def page_section(names: list[str], summary: Summary) -> str:
     """What an algorithm's page shows: its rows on all environments, beside the printed scores of the same algorithm."""
-    rows = pd.concat([summary.rows[summary.rows["agent"] == name] for name in names])
+    rows = summary.rows[summary.rows["agent"].isin(names)]
+    rows = rows.sort_values("agent", key=lambda agents: agents.map(names.index), kind="stable")
     if rows.empty:
         return "Nothing is recorded yet.\n"
     # One line for each printed score of the same algorithm, or one without.
-    pairs = [
-        row | {"printed": printed}
-        for row in rows.to_dict("records")
-        for printed in printed_for(row["agent"], row["env"]) or [""]
-    ]
-    compared = f"{notes.AGREEMENT} " if any(pair["printed"] for pair in pairs) else ""
-    table = written("Recorded", pd.DataFrame(pairs), _PAGE, left=2)
+    printed = pd.concat(printed_for(row.agent, row.env).assign(agent=row.agent) for row in rows.itertuples())
+    pairs = rows.merge(printed[["env", "agent", "method", "score", "text", "short_unit"]], how="left", on=["env", "agent"])
+    compared = f"{notes.AGREEMENT} " if pairs["score"].any() else ""
+    table = written("Recorded", pairs, _PAGE, left=2)
     return f"{table.to_markdown()}\n{compared}What the other columns mean, and all other rows: [results.md](results.md).\n"
 
 
-def _verdict(measured: float, printed: Published) -> str:
-    if agrees(measured, printed.score):
+def _if_printed(write: Callable[[Row], str]) -> Callable[[Row], str]:
+    return lambda row: "" if pd.isna(row["score"]) else write(row)
+
+
+def _verdict(row: Row) -> str:
+    if agrees(row["normalized"], row["score"]):
         return "yes"
-    return "no, above" if measured > printed.score else "no, below"
+    return "no, above" if row["normalized"] > row["score"] else "no, below"
 
 
-_PAGE = {
+_PAGE: dict[str, Callable[[Row], str]] = {
     "environment": lambda row: env_folder(row["env"]),
     "agent": lambda row: row["agent"],
     "seeds x\nepisodes": played,
@@ -157,7 +159,7 @@ _PAGE = {
     "IQM\n[95%]": lambda row: interval(row, "iqm"),
     "success\nsteps": reach,
     "ms per decision\n(mean)": lambda row: milliseconds(row["decision_mean_ms"]),
-    "reported": lambda row: row["printed"] and f"{row['printed']} {row['printed'].short_unit}\n{row['printed'].method}",
-    "measured\nminus reported": lambda row: row["printed"] and f"{row['normalized'] - row['printed'].score:+.1f}",
-    "within": lambda row: row["printed"] and _verdict(row["normalized"], row["printed"]),
+    "reported": _if_printed(lambda row: f"{row['text']} {row['short_unit']}\n{row['method']}"),
+    "measured\nminus reported": _if_printed(lambda row: f"{row['normalized'] - row['score']:+.1f}"),
+    "within": _if_printed(_verdict),
 }

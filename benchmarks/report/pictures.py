@@ -15,13 +15,14 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection, PatchCollection
+from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle, Rectangle
 from PIL import Image
 
 from dfplan.benchmarks.cells import Cell
 from dfplan.benchmarks.report import figures
-from dfplan.benchmarks.report.figures import BLUE, GREEN, INK, ORANGE
+from dfplan.benchmarks.report.figures import BLUE, GREEN, INK, ORANGE, PAPER
 from dfplan.envs.maze.env import GOAL_RADIUS
 from dfplan.envs.maze.layouts import WALL_SHIFT, Layout
 from dfplan.whole_files import write_whole
@@ -30,6 +31,8 @@ _FLOOR, _WALL = "#FCFBF8", "#5A657A"
 _BORDER = 0.45
 """How much of the outer walls is shown, in cells."""
 Paths = Denoising = Any
+_NOISE = ListedColormap(plt.colormaps["plasma"](np.linspace(0.03, 0.83, 128)))
+"""Of noise levels in [0, 1], from dark blue to a yellow that still shows on the floor."""
 EPISODES_SHOWN = 4
 MOST_FRAMES = 60
 Agents = Mapping[str, tuple[Cell, Paths]]
@@ -92,57 +95,46 @@ def _paths(axes: Axes, executed: np.ndarray, planned: np.ndarray | None) -> None
 
 
 def animate(layout: Layout, denoising: Denoising) -> bytes:
-    """A GIF of a plan's points from noise to clean, colored by noise level; the bar shows how far sampling is."""
-    rows = len(denoising.positions)
-    chosen = np.unique(np.linspace(0, rows - 1, min(rows, MOST_FRAMES)).round().astype(int))
-    frames = [_frame(layout, denoising, int(row), rows - 1) for row in chosen]
+    """A GIF of a plan's points from noise to clean, colored by their noise level."""
+    width, footer = 5.6, 0.62
+    height = width * _aspect(layout) + footer
+    figure = plt.figure(figsize=(width, height), dpi=100, facecolor=PAPER)
+    axes = figure.add_axes((0, footer / height, 1, 1 - footer / height))
+    _maze(axes, layout, denoising.goal)
+    links = axes.add_collection(LineCollection([], linewidths=2, zorder=3))
+    dots = axes.scatter([], [], 26, [], cmap=_NOISE, vmin=0, vmax=1, edgecolors="white", linewidths=0.6, zorder=4)
+    start = denoising.positions[0, 0, ::-1]
+    axes.plot(*start, "o", markersize=9, color="white", markeredgecolor=INK, markeredgewidth=1.5, zorder=7)
+    scale = figure.colorbar(dots, cax=figure.add_axes((0.6, 0.36 / height, 0.36, 0.1 / height)), orientation="horizontal")
+    scale.set_ticks([0, 1], labels=["clean", "noise"], fontsize=9, color=INK)
+    scale.ax.tick_params(length=0)
+    scale.outline.set_visible(False)
+    text = figure.text(0.02, 0.3 / height, "", fontsize=9, color=INK)
+    last, frames = len(denoising.positions) - 1, []
+    for row in np.unique(np.linspace(0, last, min(last + 1, MOST_FRAMES)).round().astype(int)):
+        points, levels = denoising.positions[row][:, ::-1], denoising.levels[row]
+        dots.set(offsets=points, array=levels)
+        # Between noisy points a line means nothing yet: it fades in as its ends become clean.
+        faint = 0.9 * (1 - np.maximum(levels[1:], levels[:-1])) ** 2 + 0.04
+        links.set(segments=np.stack([points[:-1], points[1:]], axis=1), color=_NOISE(levels[1:]), alpha=faint)
+        text.set_text(f"denoising step {row} of {last}")
+        figure.canvas.draw()
+        frames.append(np.asarray(figure.canvas.buffer_rgba())[..., :3].copy())
+    plt.close(figure)
+    return _gif(frames)
+
+
+def _gif(frames: list[np.ndarray]) -> bytes:
+    """Frames (height, width, 3) as a GIF that lingers at its ends."""
     # One palette for all frames, from a few of them side by side; this method keeps small patches of rare colors.
-    some = np.hstack([np.asarray(frame) for frame in frames[:: max(1, len(frames) // 6)]])
-    palette = Image.fromarray(some).quantize(255, method=Image.Quantize.MAXCOVERAGE)
-    indexed = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
+    some = Image.fromarray(np.hstack(frames[:: max(1, len(frames) // 6)]))
+    palette = some.quantize(255, method=Image.Quantize.MAXCOVERAGE)
+    first, *rest = (Image.fromarray(frame).quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames)
     step = max(60, min(160, 5_000 // len(frames)))
     durations = [600, *[step] * (len(frames) - 2), 2_000][: len(frames)]
     file = io.BytesIO()
-    indexed[0].save(file, "GIF", save_all=True, append_images=indexed[1:], duration=durations, loop=0, optimize=True)
+    first.save(file, "GIF", save_all=True, append_images=rest, duration=durations, loop=0, optimize=True)
     return file.getvalue()
-
-
-def _frame(layout: Layout, denoising: Denoising, row: int, last: int) -> Image.Image:
-    width, footer, dpi = 5.6, 0.56, 100
-    height = width * _aspect(layout) + footer
-    figure = plt.figure(figsize=(width, height), dpi=dpi, facecolor="white")
-    axes = figure.add_axes((0, footer / height, 1, 1 - footer / height))
-    _maze(axes, layout, denoising.goal)
-    points, levels = denoising.positions[row][:, ::-1], denoising.levels[row]
-    colors = _noise_colors(levels)
-    # Between noisy points a line says nothing yet: it fades in as its ends become clean.
-    links = colors[1:].copy()
-    links[:, 3] = 0.9 * (1 - np.maximum(levels[1:], levels[:-1])) ** 2 + 0.04
-    segments = list(np.stack([points[:-1], points[1:]], axis=1))
-    axes.add_collection(LineCollection(segments, colors=links, linewidths=2, zorder=3))
-    axes.scatter(points[:, 0], points[:, 1], s=26, c=colors, edgecolors="white", linewidths=0.6, zorder=4)
-    axes.plot(*points[0], "o", markersize=9, color="white", markeredgecolor=INK, markeredgewidth=1.5, zorder=7)
-    _bar(figure.add_axes((0.02, 0.34 / height, 0.56, 0.1 / height)), row, last)
-    _scale(figure.add_axes((0.7, 0.34 / height, 0.28, 0.1 / height)))
-    figure.canvas.draw()
-    pixels = np.asarray(figure.canvas.buffer_rgba())[..., :3].copy()  # type: ignore[attr-defined]
-    plt.close(figure)
-    return Image.fromarray(pixels)
-
-
-def _bar(axes: Axes, row: int, last: int) -> None:
-    axes.set(xlim=(0, 1), ylim=(0, 1), xticks=[], yticks=[])
-    axes.barh(0.5, 1, height=1, color="#E6E8EC")
-    axes.barh(0.5, row / max(last, 1), height=1, color=INK)
-    axes.axis("off")
-    axes.text(0, -0.7, f"denoising step {row} of {last}", fontsize=9, color=INK, va="top")
-
-
-def _scale(axes: Axes) -> None:
-    axes.imshow(_noise_colors(np.linspace(0, 1, 128))[None], aspect="auto", extent=(0, 1, 0, 1))
-    axes.axis("off")
-    axes.text(0, -0.7, "clean", fontsize=9, color=INK, va="top")
-    axes.text(1, -0.7, "noise", fontsize=9, color=INK, va="top", ha="right")
 
 
 def _maze(axes: Axes, layout: Layout, goal: np.ndarray) -> None:
@@ -155,20 +147,11 @@ def _maze(axes: Axes, layout: Layout, goal: np.ndarray) -> None:
     inner = WALL_SHIFT + 0.5  # where the free cells begin
     axes.set_xlim(inner - _BORDER, inner + columns - 2 + _BORDER)
     axes.set_ylim(inner + rows - 2 + _BORDER, inner - _BORDER)
-    axes.set_aspect("equal")
-    axes.set_facecolor(_FLOOR)
-    axes.set_xticks([])
-    axes.set_yticks([])
-    for spine in axes.spines.values():
-        spine.set_visible(False)
+    axes.set(aspect="equal", facecolor=_FLOOR, xticks=[], yticks=[])
+    axes.spines[:].set_visible(False)
 
 
 def _aspect(layout: Layout) -> float:
     """Height over width of what `_maze` shows."""
     rows, columns = layout.shape
     return (rows - 2 + 2 * _BORDER) / (columns - 2 + 2 * _BORDER)
-
-
-def _noise_colors(levels: np.ndarray) -> np.ndarray:
-    """Colors (N, 4) of noise levels (N,) in [0, 1], from dark blue to a yellow that still shows on the floor."""
-    return plt.colormaps["plasma"](0.03 + 0.8 * levels)

@@ -11,14 +11,7 @@ import pandas as pd
 
 from dfplan.benchmarks.cells import Cell, Timing
 from dfplan.benchmarks.protocol import EPISODES, TRAINING_SEEDS
-from dfplan.benchmarks.report.intervals import (
-    Estimate,
-    compare,
-    interquartile_mean,
-    mean,
-    over_seeds_and_starts,
-    seed_means,
-)
+from dfplan.benchmarks.report.intervals import Estimate, compare, interquartile_mean, mean, over_seeds_and_starts
 from dfplan.benchmarks.rows import ROWS
 from dfplan.envs.reference import normalized_score
 
@@ -44,10 +37,10 @@ class Summary:
         return Summary(cells, timings, self.rows[self.rows["env"] == env_id])
 
 
-def ordered(cells: Iterable[Cell]) -> list[Cell]:
-    """In the order of the registered rows; agents that have none come last."""
+def in_order(agents: Iterable[str]) -> list[str]:
+    """Different names, in the order of the registered rows; those of no row come last."""
     rank = {name: place for place, name in enumerate(ROWS)}
-    return sorted(cells, key=lambda cell: (rank.get(cell.agent, len(rank)), cell.agent, cell.training_seed or 0))
+    return sorted(set(agents), key=lambda name: (rank.get(name, len(rank)), name))
 
 
 def episodes_of(cells: Iterable[Cell]) -> pd.DataFrame:
@@ -56,22 +49,14 @@ def episodes_of(cells: Iterable[Cell]) -> pd.DataFrame:
     Columns: `env` and `agent` (names), `training_seed` (-1 for an agent that is not trained), `start` (reset seed),
     `return` (raw), `score` (D4RL-normalised), `success`, and `first_reach` (steps, missing if the goal was not reached).
     """
-    frames = [
-        pd.DataFrame(
-            {
-                "env": cell.env_id,
-                "agent": cell.agent,
-                "training_seed": -1 if cell.training_seed is None else cell.training_seed,
-                "start": cell.seeds,
-                "return": cell.returns,
-                "score": normalized_score(cell.env_id, cell.returns),
-                "success": cell.success,
-                "first_reach": np.array(cell.first_reach, dtype=float),
-            }
-        )
-        for cell in cells
-    ]
-    return pd.concat(frames, ignore_index=True)
+    columns = {"start": "seeds", "return": "returns", "success": "success", "first_reach": "first_reach"}
+    frames = []
+    for cell in cells:
+        episodes = pd.DataFrame({column: getattr(cell, name) for column, name in columns.items()})
+        seed = -1 if cell.training_seed is None else cell.training_seed
+        frames.append(episodes.assign(env=cell.env_id, agent=cell.agent, training_seed=seed))
+        frames[-1]["score"] = normalized_score(cell.env_id, cell.returns)
+    return pd.concat(frames, ignore_index=True).astype({"first_reach": float})
 
 
 def summarize(cells: Sequence[Cell], timings: Iterable[Timing]) -> Summary:
@@ -79,7 +64,7 @@ def summarize(cells: Sequence[Cell], timings: Iterable[Timing]) -> Summary:
 
     Columns of the rows, in which a missing number is NaN:
 
-    - `env`, `agent`, `about`, `execution`, `parameters`, `device`: as in the cells.
+    - `env`, `agent`, `about`, `execution`, `parameters`, `device`: as in the cells; `play_seconds` (mean of them).
     - `training_seeds` (0 for an agent that is not trained), `episodes` (of each of them, the fewest), `lacks` (`lacking`).
     - `return` (mean, raw), `normalized` (mean score), `iqm` (interquartile mean of the score), `over_seeds` (mean score again),
       `difference` (of scores to the environment's first agent, paired by start) with `wilcoxon_p`. The last four have their
@@ -87,7 +72,6 @@ def summarize(cells: Sequence[Cell], timings: Iterable[Timing]) -> Summary:
     - `seed_means`, `success` (share of episodes), `first_reach` (mean steps), `curve` (mean return up to each step).
     - `decision_median_ms`, `decision_p95_ms`, `decision_mean_ms`, `plan_ms`: of the timing.
     - `training_seconds` (mean), `stacked` (training seeds of one run), `machines`: of the weights' cards.
-    - `play_seconds` (mean).
 
     Raises ValueError if there is no cell.
     """
@@ -100,7 +84,11 @@ def summarize(cells: Sequence[Cell], timings: Iterable[Timing]) -> Summary:
     episodes = dict(list(episodes_of(cells).groupby(["env", "agent"], sort=False)))
     firsts = {env_id: episodes[env_id, agent] for env_id, agent in reversed(groups)}
     rows = [
-        _facts(group) | _scores(episodes[key], firsts[key[0]]) | _times(measured.get(key)) for key, group in groups.items()
+        dict(zip(("env", "agent"), key, strict=True))
+        | _scores(episodes[key], firsts[key[0]])
+        | _times(measured.get(key))
+        | _facts(group)
+        for key, group in groups.items()
     ]
     return Summary(list(cells), list(measured.values()), pd.DataFrame(rows))
 
@@ -114,50 +102,40 @@ def lacking(trained: bool, training_seeds: int, episodes: int) -> list[str]:
 
 def _facts(cells: Sequence[Cell]) -> dict[str, Any]:
     first, cards = cells[0], [cell.card for cell in cells if cell.card]
-    trained = first.training_seed is not None
-    seconds = [card["training_seconds"] for card in cards if "training_seconds" in card]
-    fewest = min(len(cell.seeds) for cell in cells)
+    trained, episodes = first.training_seed is not None, [len(cell.seeds) for cell in cells]
+    curves = [cell.reward_curve for cell in cells]
     return {
-        **{name: getattr(first, name) for name in ("agent", "about", "execution", "device")},
-        "env": first.env_id,
-        "parameters": np.nan if first.parameters is None else first.parameters,
+        "about": first.about,
+        "execution": first.execution,
         "training_seeds": len(cells) if trained else 0,
-        "episodes": fewest,
-        "lacks": lacking(trained, len(cells), fewest),
-        "curve": _curve(cells),
-        "training_seconds": np.mean(seconds) if seconds else np.nan,
+        "episodes": min(episodes),
+        "lacks": lacking(trained, len(cells), min(episodes)),
+        "curve": np.average(curves, axis=0, weights=episodes).cumsum() if all(curves) else np.zeros(0),
+        "training_seconds": pd.Series([card.get("training_seconds") for card in cards], dtype=float).mean(),
         "stacked": len(cards[0].get("seeds", [])) if cards else 0,
         "machines": [card.get("hardware") for card in cards],
+        "parameters": np.nan if first.parameters is None else first.parameters,
+        "device": first.device,
         "play_seconds": np.mean([cell.seconds for cell in cells]),
     }
-
-
-def _curve(cells: Sequence[Cell]) -> np.ndarray:
-    """Mean return (steps,) up to each step, over all episodes; empty where rewards were not kept."""
-    curves = [cell.reward_curve for cell in cells]
-    if not all(curves):
-        return np.zeros(0)
-    return np.average(curves, axis=0, weights=[len(cell.seeds) for cell in cells]).cumsum()
 
 
 def _scores(own: pd.DataFrame, first: pd.DataFrame) -> dict[str, Any]:
     """The numbers of one agent's episodes, and their difference to those of the environment's first agent."""
     strata = [seed["score"].to_numpy() for _, seed in own.groupby("training_seed", sort=False)]
-    means, scores, others = seed_means(strata), _crossed(own), _crossed(first)
+    means = tuple(float(stratum.mean()) for stratum in strata)
+    scores, others = _crossed(own), _crossed(first)
     spread = Estimate(float(np.mean(means))) if scores is None else over_seeds_and_starts(scores)
     difference, p = Estimate(np.nan), np.nan
     if own is not first and scores is not None and others is not None and scores.columns.equals(others.columns):
-        found = compare(scores, others, list(scores.columns), list(others.columns))
-        difference, p = found.difference, found.p
-    return {
-        **own[["return", "success", "first_reach"]].mean(),
-        "seed_means": means,
-        **_columns("normalized", mean(strata)),
-        **_columns("iqm", interquartile_mean(strata)),
-        **_columns("over_seeds", spread),
-        **_columns("difference", difference),
-        "wilcoxon_p": p,
-    }
+        compared = compare(scores, others, list(scores.columns), list(others.columns))
+        difference, p = compared.difference, compared.p
+    estimates = {"normalized": mean(strata), "iqm": interquartile_mean(strata), "over_seeds": spread, "difference": difference}
+    found = {**own[["return", "success", "first_reach"]].mean(), "seed_means": means, "wilcoxon_p": p}
+    for name, estimate in estimates.items():
+        low, high = (np.nan if bound is None else bound for bound in (estimate.low, estimate.high))
+        found |= {name: estimate.value, f"{name}_low": low, f"{name}_high": high}
+    return found
 
 
 def _crossed(episodes: pd.DataFrame) -> pd.DataFrame | None:
@@ -166,12 +144,7 @@ def _crossed(episodes: pd.DataFrame) -> pd.DataFrame | None:
     return None if scores.isna().any(axis=None) else scores
 
 
-def _columns(name: str, found: Estimate) -> dict[str, float]:
-    low, high = (np.nan if bound is None else bound for bound in (found.low, found.high))
-    return {name: found.value, f"{name}_low": low, f"{name}_high": high}
-
-
 def _times(timing: Timing | None) -> dict[str, float]:
-    found = {"decision_median_ms": "median", "decision_p95_ms": "p95", "decision_mean_ms": "mean", "plan_ms": "plan"}
-    values = {column: getattr(timing, name, None) for column, name in found.items()}
-    return {column: np.nan if value is None else value for column, value in values.items()}
+    names = {"decision_median_ms": "median", "decision_p95_ms": "p95", "decision_mean_ms": "mean", "plan_ms": "plan"}
+    found = {column: getattr(timing, name, None) for column, name in names.items()}
+    return {column: np.nan if value is None else value for column, value in found.items()}

@@ -18,6 +18,7 @@ from rich.console import Group
 from rich.markup import escape
 from rich.text import Text
 
+from dfplan.benchmarks.protocol import EPISODES, TRAINING_SEEDS
 from dfplan.benchmarks.report import notes
 from dfplan.benchmarks.report.published import printed_for, reported
 from dfplan.benchmarks.report.summaries import Summary
@@ -30,7 +31,7 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Table:
-    """A frame of text under a title; the first `left` columns are words. Headers and entries may have two lines."""
+    """A frame of text under a title; the first `left` columns are words. Headers and entries may have several lines."""
 
     title: str
     text: pd.DataFrame
@@ -38,70 +39,67 @@ class Table:
     style: str = ""
     """Of the whole table in a terminal, as rich names it."""
 
-    def filled(self) -> Table:
-        """Without the columns, but the first, in which nothing stands."""
-        kept = [place == 0 or bool((self.text[header] != "").any()) for place, header in enumerate(self.text)]
-        return Table(self.title, self.text.loc[:, kept], self.left, self.style)
-
     def to_markdown(self) -> str:
         """The title in bold, then a Markdown table, which ends in an end of line."""
         rules = ["---"] * self.left + ["---:"] * (self.text.shape[1] - self.left)
         lines = [self.text.columns, rules, *self.text.itertuples(index=False)]
-        shown = ["| " + " | ".join(map(_in_markdown, line)) + " |" for line in lines]
-        return "\n".join([f"**{self.title}**", "", *shown]) + "\n"
+        shown = [" | ".join(entry.replace("|", r"\|").replace("\n", "<br>") for entry in line) for line in lines]
+        return "\n".join([f"**{self.title}**", "", *(f"| {line} |" for line in shown)]) + "\n"
 
     def to_rich(self) -> rich.table.Table:
         """The same for a terminal; characters that would steer it are written as escapes."""
         box, style = rich.box.SIMPLE_HEAD, self.style
         shown = rich.table.Table(title=self.title, title_justify="left", box=box, style=style)
         for place, header in enumerate(self.text):
-            if place < self.left:
-                shown.add_column(escape(header), overflow="fold", min_width=18)
-            else:
-                shown.add_column(escape(header), justify="right", no_wrap=True)
+            shown.add_column(escape(header), justify="left" if place < self.left else "right", overflow="fold")
         for line in self.text.itertuples(index=False):
             shown.add_row(*(escape(printable(entry, keep="\n")) for entry in line), style=style)
         return shown
 
 
-def _in_markdown(entry: str) -> str:
-    return entry.replace("|", r"\|").replace("\n", "<br>")
-
-
 def written(title: str, rows: pd.DataFrame, columns: Mapping[str, Callable[[Row], str]], left: int = 1) -> Table:
-    """A table of one line for each of the rows: what the function under each header writes of it."""
-    text = {header: [write(row) for row in rows.to_dict("records")] for header, write in columns.items()}
-    return Table(title, pd.DataFrame(text, dtype=str), left).filled()
+    """A table with a line for each of the rows: what the function under each header writes of it.
+
+    Columns in which nothing stands are left out, but for the first.
+    """
+    text = pd.DataFrame({header: [write(row) for row in rows.to_dict("records")] for header, write in columns.items()})
+    return Table(title, text.loc[:, [header == text.columns[0] or text[header].any() for header in text]], left)
 
 
 def tables(summary: Summary) -> list[Table]:
     """Of one environment: scores, training seeds (where there are several), cost, and what others have printed."""
     (env_id,), rows = summary.environments, summary.rows
-    steps, several = summary.cells[0].episode_steps, rows[rows["training_seeds"] > 1]
-    found = [
-        written(f"{env_id}, episodes of {steps} steps: scores", rows, SCORES),
-        *([written(f"{env_id}: training seeds", several, TRAINING_SEEDS)] if len(several) else []),
-        written(f"{env_id}: cost", rows, COST),
-    ]
-    return [*found, *_printed(env_id)]
+    several, printed = rows[rows["training_seeds"] > 1], reported(env_id)
+    found = [written(f"{env_id}, episodes of {summary.cells[0].episode_steps} steps: scores", rows, SCORES)]
+    if len(several):
+        found.append(written(f"{env_id}: training seeds", several, SEEDS))
+    found.append(written(f"{env_id}: cost", rows, COST))
+    if len(printed):
+        numbers = [notes.sources(env_id).index((one.source, one.unit)) + 1 for one in printed.itertuples()]
+        method = [f"{name} [{number}]" for name, number in zip(printed["method"], numbers, strict=True)]
+        text = {"method [source]": method, "unit": printed["short_unit"], "reported": printed["text"]}
+        found.append(Table(f"{env_id}: printed by others, not measured here", pd.DataFrame(text), left=2, style="dim"))
+    return found
 
 
 def played(row: Row) -> str:
-    """'3 x 100', '100' for an untrained agent; with a dagger, and what is lacking, if that is less than a recorded row has."""
-    seeds = f"{row['training_seeds']} x " if row["training_seeds"] else ""
-    return "\n".join([f"{seeds}{row['episodes']}{' †' if row['lacks'] else ''}", *row["lacks"]])
+    """'3 x 100', '100' for an untrained agent; less than a recorded row has is '1 x 100 †', and 'of 3 x 100' below."""
+    trained = row["training_seeds"] > 0
+    found = f"{row['training_seeds']} x {row['episodes']}" if trained else str(row["episodes"])
+    whole = f"{len(TRAINING_SEEDS)} x {EPISODES}" if trained else str(EPISODES)
+    return f"{found} †\nof {whole}" if row["lacks"] else found
 
 
-def interval(row: Row, name: str) -> str:
-    """A number and, in a second line, its interval; empty if there is no number."""
+def interval(row: Row, name: str, sign: str = "") -> str:
+    """A number and, in a second line, its interval; empty if there is no number. `sign`: '+' to write one."""
     low, high = row[f"{name}_low"], row[f"{name}_high"]
     bounds = "" if pd.isna(low) or pd.isna(high) else f"\n[{decimal(low)}, {decimal(high)}]"
-    return "" if pd.isna(row[name]) else f"{decimal(row[name])}{bounds}"
+    return "" if pd.isna(row[name]) else f"{decimal(row[name], sign)}{bounds}"
 
 
-def decimal(value: float) -> str:
+def decimal(value: float, sign: str = "") -> str:
     """One digit after the point, and no '-0.0'."""
-    return f"{round(value, 1) + 0.0:.1f}"
+    return f"{round(value, 1) + 0.0:{sign}.1f}"
 
 
 def reach(row: Row) -> str:
@@ -114,9 +112,7 @@ def milliseconds(value: float) -> str:
     """Three digits at most; empty for a missing number."""
     if pd.isna(value):
         return ""
-    if value < 0.01:
-        return "<0.01"
-    return f"{value:.0f}" if value >= 10 else f"{value:.2f}"
+    return "<0.01" if value < 0.01 else f"{value:.0f}" if value >= 10 else f"{value:.2f}"
 
 
 def duration(seconds: float) -> str:
@@ -139,12 +135,13 @@ def machine(hardware: Any) -> str:
 
 
 def _training_time(row: Row) -> str:
-    together = f"\nfor {row['stacked']} seeds" if row["stacked"] > 1 else ""
-    return duration(row["training_seconds"]) and duration(row["training_seconds"]) + together
+    time = duration(row["training_seconds"])
+    return f"{time}\nfor {row['stacked']} seeds" if time and row["stacked"] > 1 else time
 
 
-def _signed(text: str) -> str:
-    return text if text.startswith("-") or not text else f"+{text}"
+def _reported(row: Row) -> str:
+    printed = printed_for(row["agent"], row["env"])
+    return "\n".join(printed["text"] + "\n" + printed["short_unit"])
 
 
 SCORES: dict[str, Callable[[Row], str]] = {
@@ -153,11 +150,11 @@ SCORES: dict[str, Callable[[Row], str]] = {
     "raw\nreturn": lambda row: decimal(row["return"]),
     "score\n[95%]": lambda row: interval(row, "normalized"),
     "IQM\n[95%]": lambda row: interval(row, "iqm"),
-    "minus first row\n[95%]": lambda row: _signed(interval(row, "difference")),
+    "minus first row\n[95%]": lambda row: interval(row, "difference", "+"),
     "success\nsteps": reach,
-    "reported\nunit": lambda row: "\n".join(f"{one}\n{one.short_unit}" for one in printed_for(row["agent"], row["env"])),
+    "reported\nunit": _reported,
 }
-TRAINING_SEEDS: dict[str, Callable[[Row], str]] = {
+SEEDS: dict[str, Callable[[Row], str]] = {
     "agent": lambda row: row["agent"],
     "score of each\ntraining seed": lambda row: ", ".join(map(decimal, row["seed_means"])),
     "over training seeds\nand starts [95%]": lambda row: interval(row, "over_seeds").replace("\n", " "),
@@ -173,52 +170,29 @@ COST: dict[str, Callable[[Row], str]] = {
 }
 
 
-def _printed(env_id: str) -> list[Table]:
-    """One table of all printed scores of an environment, or none."""
-    scores, sources = reported(env_id), notes.sources(env_id)
-    text = {
-        "method [source]": [f"{one.method} [{sources.index((one.source, one.unit)) + 1}]" for one in scores],
-        "unit": [one.short_unit for one in scores],
-        "reported": list(map(str, scores)),
-    }
-    title = f"{env_id}: printed by others, not measured here"
-    return [Table(title, pd.DataFrame(text), left=2, style="dim")] if scores else []
-
-
 def to_markdown(summary: Summary) -> str:
     """All tables of one environment, then the notes."""
-    lines = [f"- {note}" for note in notes.everything(summary)]
-    return "\n".join([*(table.to_markdown() for table in tables(summary)), *lines]) + "\n"
+    return "\n".join([*(table.to_markdown() for table in tables(summary)), *(f"- {note}" for note in _notes(summary))]) + "\n"
 
 
 def to_rich(summary: Summary) -> Group:
     """The same for a terminal of 100 columns or more."""
-    text = Text(printable("\n".join(notes.everything(summary)), keep="\n"), style="dim")
+    text = Text(printable("\n".join(_notes(summary)), keep="\n"), style="dim")
     return Group(*(table.to_rich() for table in tables(summary)), text)
 
 
-NUMBERS = (
-    *("env", "agent", "execution", "training_seeds", "episodes", "return", "normalized", "normalized_low", "normalized_high"),
-    *("iqm", "iqm_low", "iqm_high", "over_seeds_low", "over_seeds_high", "seed_means"),
-    *("difference", "difference_low", "difference_high", "wilcoxon_p", "success", "first_reach"),
-    *("decision_median_ms", "decision_p95_ms", "decision_mean_ms", "plan_ms"),
-    *("training_seconds", "parameters", "device", "play_seconds"),
-)
-"""Columns of a CSV file that are measured."""
+def _notes(summary: Summary) -> list[str]:
+    return [*notes.rows(summary), *notes.PROTOCOL, *notes.environment(summary)]
 
 
 def to_csv(summary: Summary) -> str:
     """Numbers at full precision, one line a row; 'reported' and what follows it are filled by printed rows only."""
-    means = summary.rows["seed_means"].map(lambda values: " ".join(map(repr, values)))
-    measured = summary.rows[[*NUMBERS]].assign(seed_means=means)
-    printed = [
-        dict(env=one.task, agent=one.method, reported=one.score, reported_std=one.std, unit=one.unit, source=one.source)
-        for env_id in summary.environments
-        for one in reported(env_id)
-    ]
-    columns = [*NUMBERS, "reported", "reported_std", "unit", "source"]
-    whole = {"training_seeds": "Int64", "episodes": "Int64", "parameters": "Int64"}
-    return pd.concat([measured, pd.DataFrame(printed, columns=columns)]).astype(whole).to_csv(index=False, lineterminator="\n")
+    measured = summary.rows.drop(columns=["about", "lacks", "curve", "stacked", "machines"])
+    measured["seed_means"] = [" ".join(map(repr, means)) for means in measured["seed_means"]]
+    names = {"env": "env", "method": "agent", "score": "reported", "std": "reported_std", "unit": "unit", "source": "source"}
+    printed = pd.concat(map(reported, summary.environments))[list(names)].rename(columns=names)
+    whole = {name: "Int64" for name in ("training_seeds", "episodes", "parameters")}
+    return pd.concat([measured, printed]).astype(whole).to_csv(index=False, lineterminator="\n")
 
 
 def write(folder: Path, summary: Summary) -> None:
