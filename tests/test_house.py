@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 ROOMS = ("dfplan", "envs", "agents", "benchmarks")
 FLOORS = {
     "dfplan": (
-        {"arrays", "fields", "quoting", "whole_files", "locks"},
+        {"arrays", "fields", "quoting", "whole_files", "locks", "worker_processes"},
         {"config_json", "command"},
         {"diffusion", "data", "training"},
         {"models"},
@@ -29,6 +29,9 @@ FLOORS = {
     ),
 }
 """Of each room, from the ground up: a module or folder imports its own floor and those below."""
+PROCESSES = [f"joblib.{name}" for name in ("Parallel", "delayed", "parallel_config", "register_parallel_backend")]
+PROCESSES.append("joblib.externals.loky.get_reusable_executor")
+"""What of joblib may be imported: worker processes, and nothing that opens a pickle."""
 
 
 def files(room):
@@ -66,7 +69,7 @@ def test_the_method_knows_no_environments_agents_or_benchmarks():
 
 
 def test_environments_know_no_torch_and_nothing_of_the_method():
-    allowed = ["dfplan.envs", "dfplan.whole_files", "dfplan.locks", "dfplan.command"]
+    allowed = ["dfplan.envs", "dfplan.whole_files", "dfplan.locks", "dfplan.command", "dfplan.worker_processes"]
     assert offenders("envs", ["torch", "lightning", "lightning_fabric", "dfplan"], allowed=allowed) == []
 
 
@@ -77,7 +80,7 @@ def test_agents_know_no_environments_and_no_benchmarks():
 @pytest.mark.parametrize("room", ROOMS)
 def test_rooms_are_imported_by_their_installed_names_and_nothing_is_pickled(room):
     own = ["agents/base.py imports pickle"]  # what a user who pickles an agent asks for; no file is opened by it
-    found = offenders(room, ["envs", "agents", "benchmarks", "pickle", "dill", "cloudpickle", "joblib"])
+    found = offenders(room, ["envs", "agents", "benchmarks", "pickle", "dill", "cloudpickle", "joblib"], PROCESSES)
     assert [offender for offender in found if offender not in own] == []
     for path in files(room):
         tree = ast.parse(path.read_text())

@@ -20,10 +20,6 @@ import hashlib
 import io
 import json
 import os
-import subprocess
-import sys
-import tempfile
-import time
 import zipfile
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -35,6 +31,7 @@ from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn, TimeR
 
 from dfplan.envs.maze.layouts import Layout, parse
 from dfplan.whole_files import remove_partial_files, write_whole
+from dfplan.worker_processes import worker_processes
 
 SHARD_STEPS = 20_000
 BYTES_PER_STEP = 40
@@ -123,49 +120,36 @@ def read_shard(folder: Path, index: int) -> dict[str, np.ndarray]:
 
 
 def make_shards(recipe: Recipe, folder: Path, workers: int, title: str, quiet: bool = False) -> None:
-    """Make the missing shards of a recipe in a folder, by ``workers`` processes, with a progress bar on stderr.
+    """Make the missing shards of a recipe in a folder, by so many processes, with a progress bar on stderr.
 
-    The processes are started afresh, not forked, so that it does not matter what the caller has loaded or threaded.
-    They end with this call, also when it is interrupted, and at their next shard when this process is killed. Shards that
-    are damaged are made again. Raises ChildProcessError, with one sentence, if a process fails.
+    The processes end with this call, also when it is interrupted, and soon after this process is killed. Shards that are
+    damaged are made again. Raises ChildProcessError, with one sentence, if a process fails.
     """
+    from joblib import Parallel, delayed
+
     remove_damaged(recipe, folder)
-
-    def done() -> int:
-        return sum(shard_path(folder, index).exists() for index in range(recipe.shards))
-
-    if done() == recipe.shards:
+    missing = [index for index in range(recipe.shards) if not shard_path(folder, index).exists()]
+    if not missing:
         return
-    job = json.dumps({"recipe": asdict(recipe), "folder": str(folder), "parent": os.getpid(), "workers": workers})
-    # Ctrl-C reaches the whole group; the one that watches decides.
-    program = (
-        "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN); "
-        "import sys; from dfplan.envs.maze.shards import work; work(sys.argv[1], int(sys.argv[2]))"
-    )
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-    processes: list[subprocess.Popen[bytes]] = []
-    with tempfile.TemporaryFile() as messages:
+    with worker_processes(), Progress(*columns, console=Console(stderr=True), disable=quiet) as progress:
+        bar = progress.add_task(title, total=recipe.shards, completed=recipe.shards - len(missing))
+        jobs = (delayed(make_shard)(recipe, folder, index, os.getpid()) for index in missing)
         try:
-            for worker in range(workers):
-                command = [sys.executable, "-c", program, job, str(worker)]
-                processes.append(subprocess.Popen(command, env=environment, stderr=messages))
-            with Progress(*columns, console=Console(stderr=True), disable=quiet) as progress:
-                bar = progress.add_task(title, total=recipe.shards, completed=done())
-                codes: list[int | None] = [None]
-                while None in codes and not any(codes):  # some still work, and none has failed
-                    time.sleep(0.1)
-                    codes = [process.poll() for process in processes]
-                    progress.update(bar, completed=done())
-        finally:
-            for process in processes:
-                process.terminate()
-            for process in processes:
-                process.wait()
-        if done() != recipe.shards:
-            messages.seek(0)
-            lines = messages.read().decode(errors="replace").strip().splitlines() or [f"exit codes {codes}"]
-            raise ChildProcessError(f"{title}: a collecting process failed ({lines[-1]})")
+            for _ in Parallel(min(workers, len(missing)), return_as="generator_unordered", batch_size=1)(jobs):
+                progress.advance(bar)
+        except Exception as error:  # what a worker raised, or that it died
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise ChildProcessError(f"{title}: a collecting process failed ({reason})") from error
+
+
+def make_shard(recipe: Recipe, folder: Path, index: int, parent: int) -> None:
+    """Drive one shard and write its file, unless the collection that it belongs to, process `parent`, has ended meanwhile."""
+    seed = np.random.SeedSequence(recipe.seed).spawn(recipe.shards)[index]
+    arrays, file = drive(parse(recipe.layout), recipe.episode_steps, recipe.shard_steps(index), seed), io.BytesIO()
+    np.savez(file, **arrays)  # type: ignore[arg-type]
+    if parent in (os.getpid(), os.getppid()):
+        write_whole(shard_path(folder, index), file.getvalue())
 
 
 def remove_damaged(recipe: Recipe, folder: Path) -> None:
@@ -193,20 +177,3 @@ def _is_whole(recipe: Recipe, folder: Path, index: int) -> bool:
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile):
         return False
     return {name: array.shape for name, array in arrays.items()} == shapes
-
-
-def work(job: str, worker: int) -> None:
-    """One process of `make_shards`: make every missing shard of its share, until the parent is gone."""
-    order = json.loads(job)
-    recipe, folder = Recipe(**order["recipe"]), Path(order["folder"])
-    layout = parse(recipe.layout)
-    seeds = np.random.SeedSequence(recipe.seed).spawn(recipe.shards)
-    for index in range(worker, recipe.shards, order["workers"]):
-        path = shard_path(folder, index)
-        if path.exists():
-            continue
-        arrays, file = drive(layout, recipe.episode_steps, recipe.shard_steps(index), seeds[index]), io.BytesIO()
-        np.savez(file, **arrays)  # type: ignore[arg-type]
-        if os.getppid() != order["parent"]:  # after driving: another collection may have ended meanwhile
-            return
-        write_whole(path, file.getvalue())

@@ -1,0 +1,78 @@
+"""Workers leave Ctrl-C to the process that they work for, and none outlives it."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from joblib import Parallel, delayed
+
+from dfplan.worker_processes import worker_processes
+
+PROGRAM = """
+import os, sys, time
+from pathlib import Path
+from joblib import Parallel, delayed
+from dfplan.worker_processes import worker_processes
+
+def work(folder):
+    Path(folder, str(os.getpid())).touch()
+    time.sleep(600)
+
+if __name__ == "__main__":
+    try:
+        with worker_processes():
+            Parallel(2)(delayed(work)(sys.argv[1]) for _ in range(2))
+    except KeyboardInterrupt:
+        sys.exit(130)
+"""
+
+
+def test_they_are_other_processes_with_the_threads_that_are_asked_for():
+    with worker_processes(threads=3):
+        found = Parallel(2)(delayed(lambda: (os.getpid(), os.environ["OMP_NUM_THREADS"]))() for _ in range(4))
+    assert os.getpid() not in {pid for pid, _ in found} and {threads for _, threads in found} == {"3"}
+    assert not any(alive(pid) for pid, _ in found)
+
+
+def alive(pid):
+    """Whether a process runs; one that has ended and is not yet waited for does not."""
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.mark.skipif(not os.path.exists("/proc"), reason="looks for processes in /proc")
+@pytest.mark.parametrize("blow", [signal.SIGKILL, signal.SIGINT])
+def test_they_end_with_the_process_that_they_work_for(tmp_path, blow):
+    (tmp_path / "program.py").write_text(PROGRAM)
+    (tmp_path / "pids").mkdir()
+    process = subprocess.Popen(
+        [sys.executable, tmp_path / "program.py", tmp_path / "pids"],
+        stderr=subprocess.PIPE,
+        text=True,
+        process_group=0,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    wait_until(lambda: len(list((tmp_path / "pids").iterdir())) == 2 or process.poll() is not None)
+    pids = [int(path.name) for path in (tmp_path / "pids").iterdir()]
+    assert len(pids) == 2 and all(map(alive, pids))
+    if blow == signal.SIGINT:
+        os.killpg(process.pid, blow)  # as a terminal does
+    else:
+        process.kill()
+    errors = process.communicate()[1]
+    assert process.returncode == (130 if blow == signal.SIGINT else -signal.SIGKILL)
+    assert "Traceback" not in errors
+    wait_until(lambda: not any(map(alive, pids)))
+
+
+def wait_until(true, seconds=60):
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
