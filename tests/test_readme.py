@@ -90,6 +90,15 @@ def test_files_and_folders_that_the_readme_names_exist():
     assert [name for name in local if not (ROOT / name).exists()] == []
 
 
+def test_the_method_is_read_in_the_order_of_its_package():
+    import dfplan.diffusion
+
+    (sentence,) = re.findall(r"read these eight files of `dfplan/diffusion/`\s+in this order: ([^.]*)\.", README)
+    named = re.findall(r"`(\w+)`", sentence)
+    assert named == re.findall(r"^\d\. `(\w+)`", dfplan.diffusion.__doc__, flags=re.MULTILINE) and len(named) == 8
+    assert [name for name in named if not (ROOT / "dfplan" / "diffusion" / f"{name}.py").is_file()] == []
+
+
 @pytest.mark.parametrize("page", PAGES)
 def test_links_of_a_page_lead_to_files(page):
     links = re.findall(r"\]\(([\w./-]+\.\w+)\)", PAGES[page])
