@@ -1,7 +1,7 @@
-"""The faces of an agent for other libraries' loops, in one place. A plain Gymnasium loop needs none: `agent.act(obs)`.
+"""Agents in other libraries' loops. A plain Gymnasium loop needs no adapter: `agent.act(observation)`.
 
-`Policy` is what stable-baselines3's `evaluate_policy` asks of a model (`predict`), and drives Gymnasium's vector
-environments as well. Nothing here imports those libraries.
+`Policy` has the `predict` that stable-baselines3's `evaluate_policy` calls, and drives Gymnasium's vector environments as well.
+Nothing here imports those libraries.
 """
 
 from __future__ import annotations
@@ -17,11 +17,13 @@ from dfplan.agents.jumps import Jumps
 
 
 class Agent(Protocol):
-    """What an adapter asks of an agent; `forget` only where episodes of a batch end at different times."""
+    """What an adapter needs of an agent; `forget` only where episodes of a batch end at different times."""
 
-    def reset(self, goal: ArrayLike | None = None, seed: int | None = None) -> None: ...
+    def reset(self, goal: ArrayLike | None = None, seed: int | None = None) -> None:
+        """Begin new episodes."""
 
-    def act(self, observation: ArrayLike) -> NDArray[Any]: ...
+    def act(self, observation: ArrayLike) -> NDArray[Any]:
+        """The actions for observations."""
 
 
 AUTORESETS = ("SameStep", "NextStep", "Disabled")
@@ -50,7 +52,7 @@ class Policy:
         self.reset()
 
     def reset(self) -> None:
-        """All environments were reset by hand: the next `predict` begins an episode in each row."""
+        """Call this after all environments were reset by hand: the next `predict` begins an episode in each row."""
         self._rows: tuple[int, ...] | None = None
 
     def predict(
@@ -63,12 +65,11 @@ class Policy:
         """Actions (B, action_dim) for observations (B, observation_dim), or one for one; `state` is passed through.
 
         episode_start (B,): rows in which the step that gave these observations ended an episode, `terminated | truncated`
-        in Gymnasium. At the first call all rows begin. Rows that begin are planned anew. `deterministic` is accepted for
-        the face's sake; an agent's randomness comes from the seed.
+        in Gymnasium. At the first call all rows begin. Rows that begin are planned anew. `deterministic` has no effect: an
+        agent's randomness comes from the seed.
 
         Warns, once, when a row moves as only a reset moves it, although no episode was to begin there. Raises ValueError
-        for an `episode_start` of another length, and TypeError if some but not all rows begin anew and the agent cannot
-        forget single rows.
+        for an `episode_start` of another length, and TypeError if some but not all rows begin and the agent has no `forget`.
         """
         plain, goal = self._parts(observation)
         rows = np.shape(plain)[:-1]

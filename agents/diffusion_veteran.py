@@ -20,10 +20,8 @@ from torch import Tensor
 
 from dfplan.agents.planning_agent import PlanningAgent
 from dfplan.arrays import Shape
-from dfplan.data.goal_paths import GoalPaths
 from dfplan.data.statistics import Statistics
 from dfplan.data.trajectories import Trajectories
-from dfplan.data.windows import BatchSource
 from dfplan.diffusion import matrices
 from dfplan.diffusion.levels import shared_from_start
 from dfplan.diffusion.loss import Diffusion
@@ -113,11 +111,6 @@ class Veteran(Statistics):
         super().fit_statistics(data)
         places = data.observations[data.rewards > 0][:, list(self.config.positions)]
         self.goal_low, self.goal_high = torch.from_numpy(places.min(axis=0)), torch.from_numpy(places.max(axis=0))
-
-    def batches(self, data: Trajectories) -> BatchSource:
-        """Where training takes its batches from: see `GoalPaths.sample`."""
-        c = self.config
-        return GoalPaths(data, c.tokens, c.stride, c.discount).sample
 
     def forward(self, batch: tuple[Tensor, ...], generator: torch.Generator) -> dict[str, Tensor]:
         """The three losses of a batch as `GoalPaths.sample` draws it: they share no weights."""

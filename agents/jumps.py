@@ -1,4 +1,4 @@
-"""Resets that nobody announced, found in the positions that an agent is shown."""
+"""Resets that were not announced, found in the positions that an agent observes."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from numpy.typing import NDArray
 class Jumps:
     """Finds steps that are far larger than every step before them: those at which an environment was reset.
 
-    Positions move a little in each step, whatever happens; velocities do not, and are none of its business.
+    For positions, which move a little in each step, whatever happens; velocities may jump.
     """
 
     TIMES = 5.0
     """How many times the largest step so far a jump is. Driving in a maze stays below 2.5, resets are at 20 and more."""
     LEAST = 1e-3
-    """What counts as a step at least, as a part of the largest coordinate: standing still is no measure."""
+    """The smallest size of an ordinary step, as a part of the largest coordinate: rest alone is no measure."""
     CALLS = 10
     """Steps that are seen before any is judged."""
 

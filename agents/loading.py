@@ -1,4 +1,4 @@
-"""Any trained agent from its weights file: the header says which algorithm it is.
+"""Any trained agent from its weights file, whose header names the algorithm.
 
     from dfplan.agents.loading import from_pretrained
     agent = from_pretrained("maze2d-large-iql")
@@ -14,6 +14,8 @@ from typing import Any
 from dfplan.training.checkpoint import CheckpointError
 from dfplan.training.weights_file import kind_in
 
+STABLE_BASELINES = "stable_baselines3"
+"""The kind of a file of stable-baselines3, a zip with a card beside it."""
 AGENTS = {
     "trajectory_model": "dfplan.agents.diffusion_forcing:DiffusionForcingAgent",
     "diffuser": "dfplan.agents.diffuser:DiffuserAgent",
@@ -25,15 +27,13 @@ AGENTS = {
     "cql": "dfplan.agents.offline.cql:CQLAgent",
     "td3-bc": "dfplan.agents.offline.td3_bc:TD3BCAgent",
     "awac": "dfplan.agents.offline.awac:AWACAgent",
-    "stable_baselines3": "dfplan.agents.online.stable_baselines:StableBaselinesAgent",
+    STABLE_BASELINES: "dfplan.agents.online.stable_baselines:StableBaselinesAgent",
 }
-"""The agent's class for each kind of weights file."""
-STABLE_BASELINES = "stable_baselines3"
-"""The kind of a file of stable-baselines3, a zip with a card beside it."""
+"""The agent's class, 'module:class', for each kind of weights file."""
 
 
 def kind_of(path: str | Path) -> str:
-    """What a weights file holds, a key of `AGENTS` if it is an agent's. CheckpointError for a file that is none."""
+    """The kind of a weights file, a key of `AGENTS` if it is an agent's. CheckpointError for a file that is none."""
     return STABLE_BASELINES if Path(path).suffix == ".zip" else kind_in(path)
 
 

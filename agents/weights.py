@@ -1,10 +1,10 @@
-"""What is known of weights files: size, seed, steps, data, training time and the command that made them.
+"""Where weights files come from: size, seed, steps, data, training time and the command that made them.
 
     python -m dfplan.agents.weights                                          # those that come with the package
     python -m dfplan.agents.weights runs/maze2d-large-seed0/weights.safetensors
 
-All of it but the number of parameters stands on the card that training has written: into the file's header, or, for a
-zip of stable-baselines3, into a JSON file of the same name beside it. The parameters are counted. Nothing is unpickled.
+The parameters are counted. All else stands on the card that training has written: into the file's header, or, for a zip of
+stable-baselines3, into a JSON file of the same name beside it. Nothing is unpickled.
 """
 
 from __future__ import annotations
@@ -31,12 +31,14 @@ FINGERPRINT = 12
 
 @dataclass(frozen=True)
 class Weights:
-    """One weights file in figures; what its card does not say is None."""
+    """One weights file in figures; None where its card has none."""
 
     name: str
+    """Such as 'maze2d-large'."""
     parameters: int
     """Trained parameters of the agent; of one training seed where the file holds several."""
     seed: int | None
+    """Of training."""
     steps: int | None
     """Optimizer steps."""
     data: str | None
@@ -46,22 +48,16 @@ class Weights:
     training_seconds: float | None
     """Wall time of training, without collecting the data."""
     command: str | None
+    """That trained them."""
 
     @classmethod
     def of(cls, agent: Any, name: str) -> Weights:
-        """What an agent's card says; ``name`` stands where it names nothing."""
+        """The figures of an agent; `name` is for one whose card has no name."""
         card: Mapping[str, Any] = agent.card
-        data = card.get("data", {})
-        return cls(
-            name=card.get("name", name),
-            parameters=agent.parameters,
-            seed=card.get("seed"),
-            steps=card.get("steps"),
-            data=data.get("name") or card.get("recipe", {}).get("env_id"),
-            fingerprint=data.get("fingerprint"),
-            training_seconds=card.get("training_seconds"),
-            command=card.get("command"),
-        )
+        data, seed, steps = card.get("data", {}), card.get("seed"), card.get("steps")
+        source = data.get("name") or card.get("recipe", {}).get("env_id")
+        made = card.get("training_seconds"), card.get("command")
+        return cls(card.get("name", name), agent.parameters, seed, steps, source, data.get("fingerprint"), *made)
 
 
 def shipped() -> list[Weights]:
@@ -102,12 +98,15 @@ def _duration(seconds: float | None) -> str:
 
 @dataclass(frozen=True)
 class Arguments:
+    """Of the command."""
+
     files: tyro.conf.Positional[tuple[Path, ...]] = ()
     """Weights files; without any, those that come with the package."""
 
 
 @command.with_arguments(Arguments, __doc__, prog="python -m dfplan.agents.weights")
 def main(arguments: Arguments) -> None:
+    """Print the table."""
     rows = [read(path) for path in arguments.files] if arguments.files else shipped()
     if not rows:
         folder = resources.files("dfplan.agents") / "pretrained"

@@ -25,8 +25,7 @@ from torch import Tensor
 from dfplan.agents.base import LearningAgent
 from dfplan.arrays import Shape
 from dfplan.data.statistics import Statistics
-from dfplan.data.trajectories import Trajectories
-from dfplan.data.transitions import Noise, Replay, Transitions
+from dfplan.data.transitions import Noise, Transitions
 from dfplan.fields import Positive, Size, Whole, check_fields
 from dfplan.models.stacked import StackedMLP
 from dfplan.training.checkpoint import CheckpointError
@@ -107,10 +106,6 @@ class OfflineLearner(Statistics, ABC, Generic[C]):
     def twins(self) -> StackedMLP:
         """Q_1 and Q_2 of every seed: members 2 i and 2 i + 1 belong to seed i."""
         return self.stack(self.config.observation_dim + self.config.action_dim, 1, copies=2)
-
-    def batches(self, data: Trajectories) -> Replay:
-        """Where training takes its batches from: transitions, for each seed its own."""
-        return Replay(data, self.config.seeds)
 
     def forward(self, batch: tuple[Tensor, ...], generator: torch.Generator) -> dict[str, Tensor]:
         """The losses of all members as one: a sum over members, so that each is trained as if it were alone."""

@@ -1,8 +1,7 @@
 """Models of stable-baselines3 (and sb3-contrib) as agents: what its `learn` trained and its `save` wrote.
 
 A file of stable-baselines3 is a zip with pickles inside, and to unpickle is to run the code that a file carries. `load`
-unpickles nothing, unless ``trust_pickle`` says that the file's author is trusted. The statistics of a `VecNormalize` lie
-in another file and are not applied.
+unpickles nothing, unless `trust_pickle` is set. The statistics of a `VecNormalize` lie in another file and are not applied.
 """
 
 from __future__ import annotations
@@ -20,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 
 from dfplan.agents.base import Agent
+from dfplan.agents.loading import STABLE_BASELINES
 from dfplan.agents.online.policy_from_zip import ActingModel, acting_model, algorithm_class, no_learning
 from dfplan.quoting import shortened
 from dfplan.training.checkpoint import CheckpointError
@@ -33,38 +33,34 @@ if TYPE_CHECKING:
 GOAL_KEYS = ("observation", "achieved_goal", "desired_goal")
 """Keys of a goal-conditioned observation, as Gymnasium-Robotics and hindsight replay have them."""
 
+
 @dataclass(frozen=True)
 class StableBaselinesConfig:
-    """What a model file says about itself."""
+    """The facts of a model."""
 
     algorithm: str
     """Name of the algorithm's class, such as 'SAC'."""
     policy: str
     """Name of the policy's class, such as 'SACPolicy'."""
     goal_conditioned: bool
-    """Whether it sees dictionaries of observation, achieved and desired goal."""
+    """Whether its observations are dictionaries of observation, achieved and desired goal."""
     steps: int
     """Environment steps of its training."""
 
 
 class StableBaselinesAgent(Agent):
-    """A model of stable-baselines3 with the face of an agent: ``reset(goal, seed)``, then ``act(observation)``.
+    """Acts as `model.predict(..., deterministic=True)` of stable-baselines3 does.
 
-    Its actions are those of ``model.predict(..., deterministic=True)``. A goal-conditioned model is given the goal of
-    `reset`, and the first columns of the observation as the achieved goal; any other model ignores goals. It learns in
-    stable-baselines3's own loop (``model.learn``), so there is no `update`.
+    A goal-conditioned model gets the goal of `reset`, and the first columns of the observation as the achieved goal; any
+    other model ignores goals. It learns in stable-baselines3's own loop (`model.learn`), so there is no `update`.
     """
 
+    kind = STABLE_BASELINES
     execution = "learned policy"
     _dtype = np.float64
 
-    def __init__(
-        self,
-        model: BaseAlgorithm | ActingModel,
-        card: Mapping[str, Any] | None = None,
-        file: bytes | None = None,
-    ):
-        """``file``: the zip that the model came from, which `save` then writes again; None lets the model write itself."""
+    def __init__(self, model: BaseAlgorithm | ActingModel, card: Mapping[str, Any] | None = None, file: bytes | None = None):
+        """`file`: the zip that the model came from, which `save` then writes again; None lets the model write itself."""
         self.policy: Any = model.policy
         self.observation_space, self.action_space = model.observation_space, model.action_space
         self._file, self._model = file, model if file is None else None
@@ -72,42 +68,26 @@ class StableBaselinesAgent(Agent):
         actions: Any = self.action_space
         if not hasattr(actions, "low") or len(actions.shape) != 1:
             raise CheckpointError(f"actions must be a Box of shape (A,), this model's are {actions}")
-        self._action_width = int(actions.shape[0])
         algorithm = model.algorithm if isinstance(model, ActingModel) else type(model).__name__
-        config = StableBaselinesConfig(
-            algorithm, type(self.policy).__name__, self._goal_width > 0, model.num_timesteps
-        )
+        config = StableBaselinesConfig(algorithm, type(self.policy).__name__, self._goal_width > 0, model.num_timesteps)
         super().__init__(config, card, observation_dim=width, goal_dim=self._goal_width or None)
 
     @classmethod
-    def load(
-        cls,
-        path: str | Path,
-        device: str = "cpu",
-        observation_dim: int | None = None,
-        action_dim: int | None = None,
-        trust_pickle: bool = False,
-    ) -> Self:
+    def load(cls, path: str | Path, device: str = "cpu", trust_pickle: bool = False) -> Self:
         """The agent of a file that stable-baselines3's `save` wrote, with the card of the JSON file beside it, if any.
 
-        ``observation_dim`` and ``action_dim`` are what a task has, for a model that must fit it. ``trust_pickle`` runs
-        the code that the file carries, which a policy of its author's own classes needs: trust that author first.
-        The limits of actions are read as the file prints them, to eight decimals. Raises CheckpointError for a missing,
+        `trust_pickle` runs the code that the file carries, which a policy of its author's own classes needs: trust that author
+        first. The limits of actions are read as the file prints them, to eight decimals. Raises CheckpointError for a missing,
         damaged or foreign file, for an unknown or missing library or algorithm, for a policy that cannot be built without
-        unpickling, and for spaces that do not fit. The agent acts; to train it on, use stable-baselines3's own `load`.
+        unpickling, and for spaces that no agent has. The agent acts; to train it on, use stable-baselines3's own `load`.
         """
         file = read_model_zip(path)
         model = _unpickled(file, device) if trust_pickle else acting_model(file, device)
         card = card_beside(path)
         try:
-            agent = cls(model, card, file.content)
+            return cls(model, card, file.content)
         except CheckpointError as error:
-            raise CheckpointError(f"{path} does not fit: {error}") from error
-        fits = {"observations": (agent._observation_dim, observation_dim), "actions": (agent._action_width, action_dim)}
-        for what, (there, asked) in fits.items():
-            if asked is not None and there != asked:
-                raise CheckpointError(f"{path} does not fit: its {what} have {there} numbers, the task's have {asked}")
-        return agent
+            raise file.misfit(str(error)) from error
 
     def save(self, path: str | Path) -> None:
         """Write the model as a zip that `load` and stable-baselines3 read, and the card, if any, as JSON beside it."""
@@ -137,7 +117,7 @@ class StableBaselinesAgent(Agent):
         return torch.device(self.policy.device)
 
     def with_options(self, **changes: Any) -> Self:
-        """A copy. Its config says what the model is, and how it acts cannot be changed: ValueError for any option."""
+        """A copy. Its config describes the model, and how it acts cannot be changed: ValueError for any option."""
         self._known_options(changes, [])
         return self._with(self.config)
 
@@ -177,7 +157,7 @@ class StableBaselinesAgent(Agent):
 
 
 def _unpickled(file: ModelZip, device: str) -> BaseAlgorithm:
-    """The model by stable-baselines3's own `load`, which runs what the file's pickles say."""
+    """The model by stable-baselines3's own `load`, which runs the file's pickles."""
     algorithm = algorithm_class(file.data, file.name)
     try:
         return algorithm.load(io.BytesIO(file.content), device=device, custom_objects=_not_needed(file.data))

@@ -11,8 +11,6 @@ from torch import Tensor
 
 from dfplan.data.statistics import Normalizer, Statistics
 from dfplan.data.trajectories import Steps, Trajectories, next_observations
-from dfplan.data.transitions import changes
-from dfplan.data.windows import BatchSource
 from dfplan.fields import Octaves, Size, check_fields
 from dfplan.models.dynamics import Dynamics
 
@@ -49,10 +47,6 @@ class DynamicsModel(Statistics):
         super().fit_statistics(data)
         i = Steps(data, observed=True).indices
         self.change = Normalizer.fit(next_observations(data, i) - data.observations[i])
-
-    def batches(self, data: Trajectories) -> BatchSource:
-        """See `dfplan.data.transitions.changes`."""
-        return changes(data)
 
     def forward(self, batch: tuple[Tensor, ...], generator: torch.Generator) -> dict[str, Tensor]:
         """Mean squared error of the normalized change, under 'loss'; `generator` is not needed."""

@@ -15,7 +15,7 @@ from torch import Tensor
 from dfplan.data.statistics import Normalizer, Statistics
 from dfplan.data.tokens import TokenLayout
 from dfplan.data.trajectories import Trajectories
-from dfplan.data.windows import BatchSource, ReturnWindows
+from dfplan.data.windows import ReturnWindows
 from dfplan.diffusion import matrices
 from dfplan.diffusion.guidance import Guidance
 from dfplan.diffusion.loss import Diffusion
@@ -81,10 +81,6 @@ class SequenceModel(Statistics):
         returns = windows.returns(windows.starts)
         self.returns = Normalizer.fit(returns[:, None])
         self.best_return = torch.tensor(float(returns.max()))
-
-    def batches(self, data: Trajectories) -> BatchSource:
-        """Batches of random windows: see `ReturnWindows.sample`."""
-        return ReturnWindows(data, self.config.steps + 1).sample
 
     def plan(self, observation: Tensor, ask: Ask, config: Any, generator: torch.Generator, record: bool = False) -> Plan:
         """Plans from observations (B, observation_dim) in recorded units, of what is asked for; a subclass's."""

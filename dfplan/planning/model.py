@@ -10,8 +10,6 @@ from torch import Tensor
 
 from dfplan.data.statistics import Statistics
 from dfplan.data.tokens import TokenLayout
-from dfplan.data.trajectories import Trajectories
-from dfplan.data.windows import BatchSource, Windows
 from dfplan.diffusion.levels import Mixture
 from dfplan.diffusion.loss import Diffusion, Weighting
 from dfplan.diffusion.noise import NoiseSchedule, Prediction, ScheduleName
@@ -81,10 +79,6 @@ class TrajectoryModel(Statistics):
         self.inverse = InverseDynamics(layout.observation_dim, layout.action_dim, config.longest_gap)
         self.critic = StepPlausibility(len(config.judged), noise=(0.08, 0.6), gain=3.0)
         self.draw = Mixture(config.draws)
-
-    def batches(self, data: Trajectories) -> BatchSource:
-        """Where training takes its batches from: windows of the model's longest plan, drawn uniformly."""
-        return Windows(data, self.config.layout.steps(self.config.tokens)).sample
 
     def forward(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
         """Losses of one batch, to be minimised together under 'loss'."""

@@ -2,7 +2,7 @@
 
 import numpy as np
 import torch
-from sequence_toy import NETWORK, TOKENS, drives, layout
+from sequence_toy import NETWORK, TOKENS, batches_of, drives, layout
 
 from dfplan.agents.agent_config import AgentConfig
 from dfplan.agents.decision_diffuser import DecisionDiffuserAgent, DecisionDiffuserConfig, DecisionDiffuserModel
@@ -105,4 +105,4 @@ def batch_for(agent):
     """A training batch of the agent's own data; None where it has no `update`."""
     if not hasattr(agent, "update"):
         return None
-    return tuple(np.asarray(part) for part in agent.learner.batches(drives(episodes=20))(np.random.default_rng(0), 4))
+    return tuple(np.asarray(part) for part in batches_of(agent.learner, drives(episodes=20))(np.random.default_rng(0), 4))

@@ -3,9 +3,16 @@
 import numpy as np
 import torch
 
+from dfplan.agents.diffusion_veteran import Veteran
+from dfplan.data.goal_paths import GoalPaths
 from dfplan.data.tokens import TokenLayout
 from dfplan.data.trajectories import Trajectories
+from dfplan.data.transitions import Replay, changes
+from dfplan.data.windows import ReturnWindows, Windows
 from dfplan.models.unet import UNetConfig
+from dfplan.planning.dynamics import DynamicsModel
+from dfplan.planning.full_sequence import SequenceModel
+from dfplan.planning.model import TrajectoryModel
 
 NETWORK = UNetConfig(width=32, multiples=(1,), octaves=0)
 STRIDE, TOKENS = 2, 8
@@ -31,10 +38,22 @@ def layout(actions):
     return TokenLayout(4, 2, STRIDE, observations="all" if actions else "last", actions=actions)
 
 
+def batches_of(learner, data):
+    """What the recipe of a learner of this kind draws batches from."""
+    config = learner.config
+    if isinstance(learner, TrajectoryModel):
+        return Windows(data, config.layout.steps(config.tokens)).sample
+    if isinstance(learner, SequenceModel):
+        return ReturnWindows(data, config.steps + 1).sample
+    if isinstance(learner, Veteran):
+        return GoalPaths(data, config.tokens, config.stride, config.discount).sample
+    return changes(data) if isinstance(learner, DynamicsModel) else Replay(data, config.seeds)
+
+
 def trained(agent, data, steps, learning_rate=4e-3):
     """The agent after some steps of its own `update`."""
     agent.learner.fit_statistics(data)
-    source, rng = agent.learner.batches(data), np.random.default_rng(0)
+    source, rng = batches_of(agent.learner, data), np.random.default_rng(0)
     agent._optimizer = torch.optim.AdamW(agent.learner.parameters(), lr=learning_rate)
     losses = [agent.update(source(rng, 32))["loss"] for _ in range(steps)]
     return agent, losses

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from sequence_toy import NETWORK, TOKENS, drives, layout, trained
+from sequence_toy import NETWORK, TOKENS, batches_of, drives, layout, trained
 
 from dfplan.agents.decision_diffuser import (
     Conditioned,
@@ -75,7 +75,7 @@ def test_the_best_return_is_that_of_the_best_window(to_returns):
     returns = np.array([data.rewards[s : s + S].sum() for s in starts])
     assert float(model.best_return) == pytest.approx(returns.max(), rel=1e-4)
     assert float(model.returns.mean) == pytest.approx(returns.mean(), abs=1e-4)
-    observations, _, drawn, recorded = model.batches(data)(np.random.default_rng(0), 5)
+    observations, _, drawn, recorded = batches_of(model, data)(np.random.default_rng(0), 5)
     assert np.allclose(drawn, observations[..., 0].sum(1), atol=1e-4)  # the reward is x
     assert recorded.tolist() == [S] * 5
     agent = to_returns[0]
@@ -123,7 +123,7 @@ def test_dropout_hides_conditions_at_its_rate():
         seen = []
         given = agent.learner.given
         agent.learner.given = lambda y, given=given, seen=seen: seen.append(y) or given(y)
-        batch = tuple(torch.as_tensor(p) for p in agent.learner.batches(data)(np.random.default_rng(0), 16))
+        batch = tuple(torch.as_tensor(p) for p in batches_of(agent.learner, data)(np.random.default_rng(0), 16))
         agent.learner(batch, torch.Generator().manual_seed(0))
         assert bool(seen[0].isfinite().all()) is matters and bool(seen[0].isnan().all()) is not matters
 

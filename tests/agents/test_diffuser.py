@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from sequence_toy import NETWORK, TOKENS, drives, layout, trained
+from sequence_toy import NETWORK, TOKENS, batches_of, drives, layout, trained
 
 from dfplan.agents.diffuser import DiffuserAgent, DiffuserAgentConfig, DiffuserModel
 from dfplan.planning.execution import Following, by_pd
@@ -87,7 +87,7 @@ def test_the_known_tokens_are_no_part_of_the_loss():
     agent = build()
     data = drives()
     agent.learner.fit_statistics(data)
-    batch = tuple(torch.as_tensor(part) for part in agent.learner.batches(data)(np.random.default_rng(0), 4))
+    batch = tuple(torch.as_tensor(part) for part in batches_of(agent.learner, data)(np.random.default_rng(0), 4))
     model = agent.learner
     truth = model.config.layout.pack(model.observation.normalize(batch[0]), model.action.normalize(batch[1]))
     truth[:, 0] += 5.0

@@ -118,7 +118,8 @@ def test_a_value_or_a_plan_that_is_not_finite_is_never_chosen(learner):
 
 def test_losses_have_gradients_only_where_they_belong(learner):
     """One loss at a time, each given to `total` before it is summed: each moves its own network and no other."""
-    batch = tuple(torch.as_tensor(x) for x in learner.batches(line())(np.random.default_rng(0), 8))
+    drawn = GoalPaths(line(), MODEL.tokens, MODEL.stride, MODEL.discount).sample(np.random.default_rng(0), 8)
+    batch = tuple(map(torch.as_tensor, drawn))
     parts = {"diffusion", "critic", "inverse"}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(diffusion_veteran, "total", lambda losses: losses)
@@ -137,7 +138,7 @@ def test_losses_have_gradients_only_where_they_belong(learner):
 def test_it_learns_to_drive_the_line(learner):
     """After some updates the plans go on along x as the data do, and the critic prefers to be nearer to the goal."""
     agent, rng = DiffusionVeteranAgent(learner, VeteranConfig(candidates=4, steps=4)), np.random.default_rng(0)
-    source = learner.batches(line())
+    source = GoalPaths(line(), MODEL.tokens, MODEL.stride, MODEL.discount).sample
     losses = [agent.update(source(rng, 32))["loss"] for _ in range(60)]
     assert np.mean(losses[-10:]) < 0.6 * np.mean(losses[:10])
     plans, returns, *_ = source(rng, 64)

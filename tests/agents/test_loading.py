@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from dfplan.agents.diffusion_forcing import DiffusionForcingAgent
-from dfplan.agents.loading import AGENTS, from_pretrained, load, pretrained_names, pretrained_path
+from dfplan.agents.loading import AGENTS, agent_class, from_pretrained, kind_of, load, pretrained_names, pretrained_path
+from dfplan.agents.mppi import MPPIAgent
 from dfplan.training.checkpoint import CheckpointError, load_header, save_checkpoint
 
 
@@ -14,6 +15,28 @@ def test_every_shipped_file_becomes_the_agent_that_its_header_names():
             agent = from_pretrained(name)
             assert type(agent).__name__ == where.partition(":")[2]
             assert agent.card["name"] == name and agent.parameters > 0
+
+
+@pytest.mark.parametrize("kind", AGENTS)
+def test_every_agent_has_from_pretrained_for_its_own_kind(kind):
+    agent, name = agent_class(kind), next(name for name in pretrained_names(kind) if name.startswith("maze2d-umaze"))
+    loaded = agent.from_pretrained(name)
+    assert type(loaded) is agent and agent.kind == kind == kind_of(pretrained_path(name)) and loaded.card["name"] == name
+    other = "maze2d-umaze" if kind != "trajectory_model" else "maze2d-umaze-bc"
+    with pytest.raises(ValueError, match=f"no pretrained weights '{other}'"):
+        agent.from_pretrained(other)
+    if not agent.stacked:
+        with pytest.raises(ValueError, match="holds one training seed: there is no member 1"):
+            load(pretrained_path(name), member=1)
+    else:
+        assert load(pretrained_path(name), member=1).config.member == 1 and load(pretrained_path(name)).config.member == 0
+        with pytest.raises(ValueError, match=r"member must lie in 0\.\.2, got 3"):
+            agent.from_pretrained(name, member=3)
+
+
+def test_an_agent_without_weights_has_none_to_load():
+    with pytest.raises(ValueError, match="MPPIAgent has no weights to load"):
+        MPPIAgent.load("any.safetensors")
 
 
 def test_a_shipped_agent_acts():

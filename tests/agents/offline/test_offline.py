@@ -50,7 +50,7 @@ def learner(name, **changes):
 
 def trained(name, folder, **changes):
     made = learner(name, **changes)
-    train(made, made.batches(recorded()), CONFIG, folder, accelerator="cpu", quiet=True)
+    train(made, Replay(recorded(), made.config.seeds), CONFIG, folder, accelerator="cpu", quiet=True)
     return made
 
 
@@ -84,7 +84,7 @@ def test_beta_is_one_over_lambda(name, temperature, monkeypatch):
 
     monkeypatch.setattr(module, "weighted_imitation", recording)
     made = learner(name, max_weight=7.0, **temperature)
-    batch = made.batches(recorded())(np.random.default_rng(0), 8)
+    batch = Replay(recorded(), made.config.seeds)(np.random.default_rng(0), 8)
     _, watched = made.losses(batch, Noise(torch.Generator().manual_seed(0), made.config.seeds))
     assert torch.allclose(given[0].mean(dim=1), 4 * watched["advantage"], atol=1e-5)
 
@@ -142,7 +142,7 @@ def gradients(made, loss):
 )  # fmt: skip
 def test_each_loss_moves_its_own_network_only(name, moved):
     made = learner(name)
-    batch = made.batches(recorded())(np.random.default_rng(0), 8)
+    batch = Replay(recorded(), made.config.seeds)(np.random.default_rng(0), 8)
     for _ in range(2):  # TD3+BC's actor learns at the second step
         minimised, _ = made.losses(batch, Noise(torch.Generator().manual_seed(0), made.config.seeds))
     assert minimised.keys() == moved.keys()
@@ -155,7 +155,7 @@ def test_td3_bc_moves_actor_and_targets_at_every_second_step(tmp_path):
     seen = []
     for _ in range(4):
         before = made.pi.weights[0].detach().clone(), made.q_target.weights[0].clone()
-        batch = made.batches(recorded())(np.random.default_rng(0), 8)
+        batch = Replay(recorded(), made.config.seeds)(np.random.default_rng(0), 8)
         made(tuple(batch), torch.Generator().manual_seed(0))["loss"].backward()
         optimizer.step()
         optimizer.zero_grad()
@@ -207,7 +207,7 @@ def test_a_run_that_was_interrupted_ends_the_same(name, tmp_path):
     whole = trained(name, tmp_path / "whole")
     config = dataclasses.replace(CONFIG, checkpoint_every=3)
     made, calls = learner(name), iter(range(5))
-    replay = made.batches(recorded())
+    replay = Replay(recorded(), made.config.seeds)
 
     def failing(rng, size):
         if next(calls) == 4:
@@ -255,7 +255,7 @@ def test_rewarded_actions_are_found(name, rate, hyperparameters, tmp_path):
     data = bandit()
     made.fit_statistics(data)
     training = dataclasses.replace(CONFIG, steps=150, batch_size=128, learning_rate=rate)
-    train(made, made.batches(data), training, tmp_path, accelerator="cpu", quiet=True)
+    train(made, Replay(data, made.config.seeds), training, tmp_path, accelerator="cpu", quiet=True)
     actions = agent_class(made).act(data.observations[:100])
     assert np.abs(actions.mean(axis=0) - [0.6, -0.6]).max() < 0.35  # cloning: 0.6
 
@@ -300,7 +300,7 @@ def test_a_saved_agent_acts_as_its_rounded_weights_say(name, tmp_path):
 def test_update_takes_one_batch_for_all_or_one_for_each(name):
     agent_class, _ = AGENTS[name]
     agent = agent_class(learner(name))
-    batch = agent.learner.batches(recorded())(np.random.default_rng(0), 8)
+    batch = Replay(recorded(), agent.learner.config.seeds)(np.random.default_rng(0), 8)
     before = agent.learner.pi.weights[0].detach().clone()
     losses = [agent.update(parts) for parts in (batch, tuple(part[0].numpy() for part in batch), batch[:4])]
     assert losses[0].keys() == losses[1].keys() >= {"loss"} and all(math.isfinite(v) for v in losses[1].values())
@@ -336,7 +336,8 @@ def test_bad_input_is_named(tmp_path):
         agent.act(np.zeros(3))
     with pytest.raises(ValueError, match=r"the observation must be .* got NaN or infinity"):
         agent.act(np.full(4, np.nan))
-    s, a, r, s_next, terminated = (part[0].numpy() for part in agent.learner.batches(recorded())(np.random.default_rng(0), 8))
+    drawn = Replay(recorded(), agent.learner.config.seeds)(np.random.default_rng(0), 8)
+    s, a, r, s_next, terminated = (part[0].numpy() for part in drawn)
     with pytest.raises(ValueError, match=r"the batch's terminated must be \(8,\), finite real numbers, got shape \(7,\)"):
         agent.update((s, a, r, s_next, terminated[1:]))
     with pytest.raises(ValueError, match="the batch's terminated must be 0 or 1"):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from chain import END, GAMMA, STATES, values, write_d4rl, write_minari
-from sequence_toy import NETWORK
+from sequence_toy import NETWORK, batches_of
 
 from dfplan.agents.diffuser import DiffuserModel
 from dfplan.agents.offline import awac, cql, iql, td3_bc
@@ -60,7 +60,7 @@ def test_an_end_is_worth_its_reward_and_a_cut_what_would_follow(read, name, term
     learner_class, config = LEARNERS[name]
     learner, rng, generator = learner_class(config), np.random.default_rng(0), torch.Generator().manual_seed(0)
     learner.fit_statistics(data)
-    draw = learner.batches(data)
+    draw = batches_of(learner, data)
     descend(learner.parameters(), lambda: learner(draw(rng, 32), generator)["loss"], 160, 3e-2)
     with torch.no_grad():
         s = learner.observation.normalize(torch.from_numpy(STATES)).unsqueeze(0)
@@ -127,7 +127,7 @@ def test_diffusers_value_of_a_window_that_ends_is_its_reward(read, terminated):
     torch.manual_seed(0)
     model = DiffuserModel(SequenceConfig(TokenLayout(2, 1, 1), tokens=3, towards="return", network=NETWORK))
     model.fit_statistics(data)
-    draw, rng = model.batches(data), np.random.default_rng(0)
+    draw, rng = batches_of(model, data), np.random.default_rng(0)
 
     def loss():
         batch = tuple(map(torch.from_numpy, draw(rng, 16)))

@@ -3,6 +3,7 @@ import pytest
 import torch
 
 from dfplan.data.trajectories import Trajectories
+from dfplan.data.transitions import changes
 from dfplan.planning.dynamics import DynamicsConfig, DynamicsModel
 
 
@@ -23,7 +24,7 @@ def trained():
     torch.manual_seed(0)
     data, model = recorded(), DynamicsModel(DynamicsConfig(2, 1, width=32, octaves=1))
     model.fit_statistics(data)
-    batch, rng, optimizer = model.batches(data), np.random.default_rng(0), torch.optim.Adam(model.parameters(), 3e-3)
+    batch, rng, optimizer = changes(data), np.random.default_rng(0), torch.optim.Adam(model.parameters(), 3e-3)
     for _ in range(400):
         optimizer.zero_grad()
         model(tuple(map(torch.from_numpy, batch(rng, 256))), torch.Generator())["loss"].backward()
@@ -34,7 +35,7 @@ def trained():
 def test_it_learns_what_the_data_do(trained):
     model, _ = trained
     fresh = recorded(seed=1)
-    observations, actions = model.batches(fresh)(np.random.default_rng(0), 500)
+    observations, actions = changes(fresh)(np.random.default_rng(0), 500)
     found = model.rollout(observations[:, 0], actions[:, :1])[:, 0]
     moved = np.abs(observations[:, 1] - observations[:, 0]).mean(axis=0)
     assert (np.abs(found - observations[:, 1]).mean(axis=0) < 0.05 * moved).all()
