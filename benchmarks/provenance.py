@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+
+from dfplan.worker_processes import cores
 
 _PACKAGES = ("torch", "numpy", "gymnasium", "mujoco", "scipy", "stable-baselines3")
 
@@ -43,7 +44,7 @@ def hardware() -> dict[str, Any]:
     """Processor model, the cores that this process may use, system and machine."""
     return {
         "cpu": _cpu_model(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": cores(),
         "system": f"{platform.system()} {platform.machine()}",
     }
 

@@ -22,7 +22,8 @@ from dfplan.benchmarks.cells import to_json
 from dfplan.benchmarks.importing import imported, made, search_here
 from dfplan.benchmarks.protocol import TRAINING_SEEDS
 from dfplan.benchmarks.suites import maze2d
-from dfplan.envs.registry import Task, unknown
+from dfplan.envs.registry import Task
+from dfplan.names import unknown
 
 SUFFIXES = (".safetensors", ".zip")
 """Of weights files; the second is stable-baselines3's."""

@@ -13,6 +13,11 @@ LOOK_SECONDS = 1.0
 """How often a worker looks whether the process that it works for is still there."""
 
 
+def cores() -> int:
+    """Number of processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 @contextmanager
 def worker_processes(threads: int = 1) -> Iterator[None]:
     """Within it `joblib.Parallel` works in processes of so many threads, which end with it, whatever they do.

@@ -1,4 +1,4 @@
-"""Collect a maze's data by D4RL's recipe (see ``dfplan.envs.maze.shards``) and store it as a local Minari dataset.
+"""Collect a maze's data by D4RL's recipe (see `dfplan.envs.maze.shards`) and store it as a local Minari dataset.
 
     python -m dfplan.envs.collect --env maze2d-large
 
@@ -26,6 +26,7 @@ from dfplan.envs.maze.layouts import parse, read
 from dfplan.envs.maze.shards import Recipe, make_shards, shard_path
 from dfplan.envs.registry import CUSTOM_ID, TASKS, Task, find
 from dfplan.locks import hold
+from dfplan.worker_processes import cores
 
 DEFAULT_STEPS = {"umaze": 1_000_000, "medium": 2_000_000, "large": 4_000_000}
 """D4RL's own sizes; any other maze gets a million."""
@@ -46,11 +47,11 @@ def collect(
     """Collect a maze's data and return its Minari dataset id.
 
     Each shard is one episode of the dataset (terminated nowhere, truncated at its end), with the expert's target at
-    every observation in ``infos["goal"]``; arrays are float32. A dataset of dfplan's that is not whole is made again.
+    every observation in `infos["goal"]`; arrays are float32. A dataset of dfplan's that is not whole is made again.
 
     Args:
         env: an environment id, or one without its version ('maze2d-large'). All tasks in one maze share its data.
-        layout: a maze of the user's own, as text or as the path of a text file, instead of ``env``; then ``dataset_id``
+        layout: a maze of the user's own, as text or as the path of a text file, instead of `env`; then `dataset_id`
             must be given.
         steps: how many; None is D4RL's own number (1, 2 and 4 million for umaze, medium and large).
         seed: same seed, same bytes.
@@ -70,7 +71,7 @@ def collect(
             raise ValueError("a dataset id is needed for a layout of your own, such as 'mine/maze2d-ring-v0'")
     dataset_id = own_id(find(env)) if dataset_id is None else dataset_id
     steps, seed = _checked("steps", standard.steps if steps is None else steps), _checked("seed", seed)
-    workers = _checked("workers", _cores() if workers is None else workers)
+    workers = _checked("workers", cores() if workers is None else workers)
     recipe = Recipe(standard.layout, standard.episode_steps, steps, seed)
     target = minari_store.dataset_folder(dataset_id)
     if not overwrite and minari_store.flaw(target) is None:
@@ -199,10 +200,6 @@ def _checked(name: str, value: object) -> int:
     return int(value)
 
 
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def _make(recipe: Recipe, workers: int, env_id: str, dataset_id: str, target: Path, quiet: bool) -> None:
     """Make the missing shards, write them as a dataset into a private store, and put it into its place."""
     folder = target.with_name(f".collecting-{target.name}-{recipe.fingerprint()}")
@@ -250,6 +247,7 @@ class _Arguments:
     _Arguments, prog="python -m dfplan.envs.collect", interrupted="the same command goes on from the finished shards"
 )
 def main(arguments: _Arguments) -> None:
+    """Collect what the command line asks for, and print the dataset's id."""
     print(collect(**vars(arguments)))
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from dfplan.envs.real_arrays import real_array
-from dfplan.envs.registry import unknown
+from dfplan.names import unknown
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ def references() -> dict[str, Reference]:
 def reference(env_id: str) -> Reference:
     """The reference of an environment id, such as 'maze2d-large-v1' or 'hopper-medium-v2'.
 
-    ``multi2d-*`` is normalised by the returns of ``maze2d-*`` in the same maze, as in Diffuser (Janner et al. 2022,
+    `multi2d-*` is normalised by the returns of `maze2d-*` in the same maze, as in Diffuser (Janner et al. 2022,
     Table 1). Raises KeyError, naming the nearest ids, for an unknown one.
     """
     table = references()
@@ -50,7 +50,7 @@ def reference(env_id: str) -> Reference:
 def normalized_score(env_id: str, returns: ArrayLike) -> np.ndarray:
     """100 (R - min) / (max - min) of raw episode returns of any shape; float64 of the same shape.
 
-    Meaningful on D4RL's own episode length only (``reference(env_id).max_episode_steps``). Not to be confused with the
+    Meaningful on D4RL's own episode length only (`reference(env_id).max_episode_steps`). Not to be confused with the
     raw 'episode reward' that some papers print for the same tasks. Raises KeyError for an unknown id, ValueError for
     returns that are not finite numbers.
     """

@@ -1,18 +1,18 @@
 """The registered tasks, as data.
 
-D4RL's ids mean exactly D4RL's tasks (its registrations in ``d4rl/pointmaze/__init__.py``): layout, reward, fixed goal
-and episode length. ``multi2d-*`` is the same maze with a new random goal each episode, under a name of its own.
+D4RL's ids mean exactly D4RL's tasks (its registrations in `d4rl/pointmaze/__init__.py`): layout, reward, fixed goal
+and episode length. `multi2d-*` is the same maze with a new random goal each episode, under a name of its own.
 """
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from gymnasium.envs.registration import register, registry
 
 from dfplan.envs.maze.layouts import Layout, named
+from dfplan.names import unknown
 
 CUSTOM_ID = "maze2d-custom-v1"
 _EPISODE_STEPS = {"open": 150, "umaze": 300, "medium": 600, "large": 800}
@@ -23,16 +23,19 @@ class Task:
     """One registered environment."""
 
     env_id: str
+    """Its id for `gymnasium.make`, with the version."""
     maze: str
-    """Name of the layout, a key of ``dfplan.envs.maze.layouts.LAYOUTS``."""
+    """Name of the layout, a key of `dfplan.envs.maze.layouts.LAYOUTS`."""
     reward: str
     """'sparse' (1 within the goal's radius, else 0) or 'dense' (exp of minus the distance)."""
     max_episode_steps: int
+    """Steps after which an episode is truncated; nothing else ends it."""
     random_goal: bool
     """True: a new goal at each reset (multi2d). False: the layout's fixed goal (maze2d)."""
 
     @property
     def layout(self) -> Layout:
+        """The maze."""
         return named(self.maze)
 
     @property
@@ -54,21 +57,6 @@ def _tasks() -> Iterable[Task]:
 TASKS: dict[str, Task] = {task.env_id: task for task in _tasks()}
 
 
-def unknown(kind: str, name: str, known: Iterable[str]) -> KeyError:
-    """The error for a name that is not known, with the nearest known names."""
-    known = sorted(known)
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
-    hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(known)}"
-    return UnknownNameError(f"unknown {kind} {name!r}; {hint}")
-
-
-class UnknownNameError(KeyError):
-    """A KeyError whose text is a plain sentence (KeyError itself prints the repr of its argument)."""
-
-    def __str__(self) -> str:
-        return str(self.args[0])
-
-
 def task(env_id: str) -> Task:
     """The task of an environment id; a KeyError that names the nearest ids if there is none."""
     if env_id not in TASKS:
@@ -82,7 +70,7 @@ def find(name: str) -> Task:
 
 
 def register_all() -> None:
-    """Make every task known to ``gymnasium.make``; entry points are strings, so nothing heavy is imported."""
+    """Make every task known to `gymnasium.make`; entry points are strings, so nothing heavy is imported."""
     entry_point = "dfplan.envs.maze.env:Maze2dEnv"
     for entry in TASKS.values():
         if entry.env_id not in registry:

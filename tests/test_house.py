@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 ROOMS = ("dfplan", "envs", "agents", "benchmarks")
 FLOORS = {
     "dfplan": (
-        {"arrays", "fields", "quoting", "whole_files", "locks", "worker_processes"},
+        {"arrays", "fields", "quoting", "whole_files", "locks", "names", "worker_processes"},
         {"config_json", "command"},
         {"diffusion", "data", "training"},
         {"models"},
@@ -69,7 +69,8 @@ def test_the_method_knows_no_environments_agents_or_benchmarks():
 
 
 def test_environments_know_no_torch_and_nothing_of_the_method():
-    allowed = ["dfplan.envs", "dfplan.whole_files", "dfplan.locks", "dfplan.command", "dfplan.worker_processes"]
+    ground = ("whole_files", "locks", "command", "names", "worker_processes")
+    allowed = ["dfplan.envs", *(f"dfplan.{name}" for name in ground)]
     assert offenders("envs", ["torch", "lightning", "lightning_fabric", "dfplan"], allowed=allowed) == []
 
 

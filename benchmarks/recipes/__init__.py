@@ -1,0 +1,1 @@
+"""What is trained for each row: functions of a task's widths and budget."""

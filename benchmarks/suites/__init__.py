@@ -1,0 +1,1 @@
+"""All that is special to a family of environments: widths, budgets, scores."""

@@ -28,7 +28,7 @@ class TrainConfig:
     gradient_clip: Positive = 1.0
     """Largest norm of the whole gradient; longer gradients are scaled down to it."""
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.999
-    """Decay of the exponential moving average of the weights (see :func:`ema_decay`)."""
+    """Decay of the exponential moving average of the weights (see `dfplan.training.average.ema_decay`)."""
     precision: Literal["32-true", "bf16-mixed"] = "bf16-mixed"
     """Arithmetic inside the module: float32, or bfloat16 where autocast allows. Batches reach the module in float32 and are
     normalised in float32; weights and averages stay float32."""

@@ -1,6 +1,6 @@
-"""The record of a training run: ``log.jsonl``, TensorBoard scalars, and what the user sees on the terminal.
+"""The record of a training run: `log.jsonl`, TensorBoard scalars, and what the user sees on the terminal.
 
-``log.jsonl`` is the one source: on resume it is cut at the checkpoint's step and the TensorBoard file is written anew
+`log.jsonl` is the one source: on resume it is cut at the checkpoint's step and the TensorBoard file is written anew
 from it, so that an interrupted run leaves the same record as an uninterrupted one.
 """
 
@@ -22,7 +22,7 @@ EVENTS_SUFFIX = ".dfplan"
 
 
 def read_records(path: str | Path, last_step: int | None = None) -> list[dict[str, Any]]:
-    """The records of a ``log.jsonl``, one dictionary a line, up to and including ``last_step``.
+    """The records of a `log.jsonl`, one dictionary a line, up to and including `last_step`.
 
     A last line that a killed process left half-written is dropped; a file that is not there has no records.
     """
@@ -42,10 +42,10 @@ def read_records(path: str | Path, last_step: int | None = None) -> list[dict[st
 
 
 class RunLog:
-    """Writes one record every few steps to ``log.jsonl``, TensorBoard and the terminal; use it as a context manager.
+    """Writes one record every few steps to `log.jsonl`, TensorBoard and the terminal; use it as a context manager.
 
     Args:
-        run_dir: The folder of the run; TensorBoard events go to ``run_dir/tensorboard``.
+        run_dir: The folder of the run; TensorBoard events go to `run_dir/tensorboard`.
         step: The number of steps already done; later records of an interrupted run are removed.
         steps: The number of steps of the whole run.
         quiet: Show nothing on the terminal.
@@ -99,7 +99,7 @@ class RunLog:
             self._bar.update(self._task, completed=step)
 
     def write(self, record: dict[str, Any]) -> None:
-        """Add one record: ``step``, ``seconds``, ``steps_per_second``, ``loss`` and any other numbers."""
+        """Add one record: `step`, `seconds`, `steps_per_second`, `loss` and any other numbers."""
         if not self._enabled:
             return
         self.records.append(record)

@@ -1,0 +1,1 @@
+"""D4RL's point mazes: layouts, physics, environment, expert, collection."""

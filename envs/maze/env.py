@@ -1,6 +1,6 @@
 """D4RL's Maze2D as a Gymnasium environment.
 
-A particle is pushed through a maze towards a goal; the episode never ends by itself (``terminated`` is always False)
+A particle is pushed through a maze towards a goal; the episode never ends by itself (`terminated` is always False)
 and pays for every step spent within the goal's radius, so that the return counts how soon the goal is reached *and*
 whether the particle stays. Not to be confused with gymnasium-robotics' PointMaze, a task in other units, with other
 dynamics and scores.
@@ -31,16 +31,16 @@ Observation = np.ndarray | dict[str, np.ndarray]
 class Maze2dEnv(gym.Env[Observation, np.ndarray]):
     """Observation (x, y, vx, vy), float64, unbounded; action (ax, ay), float32 in [-1, 1], 0.01 s a step.
 
-    ``info`` holds ``goal`` (2,) and ``success`` (within the goal's radius now) at every reset and step.
+    `info` holds `goal` (2,) and `success` (within the goal's radius now) at every reset and step.
 
     Args:
-        maze: name of one of D4RL's layouts ('umaze', 'medium', 'large', ...), or None if ``layout`` is given.
-        layout: a maze of the user's own, as text (see ``dfplan.envs.maze.layouts.parse``).
-        reward: 'sparse', 1 within ``GOAL_RADIUS`` after the step and else 0; 'dense', exp(-distance).
-        random_goal: draw a new goal at each reset, as D4RL's ``set_target`` does, instead of the layout's fixed one.
-        goal_conditioned: observations become a dictionary of ``observation`` (4,), ``achieved_goal`` (2,) and
-            ``desired_goal`` (2,), and ``compute_reward`` relabels them, as hindsight replay expects. Without it there is
-            no ``compute_reward``: its presence is how stable-baselines3 recognizes goal-conditioned environments.
+        maze: name of one of D4RL's layouts ('umaze', 'medium', 'large', ...), or None if `layout` is given.
+        layout: a maze of the user's own, as text (see `dfplan.envs.maze.layouts.parse`).
+        reward: 'sparse', 1 within `GOAL_RADIUS` after the step and else 0; 'dense', exp(-distance).
+        random_goal: draw a new goal at each reset, as D4RL's `set_target` does, instead of the layout's fixed one.
+        goal_conditioned: observations become a dictionary of `observation` (4,), `achieved_goal` (2,) and
+            `desired_goal` (2,), and `compute_reward` relabels them, as hindsight replay expects. Without it there is
+            no `compute_reward`: its presence is how stable-baselines3 recognizes goal-conditioned environments.
         render_mode: None or 'rgb_array' (a view from above, drawn without a GPU or a display).
 
     Raises ValueError for a bad layout or option, and KeyError for an unknown maze.
@@ -97,7 +97,7 @@ class Maze2dEnv(gym.Env[Observation, np.ndarray]):
     ) -> tuple[Observation, dict[str, Any]]:
         """Start in a free cell drawn uniformly, +-0.1 along each axis, with a velocity of N(0, 0.1^2).
 
-        ``options`` may fix ``state`` (x, y, vx, vy) and ``goal`` (x, y); both must lie in free cells. A goal given
+        `options` may fix `state` (x, y, vx, vy) and `goal` (x, y); both must lie in free cells. A goal given
         here holds for this episode alone. Raises ValueError for other options.
         """
         super().reset(seed=seed)
@@ -107,8 +107,8 @@ class Maze2dEnv(gym.Env[Observation, np.ndarray]):
         if extra := [name for name in options if name not in ("state", "goal")]:
             raise ValueError(f"unknown reset option {extra[0]!r}; expected 'state' or 'goal'")
         rng = self.np_random
-        position, velocity = self._random_point(rng), rng.normal(0.0, 0.1, size=2)
-        goal = self._random_point(rng) if self._random_goal else self.layout.goal
+        (_, position), velocity = self.layout.random_place(rng), rng.normal(0.0, 0.1, size=2)
+        goal = np.array(self.layout.random_place(rng)[1]) if self._random_goal else self.layout.goal
         state = np.concatenate([position, velocity])
         if "state" in options:
             state = self._checked("state", options["state"], 4)
@@ -132,10 +132,10 @@ class Maze2dEnv(gym.Env[Observation, np.ndarray]):
 
     @property
     def compute_reward(self) -> Callable[..., np.ndarray]:
-        """``compute_reward(achieved_goal (..., 2), desired_goal (..., 2), info=None)``: the reward (...), float64, of being
+        """`compute_reward(achieved_goal (..., 2), desired_goal (..., 2), info=None)`: the reward (...), float64, of being
         at the one when the goal is the other. ValueError for other shapes and for NaN or infinity.
 
-        AttributeError without ``goal_conditioned=True``.
+        AttributeError without `goal_conditioned=True`.
         """
         if not self._goal_conditioned:
             raise AttributeError("compute_reward needs an environment made with goal_conditioned=True")
@@ -171,10 +171,6 @@ class Maze2dEnv(gym.Env[Observation, np.ndarray]):
 
     def _set_goal(self, goal: np.ndarray) -> None:
         self._goal_x, self._goal_y = goal.tolist()
-
-    def _random_point(self, rng: np.random.Generator) -> np.ndarray:
-        cells = self.layout.free_cells
-        return cells[rng.integers(len(cells))] + rng.uniform(-0.1, 0.1, size=2)
 
     def _checked(self, name: str, value: object, size: int) -> np.ndarray:
         array = real_array(f"the reset option {name!r} is {size} finite numbers", value, (size,))

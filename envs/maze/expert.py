@@ -1,4 +1,4 @@
-"""The waypoint expert that made D4RL's maze data (its ``waypoint_controller.py``, as a recipe).
+"""The waypoint expert that made D4RL's maze data (its `waypoint_controller.py`, as a recipe).
 
 Walk the grid from the start's cell to the goal's along a shortest path, aim at each cell's centre moved by
 -uniform(0, 0.2) along each axis (the last one exactly), and steer with a PD controller: 10 (waypoint - position) -
@@ -6,7 +6,7 @@ velocity, clipped to [-1, 1]. A waypoint counts as reached within 0.1, and so do
 
 It drives to the centre of the goal's *cell*, not to the goal's exact coordinates, as D4RL's does. The path comes from
 a breadth-first distance field; D4RL iterates Q values on the grid, which yields the same paths, because both prefer,
-among equally short ones, the earliest move in ``_MOVES``. The start's cell is the one between whose walls the particle
+among equally short ones, the earliest move in `_MOVES`. The start's cell is the one between whose walls the particle
 lies; D4RL rounds the coordinates, which names a wall when the particle leans on one (and then walks on from there).
 """
 
@@ -22,7 +22,7 @@ from dfplan.envs.real_arrays import real_array
 
 P_GAIN, D_GAIN = 10.0, -1.0
 REACHED = 0.1
-"""A waypoint is reached within this distance, if the last step was shorter than ``SLOW``."""
+"""A waypoint is reached within this distance, if the last step was shorter than `SLOW`."""
 SLOW = 0.1
 """Largest displacement in one step at which a waypoint may count as reached."""
 JITTER = 0.2
@@ -48,7 +48,7 @@ def distance_field(layout: Layout, goal: tuple[int, int]) -> np.ndarray:
 
 
 def shortest_path(field: np.ndarray, start: tuple[int, int]) -> list[tuple[int, int]]:
-    """Cells after ``start`` on the way down a distance field; the goal's own cell when already there.
+    """Cells after `start` on the way down a distance field; the goal's own cell when already there.
 
     Raises ValueError if no way leads from the start to the goal.
     """
@@ -100,7 +100,7 @@ class Driver:
 
 
 class WaypointExpert:
-    """The expert with an agent's face: ``reset(goal, seed)`` then ``act(observation)``.
+    """The expert with an agent's face: `reset(goal, seed)` then `act(observation)`.
 
     Serves one observation (4,) or a batch (B, 4); a batch has one driver a row, each with its own random stream.
     It knows the maze, which a learned agent does not.
@@ -111,7 +111,7 @@ class WaypointExpert:
         self.reset()
 
     def reset(self, goal: np.ndarray | None = None, seed: int | None = None) -> None:
-        """Start an episode towards ``goal``, (2,) or one for each row (B, 2); None is the maze's own goal.
+        """Start an episode towards `goal`, (2,) or one for each row (B, 2); None is the maze's own goal.
 
         Raises ValueError for anything else.
         """

@@ -25,10 +25,10 @@ Array = NDArray[np.float64]
 
 
 class Geodesic:
-    """``geodesic(points, goals)``: lengths, in cells, of the shortest ways from points to goals that touch no wall.
+    """`geodesic(points, goals)`: lengths, in cells, of the shortest ways from points to goals that touch no wall.
 
     norm: 2 is Euclidean length. inf (Chebyshev) counts the longer of a straight piece's two components: divided by
-    ``physics.MAX_SPEED``, which limits each component of the velocity by itself, it is the least time of the way if there
+    `physics.MAX_SPEED`, which limits each component of the velocity by itself, it is the least time of the way if there
     were no inertia. Shortest ways bend at corners in either norm.
 
     Fields are made when a goal is first met (milliseconds), and kept. Inside a wall the field goes on as at the nearest

@@ -1,11 +1,11 @@
 """Mazes as text.
 
-A layout is a rectangle of cells: ``#`` is a wall, ``O``, ``0`` or a space is free, ``G`` is free and the goal.
-Row ``i``, column ``j`` of the text is the cell whose centre has the observation coordinates ``(x, y) = (i, j)``:
+A layout is a rectangle of cells: `#` is a wall, `O`, `0` or a space is free, `G` is free and the goal.
+Row `i`, column `j` of the text is the cell whose centre has the observation coordinates `(x, y) = (i, j)`:
 x runs *down* the text and y to the right, as in D4RL. Lengths are in cells, and a cell is one unit of length.
 
 Not to be confused with the coordinates of the walls: in D4RL's model the walls stand at +1 and the particle at +1.2,
-so that seen in observation coordinates every wall is shifted by ``WALL_SHIFT = -0.2`` along both axes.
+so that seen in observation coordinates every wall is shifted by `WALL_SHIFT = -0.2` along both axes.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ LAYOUTS: dict[str, str] = {
 
 @dataclass(frozen=True)
 class Layout:
-    """A closed maze. Build it with :func:`parse` or :func:`named`, which check the text."""
+    """A closed maze. Build it with `parse` or `named`, which check the text."""
 
     rows: tuple[str, ...]
 
@@ -58,12 +58,12 @@ class Layout:
 
     @cached_property
     def walls(self) -> np.ndarray:
-        """Boolean array of ``shape``: True where a cell is a wall."""
+        """Boolean array of `shape`: True where a cell is a wall."""
         return np.array([[tile == "#" for tile in row] for row in self.rows])
 
     @cached_property
     def goal_cell(self) -> tuple[int, int] | None:
-        """The cell marked ``G``, or None."""
+        """The cell marked `G`, or None."""
         return next(((i, row.index("G")) for i, row in enumerate(self.rows) if "G" in row), None)
 
     @cached_property
@@ -76,7 +76,7 @@ class Layout:
 
     @cached_property
     def goal(self) -> np.ndarray:
-        """The task's fixed goal (2,): the centre of the cell ``G``; without one, of the first free cell, as in D4RL."""
+        """The task's fixed goal (2,): the centre of the cell `G`; without one, of the first free cell, as in D4RL."""
         cell = self.free_cells[0] if self.goal_cell is None else self.goal_cell
         return np.array(cell, dtype=np.float64)
 
@@ -89,12 +89,20 @@ class Layout:
         cells = np.argwhere(self.walls) + WALL_SHIFT
         return np.stack([cells[:, 0] - 0.5, cells[:, 0] + 0.5, cells[:, 1] - 0.5, cells[:, 1] + 0.5], axis=1)
 
+    def random_place(self, rng: np.random.Generator) -> tuple[tuple[int, int], tuple[float, float]]:
+        """A free cell drawn uniformly, and a point within 0.1 of its center along each axis: where D4RL puts starts and
+        goals."""
+        i, j = self.free_cells[rng.integers(len(self.free_cells))].tolist()
+        dx, dy = rng.uniform(-0.1, 0.1, size=2).tolist()
+        return (i, j), (i + dx, j + dy)
+
     def __str__(self) -> str:
+        """The text of the maze, which `parse` reads."""
         return "\n".join(self.rows)
 
 
 def parse(text: str) -> Layout:
-    r"""Read a maze from text whose rows are separated by newlines (or by D4RL's backslash, or by ``|``).
+    r"""Read a maze from text whose rows are separated by newlines (or by D4RL's backslash, or by `|`).
 
     Common indentation and trailing spaces are ignored. Raises ValueError, naming the row and column, for an empty text,
     more than `MAX_SIDE` rows or columns, ragged rows, an unknown character, several goals, no free cell, or a free cell on
@@ -156,7 +164,7 @@ def _parse(text: str) -> Layout:
 
 
 def named(name: str) -> Layout:
-    """One of D4RL's layouts by name (a key of ``LAYOUTS``); KeyError with the known names otherwise."""
+    """One of D4RL's layouts by name (a key of `LAYOUTS`); KeyError with the known names otherwise."""
     if name not in LAYOUTS:
         raise KeyError(f"unknown maze {name!r}; known: {', '.join(LAYOUTS)}")
     return parse(LAYOUTS[name])

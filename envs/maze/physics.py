@@ -1,8 +1,8 @@
 """D4RL's point mass on MuJoCo: the model and one step of it.
 
-The figures are D4RL's (``maze_model.py``): a sphere of radius 0.1 and density 1000 on two damped slides, pushed by two
+The figures are D4RL's (`maze_model.py`): a sphere of radius 0.1 and density 1000 on two damped slides, pushed by two
 motors of gear 100, among boxes one unit wide, 0.01 s a step. Its start is at +1.2 and the walls at +1, hence the
-shift of ``layouts.WALL_SHIFT`` between cells and walls.
+shift of `layouts.WALL_SHIFT` between cells and walls.
 """
 
 from __future__ import annotations

@@ -24,8 +24,8 @@ _DAMPING, _GEAR = 1.0, 100.0
 
 
 class Rollouts:
-    """``rollouts(states (N, 4), actions (N, H, 2)) -> (N, H, 4)``: row n starts at ``states[n]``, its h-th result is
-    the state after ``actions[n, :h + 1]``. float64; state (x, y, vx, vy), forces clipped to [-1, 1] by the actuators.
+    """`rollouts(states (N, 4), actions (N, H, 2)) -> (N, H, 4)`: row n starts at `states[n]`, its h-th result is
+    the state after `actions[n, :h + 1]`. float64; state (x, y, vx, vy), forces clipped to [-1, 1] by the actuators.
 
     Raises ValueError for arrays of other shapes or with NaN or infinity.
     """
@@ -43,6 +43,7 @@ class Rollouts:
         return type(self), (self._layout,)
 
     def __call__(self, states: ArrayLike, actions: ArrayLike) -> NDArray[np.float64]:
+        """The states (N, H, 4) that follow. ValueError for other shapes, and for NaN or infinity."""
         state = real_array("rollouts need finite states (N, 4)", states, (None, 4))
         action = real_array("rollouts need finite actions (N, H, 2)", actions, (None, None, 2))
         if len(action) != len(state):

@@ -1,6 +1,6 @@
 """Drive the expert through a maze by D4RL's recipe, in resumable pieces.
 
-The recipe (D4RL's ``generate_maze2d_datasets.py``, without noise): the waypoint expert drives to a random target, a
+The recipe (D4RL's `generate_maze2d_datasets.py`, without noise): the waypoint expert drives to a random target, a
 free cell's centre +-0.1; when the target is reached, or the episode length has passed, a new target is drawn and the
 particle drives on from where it is. The environment is never reset between targets. Rewards are the sparse ones of the
 maze's own fixed goal, computed from the observation they stand beside, as in D4RL's relabelled files.
@@ -49,13 +49,15 @@ class Recipe:
     steps: int
     """Number of steps to collect, over all shards."""
     seed: int
+    """Each shard has a seed of its own, which follows from this one and its index."""
 
     @property
     def shards(self) -> int:
-        """Number of shards: all of ``SHARD_STEPS`` steps, but for the last, which takes the remainder."""
+        """Number of shards: all of `SHARD_STEPS` steps, but for the last, which takes the remainder."""
         return -(-self.steps // SHARD_STEPS)
 
     def shard_steps(self, index: int) -> int:
+        """Steps of one shard."""
         return min(SHARD_STEPS, self.steps - index * SHARD_STEPS)
 
     def fingerprint(self) -> str:
@@ -65,7 +67,7 @@ class Recipe:
 
 
 def drive(layout: Layout, episode_steps: int, steps: int, seed: np.random.SeedSequence) -> dict[str, np.ndarray]:
-    """Drive the expert for ``steps`` steps without a reset.
+    """Drive the expert for `steps` steps without a reset.
 
     Returns float32 arrays: observations (steps + 1, 4), actions (steps, 2), rewards (steps,), goals (steps + 1, 2).
     The action at t was chosen at, and executed from, the observation at t, on the way to the goal at t.
@@ -76,19 +78,12 @@ def drive(layout: Layout, episode_steps: int, steps: int, seed: np.random.SeedSe
     from dfplan.envs.maze.physics import PointMass
 
     rng = np.random.default_rng(seed)
-    cells = layout.free_cells.tolist()
-
-    def random_cell() -> tuple[tuple[int, int], tuple[float, float]]:
-        i, j = cells[int(rng.integers(len(cells)))]
-        dx, dy = rng.uniform(-0.1, 0.1, size=2).tolist()
-        return (i, j), (i + dx, j + dy)
-
     observations = np.empty((steps + 1, 4), dtype=np.float32)
     actions = np.empty((steps, 2), dtype=np.float32)
     goals = np.empty((steps + 1, 2), dtype=np.float32)
     physics, driver = PointMass(layout), Driver(layout, rng)
-    cell, goal = random_cell()
-    _, (x, y) = random_cell()
+    cell, goal = layout.random_place(rng)
+    _, (x, y) = layout.random_place(rng)
     vx, vy = rng.normal(0.0, 0.1, size=2).tolist()
     physics.set_state(x, y, vx, vy)
     age = 0
@@ -100,7 +95,7 @@ def drive(layout: Layout, episode_steps: int, steps: int, seed: np.random.SeedSe
         x, y, vx, vy = physics.step(ax, ay)
         age += 1
         if reached or age > episode_steps:
-            cell, goal = random_cell()
+            cell, goal = layout.random_place(rng)
             age = 0
     observations[steps] = x, y, vx, vy
     goals[steps] = goal
@@ -110,6 +105,7 @@ def drive(layout: Layout, episode_steps: int, steps: int, seed: np.random.SeedSe
 
 
 def shard_path(folder: Path, index: int) -> Path:
+    """The file of one shard."""
     return folder / f"shard-{index:05d}.npz"
 
 

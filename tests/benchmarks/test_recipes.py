@@ -16,7 +16,8 @@ from dfplan.benchmarks.suites import maze2d
 from dfplan.config_json import config_to_json
 from dfplan.data.spec import Spec
 from dfplan.data.trajectories import Trajectories
-from dfplan.envs.registry import UnknownNameError, find, task
+from dfplan.envs.registry import find, task
+from dfplan.names import UnknownNameError
 from dfplan.training.loop import train
 
 NAMES = sorted(RECIPES)
