@@ -119,7 +119,7 @@ def animate(layout: Layout, denoising: Denoising) -> bytes:
         links.set(segments=np.stack([points[:-1], points[1:]], axis=1), color=_NOISE(levels[1:]), alpha=faint)
         text.set_text(f"denoising step {row} of {last}")
         figure.canvas.draw()
-        frames.append(np.asarray(figure.canvas.buffer_rgba())[..., :3].copy())
+        frames.append(np.asarray(figure.canvas.buffer_rgba())[..., :3].copy())  # type: ignore[attr-defined]
     plt.close(figure)
     return _gif(frames)
 
