@@ -73,5 +73,5 @@ def check_fields(config: Any) -> None:
 def _schema(config_class: type) -> type[BaseModel]:
     hints = get_type_hints(config_class, include_extras=True)
     fields: dict[str, Any] = {field.name: (hints[field.name], ...) for field in dataclasses.fields(config_class)}
-    strict = ConfigDict(strict=True, allow_inf_nan=False, protected_namespaces=())
+    strict = ConfigDict(strict=True, allow_inf_nan=False, protected_namespaces=(), arbitrary_types_allowed=True)
     return create_model(config_class.__name__, __config__=strict, **fields)

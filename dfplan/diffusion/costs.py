@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from dfplan.fields import NotNegative, Positive, check_fields
+
 Cost = Callable[[Tensor], Tensor]
 APART = 1e15
 """A sequence with larger numbers is lost: squares in float32 overflow soon, so that no finite cost can be expected."""
@@ -64,9 +66,7 @@ def cost_gradient(cost: Cost, x0: Tensor, weight: float = 1.0) -> Tensor:
         except RuntimeError as error:
             raise CostError(f"this cost cannot be differentiated: {error}") from error
     if gradient is None:
-        raise _refusal(
-            x0, "the cost of this one does not depend on the sequence: it is detached, and would steer nothing"
-        )
+        raise _refusal(x0, "the cost of this one does not depend on the sequence: it is detached")
     return gradient
 
 
@@ -79,17 +79,16 @@ def _refusal(x0: Tensor, found: str) -> CostError:
 
 @dataclass(frozen=True)
 class Reach:
-    """A goal (G,), or one of each sequence (B, G), in G columns of the tokens. ValueError for one that does not fit."""
+    """A goal (G,), or one of each sequence (B, G), in G columns of the tokens. ValueError for fields that do not fit."""
 
     goal: Tensor
     columns: Sequence[int]
 
     def __post_init__(self) -> None:
-        goal, G = self.goal, len(self.columns)
-        if goal.ndim not in (1, 2) or goal.shape[-1] != G or not G:
-            raise ValueError(f"a goal in columns {tuple(self.columns)} is ({G},) or (B, {G}), got {tuple(goal.shape)}")
-        if not bool(goal.isfinite().all()):
-            raise ValueError(f"a goal must be finite, got {goal.tolist()}")
+        check_fields(self)
+        shape, G = tuple(self.goal.shape), len(self.columns)
+        if G not in shape[-1:] or len(shape) > 2 or not G or not bool(self.goal.isfinite().all()):
+            raise ValueError(f"a goal in {G} columns is ({G},) or (B, {G}) finite numbers, got {self.goal.tolist()}")
 
     def distance(self, x0: Tensor) -> Tensor:
         """Euclidean distance (B, T) of each token from the goal, with a finite gradient at the goal too."""
@@ -107,10 +106,8 @@ class ReachAt(Reach):
         return self.distance(x0)[:, self.token]
 
 
-@dataclass(frozen=True)
 class ReachThroughout(Reach):
     """Be near the goal at every token: the mean distance, the paper's guidance in mazes (Chen et al. 2024, sec. 4.2).
-
     Greedy: it can stick in dead ends.
     """
 
@@ -122,12 +119,7 @@ class ReachThroughout(Reach):
 class ReachAny(Reach):
     """Be at the goal at some token: a soft minimum of the distances, `softness` in their units. This project's own."""
 
-    softness: float = 0.2
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 0 < self.softness < math.inf:
-            raise ValueError(f"softness must be a finite number above 0, got {self.softness}")
+    softness: Positive = 0.2
 
     def __call__(self, x0: Tensor) -> Tensor:
         return -self.softness * torch.logsumexp(-self.distance(x0) / self.softness, dim=-1)
@@ -136,18 +128,11 @@ class ReachAny(Reach):
 @dataclass(frozen=True)
 class ReachSoonest(Reach):
     """Be at the goal as early as possible: the share of tokens before the first arrival, in 0..1. This project's own.
-
     A token at the distance `radius` has arrived with probability 1/2, which falls over a distance of about `softness`.
     """
 
-    radius: float = 0.3
-    softness: float = 0.3
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not (0 <= self.radius < math.inf and 0 < self.softness < math.inf):
-            found = f"{self.radius} and {self.softness}"
-            raise ValueError(f"radius must be finite and not negative, softness finite and above 0, got {found}")
+    radius: NotNegative = 0.3
+    softness: Positive = 0.3
 
     def __call__(self, x0: Tensor) -> Tensor:
         away = torch.sigmoid((self.distance(x0) - self.radius) / self.softness)
@@ -165,9 +150,7 @@ class StayIn:
     def __post_init__(self) -> None:
         if not self.low.shape == self.high.shape == (len(self.columns),) or not bool((self.low <= self.high).all()):
             found = f"{self.low.tolist()} and {self.high.tolist()}"
-            raise ValueError(
-                f"low and high are ({len(self.columns)},) numbers, low <= high in each column, got {found}"
-            )
+            raise ValueError(f"low and high are ({len(self.columns)},) numbers, low <= high everywhere, got {found}")
 
     def __call__(self, x0: Tensor) -> Tensor:
         x = x0[..., list(self.columns)]

@@ -1,15 +1,10 @@
-"""Guidance: each denoising step is moved along the gradient of a cost.
-
-The noise that the network predicts is moved by `scale * sqrt(1 - alpha_bar_k) * gradient` (Dhariwal & Nichol 2021,
-Algorithm 2), where k is the level at which the step begins. The cost judges predicted clean tokens, the gradient is with
-respect to the noisy ones, through the network.
-"""
+"""Guidance: each denoising step is moved along the gradient of a cost of the predicted clean tokens."""
 
 import warnings
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
 from dfplan.diffusion.costs import Cost
 from dfplan.diffusion.loss import Diffusion
@@ -20,11 +15,10 @@ from dfplan.fields import Size, SizeOrZero, check_fields
 
 @dataclass(frozen=True)
 class Guidance:
-    """A cost with its strength, and how the tokens that it judges are predicted.
+    """A cost, how strongly it steers, and how the tokens that it judges are predicted.
 
     `futures = 0` is plain guidance: the cost of the one prediction from the tokens as they are. `futures = N >= 1` is
     Monte Carlo guidance: the mean cost of N sampled futures of the undecided tokens (`dfplan.diffusion.monte_carlo`).
-
     Either is exact for a linear cost: it samples p(x) exp(-scale * cost). For a curved cost it is an approximation: the
     prediction is judged as if it were certain, which pulls too hard while much is undecided.
 
@@ -33,7 +27,7 @@ class Guidance:
 
     cost: Cost
     scale: float = 1.0
-    """How many times the gradient of the cost is added to the score, in units of one over the cost's; 0 is off."""
+    """How many times the cost's gradient is added to the score; 0 is off."""
     futures: SizeOrZero = 0
     """Number N of sampled futures, or 0 for plain guidance."""
     future_steps: Size = 1
@@ -49,41 +43,27 @@ class Guidance:
                 stacklevel=3,
             )
 
-    def denoise(
-        self, diffusion: Diffusion, x: Tensor, k: Tensor, undecided: Tensor, generator: torch.Generator
-    ) -> Denoised:
-        """The network's prediction from noisy tokens x (B, T, C) at levels k (B, T), moved along the gradient.
+    def denoise(self, diffusion: Diffusion, x: Tensor, k: Tensor, undecided: Tensor, generator: Generator) -> Denoised:
+        """The network's prediction, its noise moved by scale * sqrt(1 - alpha_bar_k) * gradient, and the clean tokens with it
+        (Dhariwal & Nichol 2021, Algorithm 2). Arguments and errors as of `gradient`.
+        """
+        (x0, eps), gradient = self.gradient(diffusion, x, k, undecided, generator)
+        signal, noise = diffusion.schedule.signal(k), diffusion.schedule.noise(k)
+        eps = eps + self.scale * noise * gradient
+        return Denoised(torch.where((k > 0).unsqueeze(-1), (x - noise * eps) / signal, x0), eps)
 
-        `undecided` (B, T) marks the tokens that stay pure noise in this step. Raises CostError for a cost that is none.
+    def gradient(
+        self, diffusion: Diffusion, x: Tensor, k: Tensor, undecided: Tensor, generator: Generator
+    ) -> tuple[Denoised, Tensor]:
+        """The network's prediction from noisy tokens x (B, T, C) at levels k (B, T), and the gradient (B, T, C) of the cost
+        with respect to x, through the network. `undecided` (B, T) marks the tokens that stay pure noise in this step:
+        where there are none, every future is the one prediction. Raises CostError for a cost that is none.
         """
         with torch.enable_grad():
             x = x.detach().requires_grad_()
             x0, eps = diffusion.denoise(x, k)
-        gradient = self.gradient(diffusion, x, k, undecided, generator, x0)
-        signal, noise = diffusion.schedule.signal(k), diffusion.schedule.noise(k)
-        x, x0, eps = x.detach(), x0.detach(), eps.detach() + self.scale * noise * gradient
-        return Denoised(torch.where((k > 0).unsqueeze(-1), (x - noise * eps) / signal, x0), eps)
-
-    def gradient(
-        self,
-        diffusion: Diffusion,
-        x: Tensor,
-        k: Tensor,
-        undecided: Tensor,
-        generator: torch.Generator,
-        predicted: Tensor | None = None,
-    ) -> Tensor:
-        """Gradient (B, T, C) of the (mean) cost with respect to noisy tokens x (B, T, C) at levels k (B, T).
-
-        Where no token is `undecided` (B, T), every future is the one prediction, and guidance is plain. `predicted` is
-        that prediction, if x asks for a gradient and the network has seen it already. Raises CostError for a cost that
-        is none.
-        """
-        with torch.enable_grad():
-            if predicted is None:
-                x = x.detach().requires_grad_()
             if self.futures and bool(undecided.any()):
                 judged = sample_futures(diffusion, x, k, undecided, self.futures, self.future_steps, generator)
             else:
-                judged = (diffusion.denoise(x, k).x0 if predicted is None else predicted).unsqueeze(0)
-        return mean_cost_gradient(self.cost, judged, x)
+                judged = x0.unsqueeze(0)
+        return Denoised(x0.detach(), eps.detach()), mean_cost_gradient(self.cost, judged, x)

@@ -9,6 +9,7 @@ matrices (`dfplan.diffusion.matrices`), which lower the levels while sampling.
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 from typing import NamedTuple
 
 import torch
@@ -36,22 +37,18 @@ def independent(batch: int, tokens: int, K: int, generator: Generator) -> Drawn:
 
 def shared(batch: int, tokens: int, K: int, generator: Generator) -> Drawn:
     """One level, uniform on 1..K, for the whole sequence: full-sequence diffusion, the paper's baseline."""
-    k = _noisy(batch, K, generator).expand(batch, tokens)
-    return Drawn(k.contiguous(), torch.ones_like(k, dtype=torch.bool), no_goal(k))
+    k = _noisy(batch, K, generator).expand(batch, tokens).contiguous()
+    return Drawn(k, torch.ones_like(k, dtype=torch.bool), no_goal(k))
 
 
 def shared_from_start(batch: int, tokens: int, K: int, generator: Generator) -> Drawn:
-    """One level for all tokens but the first, which is clean: full-sequence diffusion from a known start to anywhere, for
-    planners that choose among samples (Ajay et al. 2023; Lu et al. 2025).
-    """
+    """`shared` beyond a clean start, for planners that choose among samples (Ajay et al. 2023; Lu et al. 2025)."""
     drawn = shared(batch, tokens, K, generator)
-    drawn.k[:, 0], drawn.counted[:, 0] = 0, False
-    return drawn
+    return inpainted(drawn, _position(drawn.k) == 0)
 
 
 def next_token(batch: int, tokens: int, K: int, generator: Generator) -> Drawn:
     """A clean past, one noisy token, and an unknown future: teacher-forced next-token diffusion, the paper's baseline.
-
     Unknown tokens are pure noise, so that a bidirectional network cannot see them, and are not counted.
     """
     now = torch.randint(0, tokens, (batch, 1), generator=generator, device=generator.device)
@@ -75,9 +72,8 @@ def goal_ramp(batch: int, tokens: int, K: int, generator: Generator) -> Drawn:
 
 
 def shared_to_goal(batch: int, tokens: int, K: int, generator: Generator) -> Drawn:
-    """One level for all tokens between a clean start and, mostly, a clean goal: full-sequence diffusion with inpainted
-    ends (Janner et al. 2022, sec. 3.2). The ablation of `goal_ramp` and `independent`: the same is known, but all unknown
-    tokens are equally uncertain.
+    """`shared` between a clean start and, mostly, a clean goal: full-sequence diffusion with inpainted ends (Janner et al.
+    2022, sec. 3.2). An ablation of `goal_ramp`: the same is known, but all unknown tokens are equally uncertain.
     """
     horizon = draw_horizons(batch, tokens, generator)
     known = known_ends(horizon, tokens, generator)
@@ -105,12 +101,24 @@ def known_ends(horizon: Tensor, tokens: int, generator: Generator) -> Tensor:
 
 
 def between(horizon: Tensor, known: Tensor, k: Tensor, K: int) -> Drawn:
-    """Levels k (B, T), but known tokens (B, T) are clean, and stand for a goal unless they are the start, and tokens beyond
-    the horizon (B, 1) are unknown (pure noise, not counted).
+    """Levels k (B, T), but known tokens (B, T) are clean, and goals unless they are the start; and tokens beyond the horizon
+    (B, 1) are unknown (pure noise, not counted).
     """
     beyond = _position(k) > horizon
     k = torch.where(beyond, K, torch.where(known, 0, k))
     return Drawn(k, (k > 0) & ~beyond, known & (_position(k) > 0))
+
+
+def unknown_padding(drawn: Drawn, valid: Tensor, K: int) -> Drawn:
+    """Tokens where `valid` (B, T) is False become pure noise and are not counted: padding carries no information."""
+    return Drawn(torch.where(valid, drawn.k, K), drawn.counted & valid, drawn.goal & valid)
+
+
+def inpainted(drawn: Drawn, known: Tensor) -> Drawn:
+    """Tokens where `known` (T,) or (B, T) is True become clean and are not counted: a plan is drawn around them
+    (Janner et al. 2022, sec. 3.2). The others keep their levels; with `shared`, this is how Diffuser is trained.
+    """
+    return drawn._replace(k=torch.where(known, 0, drawn.k), counted=drawn.counted & ~known)
 
 
 def no_goal(k: Tensor) -> Tensor:
@@ -138,13 +146,11 @@ def _teacher_forced(now: Tensor, tokens: int, K: int, generator: Generator) -> T
     return torch.where(position < now, 0, torch.where(position == now, _noisy(len(now), K, generator), K))
 
 
+_ALL = (independent, shared, shared_from_start, next_token, goal_ramp, shared_to_goal, next_token_to_goal)
+DRAWS: Mapping[str, Draw] = {draw.__name__: draw for draw in _ALL}
+"""The draws that a config can name."""
 TO_GOAL = frozenset({"goal_ramp", "shared_to_goal", "next_token_to_goal"})
 """Draws with goal tokens: models trained by one of them have seen goals as planning gives them."""
-DRAWS: Mapping[str, Draw] = {
-    draw.__name__: draw
-    for draw in (independent, shared, shared_from_start, next_token, goal_ramp, shared_to_goal, next_token_to_goal)
-}
-"""The draws that a config can name."""
 
 
 @dataclass(frozen=True)
@@ -166,23 +172,7 @@ class Mixture:
 
     def __call__(self, batch: int, tokens: int, K: int, generator: Generator) -> Drawn:
         total = sum(self.weights.values())
-        parts, start, share = [], 0, 0.0
-        for name, weight in self.weights.items():
-            share += weight
-            end = round(batch * share / total)
-            if end > start:
-                parts.append(DRAWS[name](end - start, tokens, K, generator))
-            start = max(start, end)
+        ends = [round(batch * share / total) for share in accumulate(self.weights.values())]
+        shares = zip(self.weights, pairwise([0, *ends]), strict=True)
+        parts = [DRAWS[name](end - start, tokens, K, generator) for name, (start, end) in shares if end > start]
         return Drawn(*(torch.cat(part) for part in zip(*parts, strict=True)))
-
-
-def unknown_padding(drawn: Drawn, valid: Tensor, K: int) -> Drawn:
-    """Tokens where `valid` (B, T) is False become pure noise and are not counted: padding carries no information."""
-    return Drawn(torch.where(valid, drawn.k, K), drawn.counted & valid, drawn.goal & valid)
-
-
-def inpainted(drawn: Drawn, known: Tensor) -> Drawn:
-    """Tokens where `known` (T,) or (B, T) is True become clean and are not counted: a plan is drawn around them
-    (Janner et al. 2022, sec. 3.2). The others keep their levels; with `shared`, this is how Diffuser is trained.
-    """
-    return drawn._replace(k=torch.where(known, 0, drawn.k), counted=drawn.counted & ~known)

@@ -26,26 +26,18 @@ def pyramid(tokens: int, K: int, steps: int, uncertainty: float = 1.0) -> Tensor
     """The paper's zig-zag: each token lags the one before by `uncertainty` rows, so the far future stays uncertain.
 
     An uncertainty of 0 is `full_sequence`, one of `steps` is `autoregressive`; fractions are allowed.
-    (steps + ceil((tokens - 1) * uncertainty) + 1, tokens).
     """
     return from_lag(_positions(tokens) * _lag(uncertainty), K, steps)
 
 
 def trapezoid(tokens: int, K: int, steps: int, uncertainty: float = 1.0) -> Tensor:
-    """Both ends first, the middle last: for plans whose start and goal are known. This project's own.
-
-    Each token lags the one nearer to an end by `uncertainty` rows. (steps + ceil((tokens - 1) // 2 * uncertainty) + 1,
-    tokens).
-    """
+    """Both ends first, the middle last, for plans whose start and goal are known. This project's own."""
     t = _positions(tokens)
     return from_lag(torch.minimum(t, tokens - 1 - t) * _lag(uncertainty), K, steps)
 
 
 def from_lag(lag: Tensor, K: int, steps: int) -> Tensor:
-    """The matrix in which token t starts to fall after lag[t] >= 0 rows, for any lag (T,).
-
-    (steps + ceil(largest lag) + 1, T).
-    """
+    """The matrix (steps + ceil(max(lag)) + 1, T) in which token t starts to fall after lag[t] >= 0 rows, for any lag (T,)."""
     if not isinstance(steps, Integral) or steps < 1:
         raise ValueError(f"a token needs at least one denoising step, a whole number, got steps={steps}")
     if lag.ndim != 1 or lag.numel() == 0 or not bool(((lag >= 0) & lag.isfinite()).all()):
@@ -58,42 +50,31 @@ def from_lag(lag: Tensor, K: int, steps: int) -> Tensor:
     return torch.round(left * (K / steps)).long()
 
 
-def check(matrix: Tensor, K: int) -> Tensor:
-    """Return the matrix (M + 1, T) if it is a valid one, else raise ValueError with one sentence that names the fault."""
-    if matrix.ndim != 2 or matrix.shape[0] < 2 or matrix.dtype not in (torch.int32, torch.int64):
-        found = f"{tuple(matrix.shape)} {matrix.dtype}"
-        raise ValueError(f"a scheduling matrix is (rows >= 2, tokens) of integers, got {found}")
-    if not bool((matrix[0] == K).all()):
-        raise ValueError(f"a scheduling matrix starts at pure noise: its first row must be all {K}")
-    if not bool((matrix[-1] == 0).all()):
-        raise ValueError("a scheduling matrix ends clean: its last row must be all 0")
-    _check_falls(matrix)
-    return matrix
+def check(matrix: Tensor, K: int, shape: tuple[int, ...] | None = None) -> Tensor:
+    """Return a valid matrix, else raise ValueError with one sentence that names the fault.
 
-
-def check_rows(matrix: Tensor, K: int, shape: tuple[int, ...]) -> Tensor:
-    """Return some rows of a matrix, (rows, T) or (rows, B, T), if sequences of `shape` (B, T) can walk them.
-
-    Else raise ValueError with one sentence that names the fault. Not to be confused with `check`, which wants the whole.
+    Without a shape it is a whole one, (M + 1, T), from pure noise to clean. With the shape (B, T) of sequences it is some
+    rows for them, (rows, T) or (rows, B, T).
     """
-    if matrix.ndim not in (2, 3) or len(matrix) < 1 or matrix.dtype not in (torch.int32, torch.int64):
-        found = f"{tuple(matrix.shape)} {matrix.dtype}"
-        raise ValueError(f"rows of a scheduling matrix are (rows, T) or (rows, B, T) integers, got {found}")
-    if matrix.shape[-1] != shape[1]:
-        raise ValueError(f"the scheduling matrix has {matrix.shape[-1]} tokens, but the sequences have {shape[1]}")
-    if matrix.ndim == 3 and matrix.shape[1] != shape[0]:
-        raise ValueError(f"the scheduling matrix is for {matrix.shape[1]} sequences, but there are {shape[0]}")
-    if not bool(((matrix >= 0) & (matrix <= K)).all()):
-        raise ValueError(f"levels in a scheduling matrix lie in 0..{K}, got {int(matrix.min())} to {int(matrix.max())}")
-    _check_falls(matrix)
-    return matrix
-
-
-def _check_falls(matrix: Tensor) -> None:
+    whole, found = shape is None, f"{tuple(matrix.shape)} {matrix.dtype}"
+    if matrix.ndim < 2 or len(matrix) < 1 + whole or matrix.dtype not in (torch.int32, torch.int64):
+        raise ValueError(f"a scheduling matrix is (rows >= {1 + whole}, tokens) of integers, got {found}")
+    if shape is not None and matrix.shape[1:] not in (shape, shape[1:]):
+        B, T = shape
+        raise ValueError(
+            f"a scheduling matrix for {B} sequences of {T} tokens is (rows, {T}) or (rows, {B}, {T}), got {found}"
+        )
+    if whole and not bool((matrix[0] == K).all()):
+        raise ValueError(f"a scheduling matrix starts at pure noise: its first row must be all {K}")
+    if whole and not bool((matrix[-1] == 0).all()):
+        raise ValueError("a scheduling matrix ends clean: its last row must be all 0")
     rises = (matrix[1:] > matrix[:-1]).nonzero()
     if len(rises):
         row, token = rises[0, 0].item(), rises[0, -1].item()
         raise ValueError(f"noise levels never rise while sampling, but token {token} rises from row {row} to {row + 1}")
+    if not bool(((matrix >= 0) & (matrix <= K)).all()):
+        raise ValueError(f"levels in a scheduling matrix lie in 0..{K}, got {int(matrix.min())} to {int(matrix.max())}")
+    return matrix
 
 
 def _positions(tokens: int) -> Tensor:

@@ -1,34 +1,32 @@
 """Monte Carlo guidance: the gradient of the mean cost over sampled futures (Chen et al. 2024, sec. 3.3).
 
-A plan's tokens are decided one after another. While the first ones fall, those that are still pure noise may become many
-things, and a cost of the whole plan depends on which. So the cost is averaged over futures:
+While the first tokens of a plan are decided, those that are still pure noise may become many things, and a cost of the
+whole plan depends on which. So the cost is averaged over futures:
 
-- The tokens that are redrawn are the undecided ones: pure noise now, and still after the row that is guided. All others
-  keep their value and their level in every future: known tokens, clean ones, and those that fall.
+- The tokens that are redrawn are the undecided ones: pure noise, also after the row that is guided. All others keep their
+  value and their level in every future: known tokens, clean ones, and those that fall.
 - A future is one joint draw of all undecided tokens given the others, without guidance, by DDIM from fresh noise at
   level K down to 0. One step from pure noise would give the network's mean and no draw; eight steps or so give draws.
-- What is averaged is the cost of each future, never the futures themselves: the mean of the costs, not the cost of the
-  mean. For a linear cost both are the same. For any other they differ just where it matters: half-way between two
-  outcomes, which never happens, may look like the best of all.
+- The costs of the futures are averaged, not the futures: the mean of the costs, not the cost of the mean. Both are the same
+  for a linear cost. For any other, the mean of two outcomes, which never occurs, may look better than either.
 
-The noise of undecided tokens is replaced in each future, so that the gradient is zero there: guidance moves what is being
-decided, and does not choose the luck that comes after it.
+Each future replaces the noise of the undecided tokens, so that the gradient is zero there: guidance moves the tokens that
+are decided, and does not choose the luck that follows.
 """
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
 from dfplan.diffusion.costs import Cost, cost_gradient
 from dfplan.diffusion.loss import Diffusion
 
 
 def sample_futures(
-    diffusion: Diffusion, x: Tensor, k: Tensor, undecided: Tensor, futures: int, steps: int, generator: torch.Generator
+    diffusion: Diffusion, x: Tensor, k: Tensor, undecided: Tensor, futures: int, steps: int, generator: Generator
 ) -> Tensor:
     """Predicted clean tokens (N, B, T, C) of N futures of noisy tokens x (B, T, C) at levels k (B, T).
 
-    The tokens `undecided` (B, T) start from fresh noise and fall from K to 0 in `steps`; the others stay as they are, at
-    their own levels. Differentiable in x where gradients are enabled.
+    The tokens `undecided` (B, T) fall from K to 0 in `steps`. Differentiable in x where gradients are enabled.
     """
     N, B = futures, x.shape[0]
     x, k, undecided = (v.repeat(N, *(1,) * (v.ndim - 1)) for v in (x, k, undecided))

@@ -1,9 +1,8 @@
 """Noise schedules: how much signal is left at noise level k.
 
 A level is an integer from 0 (clean) to K (pure noise). The forward process is
-`x_k = sqrt(alpha_bar_k) x_0 + sqrt(1 - alpha_bar_k) eps` (Ho et al. 2020, eq. 4), for each token at its own level.
-Not to be confused with a scheduling matrix (`dfplan.diffusion.matrices`): that is the level of each token at each row of
-sampling.
+`x_k = sqrt(alpha_bar_k) x_0 + sqrt(1 - alpha_bar_k) eps` (Ho et al. 2020, eq. 4), for each token at its own level. Not to be
+confused with a scheduling matrix (`dfplan.diffusion.matrices`), the level of each token at each row of sampling.
 """
 
 import math
@@ -19,26 +18,23 @@ MAX_BETA = 0.999  # Nichol & Dhariwal 2021, sec. 3.2: keeps alpha_bar[K] above z
 
 
 class Denoised(NamedTuple):
-    """What a denoiser predicts of noisy tokens."""
+    """What a denoiser predicts of noisy tokens: their clean values and their noise, of unit variance, (B, T, C) each."""
 
     x0: Tensor
-    """(B, T, C) their clean values."""
     eps: Tensor
-    """(B, T, C) their noise, of unit variance."""
 
 
 def alpha_bar(name: ScheduleName, K: int) -> Tensor:
     """The share of signal power left at each level: (K + 1,) float64, from 1 at level 0, strictly falling.
 
-    linear: Ho et al. 2020, betas rescaled to K levels; cosine: Nichol & Dhariwal 2021, eq. 17;
-    sigmoid: Jabri et al. 2022, eq. 2 with start -3, end 3, tau 1. Raises ValueError for another name and for K < 1.
+    linear: Ho et al. 2020, betas rescaled to K levels; cosine: Nichol & Dhariwal 2021, eq. 17; sigmoid: Jabri et al. 2022,
+    eq. 2 with start -3, end 3, tau 1. Raises ValueError for another name and for K < 1.
     """
     if K < 1:
         raise ValueError(f"a noise schedule needs at least one level, got {K}")
     t = torch.linspace(0, 1, K + 1, dtype=torch.float64)
     if name == "linear":
-        scale = 1000 / K
-        beta = torch.linspace(1e-4 * scale, 2e-2 * scale, K, dtype=torch.float64)
+        beta = torch.linspace(1e-4 * (1000 / K), 2e-2 * (1000 / K), K, dtype=torch.float64)
     elif name == "cosine":
         f = torch.cos((t + 0.008) / 1.008 * math.pi / 2) ** 2
         beta = 1 - f[1:] / f[:-1]
@@ -54,8 +50,7 @@ def alpha_bar(name: ScheduleName, K: int) -> Tensor:
 class NoiseSchedule(nn.Module):
     """The forward process and its exact posteriors, for tokens that each have a level of their own.
 
-    Methods take x (B, T, C) and levels k (B, T), and broadcast the level over the columns. Raises ValueError for an
-    unknown name and for K < 1.
+    Methods take x (B, T, C) and levels k (B, T), and broadcast the level over the columns. ValueError as of `alpha_bar`.
     """
 
     alpha_bar: Tensor
@@ -84,11 +79,9 @@ class NoiseSchedule(nn.Module):
 
     def target(self, x0: Tensor, k: Tensor, eps: Tensor, prediction: Prediction) -> Tensor:
         """What the network is trained to predict: x0, eps, or v = sqrt(a) eps - sqrt(1 - a) x0 (Salimans & Ho 2022)."""
-        if prediction == "x0":
-            return x0
-        if prediction == "eps":
-            return eps
-        return self.signal(k) * eps - self.noise(k) * x0
+        if prediction == "v":
+            return self.signal(k) * eps - self.noise(k) * x0
+        return x0 if prediction == "x0" else eps
 
     def interpret(self, output: Tensor, x: Tensor, k: Tensor, prediction: Prediction) -> Denoised:
         """Clean values and noise that a network's output (B, T, C) stands for. Tokens at level 0 are returned as they are."""

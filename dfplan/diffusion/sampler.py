@@ -1,8 +1,7 @@
 """Sampling by a scheduling matrix (Chen et al. 2024, Algorithm 2): row by row, each token falls to the level of its row.
 
 A partly denoised batch is a value, `State`. `begin` makes one of noise, `step` moves it by one row, `run` walks a matrix,
-and `sample` is all of it. Sampling may stop after any row and go on from there, also from a batch of sequences that have
-come to different rows.
+`sample` is all of it. Sampling may stop after any row and go on, also with a batch of sequences from different rows.
 """
 
 from collections.abc import Iterator
@@ -10,11 +9,11 @@ from dataclasses import dataclass
 from typing import TypedDict, Unpack
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
 from dfplan.diffusion.guidance import Guidance
 from dfplan.diffusion.loss import Diffusion
-from dfplan.diffusion.matrices import check, check_rows
+from dfplan.diffusion.matrices import check
 
 
 @dataclass(frozen=True)
@@ -78,14 +77,12 @@ class StepOptions(TypedDict, total=False):
 def begin(
     diffusion: Diffusion,
     shape: tuple[int, int, int],
-    generator: torch.Generator,
+    generator: Generator,
     known: Known | None = None,
     lengths: Tensor | None = None,
 ) -> State:
-    """Pure noise of `shape` (B, T, C), but for known tokens, which have a value and a level of their own.
-
-    `lengths` (B,) bounds each sequence: tokens from there on stay pure noise, which carries no information. Raises
-    ValueError for known tokens or lengths that do not fit the shape.
+    """Pure noise of `shape` (B, T, C), but for known tokens. `lengths` (B,) bounds each sequence: tokens from there on stay
+    pure noise, which carries no information. Raises ValueError for known tokens or lengths that do not fit the shape.
     """
     B, T, _ = shape
     if known is not None and known.tokens.shape != shape:
@@ -97,9 +94,8 @@ def begin(
     device = diffusion.schedule.alpha_bar.device
     x = torch.randn(shape, generator=generator, device=device, dtype=torch.float32)
     k = torch.full((B, T), diffusion.K, device=device)
-    given = torch.zeros((B, T), dtype=torch.bool, device=device)
-    if lengths is not None:
-        given = torch.arange(T, device=device) >= lengths.unsqueeze(1)
+    end = torch.full((B,), T, device=device) if lengths is None else lengths
+    given = torch.arange(T, device=device) >= end.unsqueeze(1)
     if known is not None:
         k = torch.where(known.mask, known.level, k)
         noise = torch.zeros_like(x) if known.noisy else x
@@ -113,7 +109,7 @@ def step(
     diffusion: Diffusion,
     state: State,
     row: Tensor,
-    generator: torch.Generator,
+    generator: Generator,
     *,
     guidance: Guidance | None = None,
     eta: float = 0.0,
@@ -151,14 +147,14 @@ def step(
 
 
 def run(
-    diffusion: Diffusion, state: State, matrix: Tensor, generator: torch.Generator, **options: Unpack[StepOptions]
+    diffusion: Diffusion, state: State, matrix: Tensor, generator: Generator, **options: Unpack[StepOptions]
 ) -> Iterator[State]:
     """Algorithm 2: walk the rows of a scheduling matrix, (rows, T) or (rows, B, T), and yield the state at each.
 
     The state stands at the first row, or at any later one: then a token waits until a row is below its own level. Raises
     ValueError, at the first state, for a matrix that is not valid or does not fit.
     """
-    check_rows(matrix, diffusion.K, state.levels.shape)
+    check(matrix, diffusion.K, state.levels.shape)
     yield state
     for row in matrix[1:].to(state.levels.device):
         state = step(diffusion, state, row, generator, **options)
@@ -169,7 +165,7 @@ def sample(
     diffusion: Diffusion,
     matrix: Tensor,
     shape: tuple[int, int, int],
-    generator: torch.Generator,
+    generator: Generator,
     *,
     known: Known | None = None,
     lengths: Tensor | None = None,
@@ -195,5 +191,5 @@ def _check_mask(expected: str, tokens: Tensor, mask: Tensor) -> None:
         raise ValueError(f"{expected}, got {tuple(tokens.shape)} and {tuple(mask.shape)} {mask.dtype}")
 
 
-def _normal(x: Tensor, generator: torch.Generator) -> Tensor:
+def _normal(x: Tensor, generator: Generator) -> Tensor:
     return torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype)

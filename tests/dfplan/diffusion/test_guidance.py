@@ -71,9 +71,9 @@ def test_a_row_draws_futures_of_the_tokens_that_stay_pure_noise():
     asked = []
 
     class Asked(Guidance):
-        def gradient(self, diffusion, x, k, undecided, generator, predicted=None):
+        def gradient(self, diffusion, x, k, undecided, generator):
             asked.append(undecided)
-            return super().gradient(diffusion, x, k, undecided, generator, predicted)
+            return super().gradient(diffusion, x, k, undecided, generator)
 
     diffusion, matrix = exact(PROCESS, 20), pyramid(T, 20, 4, 1)
     sample(diffusion, matrix, (3, T, C), generator(), guidance=Asked(ReachThroughout(GOAL, (0, 1)), futures=2))
@@ -102,17 +102,20 @@ def test_plain_guidance_asks_the_network_once_a_row():
     assert diffusion.model.calls == 4
 
 
-def test_the_gradient_is_the_same_whether_the_prediction_was_made_before():
+def test_the_prediction_moves_with_its_noise():
     diffusion, x = exact(PROCESS, 20), torch.randn(3, T, C, generator=generator())
     k, nothing = torch.tensor([0, 4, 11, 12, 15, 19]).expand(3, T), torch.zeros(3, T, dtype=torch.bool)
-    guidance = Guidance(ReachThroughout(GOAL, (0, 1)))
-    alone = guidance.gradient(diffusion, x, k, nothing, generator())
+    guidance = Guidance(ReachThroughout(GOAL, (0, 1)), 1.5)
+    plain, gradient = guidance.gradient(diffusion, x, k, nothing, generator())
+    assert all(torch.equal(a, b) for a, b in zip(plain, diffusion.denoise(x, k), strict=True))
     asks = x.clone().requires_grad_()
-    assert torch.equal(guidance.gradient(diffusion, asks, k, nothing, generator(), diffusion.denoise(asks, k).x0), alone)
+    guidance.cost(diffusion.denoise(asks, k).x0).sum().backward()
+    torch.testing.assert_close(gradient, asks.grad)
     moved = guidance.denoise(diffusion, x, k, nothing, generator())
-    plain = diffusion.denoise(x, k)
-    torch.testing.assert_close(moved.eps, plain.eps + diffusion.schedule.noise(k) * alone)
+    assert not moved.x0.requires_grad and not moved.eps.requires_grad
+    torch.testing.assert_close(moved.eps, plain.eps + 1.5 * diffusion.schedule.noise(k) * gradient)
     torch.testing.assert_close(diffusion.schedule.add_noise(moved.x0, k, moved.eps)[:, 1:], x[:, 1:], rtol=1e-4, atol=1e-4)
+    assert torch.equal(moved.x0[:, 0], x[:, 0]), "a clean token stays"
 
 
 def one_number(variance=0.8):

@@ -39,7 +39,7 @@ def partly_denoised(batch=4):
 
 
 def gradient(guidance, x, k, undecided, g):
-    return guidance.gradient(network(), x, k, undecided, g)
+    return guidance.gradient(network(), x, k, undecided, g)[1]
 
 
 GOALS = torch.randn(4, C, generator=torch.Generator().manual_seed(7))
@@ -135,7 +135,7 @@ def test_the_mean_of_the_costs_guides_and_not_the_cost_of_the_mean():
     x[:, 1] = torch.randn(1, generator=generator())
 
     def pull(cost, **options):
-        found = Guidance(cost, **options).gradient(diffusion, x, k, k == 50, generator(1))[0, 0, 0]
+        found = Guidance(cost, **options).gradient(diffusion, x, k, k == 50, generator(1))[1][0, 0, 0]
         return (found * schedule.signal(k)[0, 0]).item()
 
     def distance(x0):

@@ -315,7 +315,7 @@ def test_same_seed_same_bytes(eta):
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"matrix": full_sequence(T + 1, 8, 4)}, "has 7 tokens, but the sequences have 6"),
+        ({"matrix": full_sequence(T + 1, 8, 4)}, r"3 sequences of 6 tokens is \(rows, 6\) or \(rows, 3, 6\), got \(5, 7\)"),
         ({"matrix": full_sequence(T, 9, 4)}, "first row must be all 8"),
         ({"stabilization": 9}, "stabilization is a level in 0..8, got 9"),
         ({"known": Known(torch.zeros(2, T, C), torch.zeros(2, T, dtype=torch.bool))}, r"must be \(3, 6, 2\), got \(2, 6"),
@@ -354,14 +354,14 @@ def test_what_is_not_known_may_be_anything():
 @pytest.mark.parametrize(
     ("rows", "sentence"),
     [
-        (full_sequence(T + 1, 8, 4), "has 7 tokens, but the sequences have 6"),
-        (full_sequence(T, 8, 4).unsqueeze(1).expand(-1, 2, -1), "is for 2 sequences, but there are 3"),
+        (full_sequence(T + 1, 8, 4), r"of 6 tokens is \(rows, 6\) or \(rows, 3, 6\), got \(5, 7\)"),
+        (full_sequence(T, 8, 4).unsqueeze(1).expand(-1, 2, -1), r"for 3 sequences .* got \(5, 2, 6\)"),
         (full_sequence(T, 9, 4), r"lie in 0\.\.8, got 0 to 9"),
         (full_sequence(T, 8, 4) - 1, r"lie in 0\.\.8, got -1 to 7"),
         (full_sequence(T, 8, 4).flip(0), "token 0 rises from row 0 to 1"),
         (full_sequence(T, 8, 4).unsqueeze(1).expand(-1, 3, -1).flip(0), "token 0 rises from row 0 to 1"),
-        (full_sequence(T, 8, 4).float(), "integers, got .*float32"),
-        (full_sequence(T, 8, 4)[0], r"\(rows, T\) or \(rows, B, T\) integers, got \(6,\)"),
+        (full_sequence(T, 8, 4).float(), "of integers, got .*float32"),
+        (full_sequence(T, 8, 4)[0], r"is \(rows >= 1, tokens\) of integers, got \(6,\)"),
         (full_sequence(T, 8, 4)[:0], r"got \(0, 6\)"),
     ],
 )
