@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from dfplan.fields import Count, NotNegative, Positive, Whole, check_fields
+from dfplan.fields import CheckedFields, Count, NotNegative, Positive, Whole
 from dfplan.planning.planner import PlanConfig
 
 
 @dataclass(frozen=True)
-class AgentConfig:
+class AgentConfig(CheckedFields):
     plan: PlanConfig = PlanConfig()
     """How plans are made."""
     execution: Literal["inverse_dynamics", "diffused_actions"] = "inverse_dynamics"
@@ -26,6 +26,3 @@ class AgentConfig:
     arrival: NotNegative = 0.45
     """A row that is due for a new plan within this distance of its goal (recorded units) stays there: its plan is the
     goal itself, at rest. 0 plans anew even there. Inverse dynamics only."""
-
-    def __post_init__(self) -> None:
-        check_fields(self)

@@ -291,7 +291,7 @@ class LearningAgent(Agent):
         if acting is None and "agent" in card:  # as the files of trajectory models once were
             acting, where, card = card["agent"], "card.agent", {name: part for name, part in card.items() if name != "agent"}
         with naming(path):
-            config = config_from_json(cls.config_class, acting, where)
+            config: Any = config_from_json(cls.config_class, acting, where)
             return cls(learner, config, card)  # type: ignore[call-arg]  # a subclass knows its widths
 
     def save(self, path: str | Path) -> None:

@@ -27,7 +27,7 @@ from dfplan.diffusion.levels import shared_from_start
 from dfplan.diffusion.loss import Diffusion
 from dfplan.diffusion.noise import NoiseSchedule
 from dfplan.diffusion.sampler import sample
-from dfplan.fields import Count, NotNegative, Share, Size, check_columns, check_fields
+from dfplan.fields import CheckedFields, Count, NotNegative, Share, Size, check_columns
 from dfplan.models import Transformer, TransformerConfig
 from dfplan.models.diffusion_inverse import DiffusionInverse
 from dfplan.models.trajectory_value import TrajectoryValue
@@ -40,7 +40,7 @@ from dfplan.training.losses import total
 
 
 @dataclass(frozen=True)
-class VeteranModelConfig:
+class VeteranModelConfig(CheckedFields):
     """What is learned, and how large."""
 
     observation_dim: Size = 4
@@ -63,7 +63,7 @@ class VeteranModelConfig:
     """Levels of the action's diffusion."""
 
     def __post_init__(self) -> None:
-        check_fields(self)
+        super().__post_init__()
         check_columns(self.positions, self.observation_dim, "positions")
         if self.tokens < 2:
             raise ValueError(f"a plan needs a start and at least one more token, got tokens={self.tokens}")
@@ -72,7 +72,7 @@ class VeteranModelConfig:
 
 
 @dataclass(frozen=True)
-class VeteranConfig:
+class VeteranConfig(CheckedFields):
     """How a Diffusion Veteran acts."""
 
     candidates: Size = 50
@@ -84,9 +84,6 @@ class VeteranConfig:
     replan_every: Count = 20
     """Environment steps between plans; the paper replans at each."""
 
-    def __post_init__(self) -> None:
-        check_fields(self)
-
 
 class Veteran(Statistics):
     """Planner, critic and inverse dynamics: what is trained and shipped."""
@@ -94,8 +91,7 @@ class Veteran(Statistics):
     goal_low: Tensor
     goal_high: Tensor
 
-    def __init__(self, config: VeteranModelConfig | None = None):
-        config = config or VeteranModelConfig()
+    def __init__(self, config: VeteranModelConfig):
         C, A = config.observation_dim, config.action_dim
         super().__init__(C, A, scale_actions=True)
         self.config = config
@@ -136,14 +132,11 @@ class Veteran(Statistics):
         B, T, s = len(observation), self.config.tokens, self.observation.normalize(observation)
         known = known_ends(s.repeat_interleave(candidates, dim=0), T)
         matrix = matrices.full_sequence(T, self.config.levels, steps)
-        tokens = sample(self.diffusion, matrix, known.tokens.shape, generator, known=known).tokens
-        lost = ~tokens.isfinite().flatten(1).all(1)
-        values = self.critic(tokens).masked_fill(lost, torch.nan).view(B, candidates)
-        best = lowest(-values)
-        row = torch.arange(B, device=s.device)
-        tokens = tokens[row * candidates + best].float()
-        observations, scores = self.observation.denormalize(tokens).unsqueeze(2), {"value": values[row, best]}
-        return Plan.whole(observations, tokens=tokens, scores=scores)
+        tokens = sample(self.diffusion, matrix, (B * candidates, T, s.shape[1]), generator, known=known).tokens
+        values = self.critic(tokens).where(tokens.isfinite().flatten(1).all(1), torch.nan).view(B, candidates)
+        row, best = torch.arange(B, device=s.device), lowest(-values)
+        tokens, value = tokens[row * candidates + best].float(), values[row, best]
+        return Plan.whole(self.observation.denormalize(tokens).unsqueeze(2), tokens=tokens, scores={"value": value})
 
     def act(self, s: Tensor, target: Tensor, generator: torch.Generator, temperature: float) -> Tensor:
         """Actions (B, A) in recorded units that lead from normalized states (B, C) to targets a stride later."""

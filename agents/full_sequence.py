@@ -15,14 +15,14 @@ from torch import Tensor
 
 from dfplan.agents.planning_agent import PlanningAgent
 from dfplan.arrays import Shape
-from dfplan.fields import Share, Size, Whole, check_fields
+from dfplan.fields import CheckedFields, Share, Size, Whole
 from dfplan.planning.ask import Ask
 from dfplan.planning.full_sequence import SequenceModel
 from dfplan.planning.plan import Plan
 
 
 @dataclass(frozen=True)
-class SequenceAgentConfig:
+class SequenceAgentConfig(CheckedFields):
     """How plans are made, and when."""
 
     steps: Size = 20
@@ -31,9 +31,6 @@ class SequenceAgentConfig:
     """0 for DDIM, 1 for DDPM's ancestral step."""
     replan_every: Whole = 0
     """Environment steps between plans; 0 plans once an episode and holds the plan's last state after its end."""
-
-    def __post_init__(self) -> None:
-        check_fields(self)
 
 
 class SequenceAgent(PlanningAgent):

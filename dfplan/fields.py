@@ -69,6 +69,13 @@ def check_fields(config: Any) -> None:
         raise ValueError(f"{type(config).__name__}: {where} {message}, got {reprlib.repr(first['input'])}") from None
 
 
+class CheckedFields:
+    """A dataclass of this class checks its fields when it is made: see `check_fields`. One with more rules adds them after."""
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+
 @cache
 def _schema(config_class: type) -> type[BaseModel]:
     hints = get_type_hints(config_class, include_extras=True)

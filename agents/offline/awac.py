@@ -11,17 +11,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from dfplan.agents.offline.base import Losses, MaxWeight, OfflineAgent, OfflineConfig, OfflineLearner
+from dfplan.agents.offline.base import Losses, MaxWeight, OfflineAgent, OfflineLearner, ValueConfig
 from dfplan.agents.offline.losses import backup, critic_loss, gaussian_log_prob, least_q, q_values, weighted_imitation
 from dfplan.data.transitions import Noise, Transitions
 
 
 @dataclass(frozen=True)
-class AWACConfig(OfflineConfig):
+class AWACConfig(ValueConfig):
     """The hyperparameters of AWAC."""
 
-    gamma: float = 0.99
-    """Discount."""
     tau: float = 0.005
     """How far the target critics follow in one update."""
     lam: float = 0.1
@@ -40,7 +38,7 @@ class AWAC(OfflineLearner[AWACConfig]):
         self.q = self.twins()
         self.q_target = self.q.target()
 
-    def action(self, outputs: Tensor) -> Tensor:
+    def mean_action(self, outputs: Tensor) -> Tensor:
         """The mean is not squashed: it is clipped to the limits of actions."""
         return outputs.clamp(-1, 1)
 

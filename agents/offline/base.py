@@ -26,7 +26,7 @@ from dfplan.agents.base import LearningAgent
 from dfplan.arrays import Shape
 from dfplan.data.statistics import Statistics
 from dfplan.data.transitions import Noise, Transitions
-from dfplan.fields import Positive, Size, Whole, check_fields
+from dfplan.fields import CheckedFields, Positive, Size, Whole
 from dfplan.models.stacked import StackedMLP
 from dfplan.training.checkpoint import CheckpointError
 from dfplan.training.weights_file import Header
@@ -38,7 +38,7 @@ MaxWeight = Annotated[Positive, Field(validation_alias=AliasChoices("max_weight"
 
 
 @dataclass(frozen=True)
-class OfflineConfig:
+class OfflineConfig(CheckedFields):
     """What the learners share; each algorithm adds its own hyperparameters."""
 
     observation_dim: Size = 4
@@ -51,20 +51,25 @@ class OfflineConfig:
     """Widths of the hidden layers of every network."""
 
     def __post_init__(self) -> None:
-        check_fields(self)
+        super().__post_init__()
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"seeds must be different numbers, got {self.seeds}")
 
 
 @dataclass(frozen=True)
-class ActingConfig:
+class ValueConfig(OfflineConfig):
+    """What the learners of values share."""
+
+    gamma: float = 0.99
+    """Discount."""
+
+
+@dataclass(frozen=True)
+class ActingConfig(CheckedFields):
     """How an offline agent acts."""
 
     member: Whole = 0
     """Which of the stacked training seeds acts: its place in the learner's `seeds`."""
-
-    def __post_init__(self) -> None:
-        check_fields(self)
 
 
 C = TypeVar("C", bound=OfflineConfig)
@@ -75,8 +80,8 @@ ACTING = ("pi.", "observation.", "action_")
 class OfflineLearner(Statistics, ABC, Generic[C]):
     """The networks of S training seeds and their losses; observations are normalized, actions scaled to [-1, 1].
 
-    An algorithm builds its networks, the actor under the name `pi`, and says in `losses` what they minimize and in `action`
-    how they act.
+    An algorithm builds its networks, the actor under the name `pi`, and defines what they minimize (`losses`) and how they act
+    (`mean_action`).
     """
 
     config: C
@@ -94,7 +99,7 @@ class OfflineLearner(Statistics, ABC, Generic[C]):
         Their sum is differentiated once, so that each loss must hold every network fixed that it is not meant to move.
         """
 
-    def action(self, outputs: Tensor) -> Tensor:
+    def mean_action(self, outputs: Tensor) -> Tensor:
         """The action to play, scaled to [-1, 1], from the actor's outputs: without noise."""
         return outputs.tanh()
 
@@ -120,7 +125,7 @@ class OfflineLearner(Statistics, ABC, Generic[C]):
     def play(self, observation: Tensor, member: int) -> Tensor:
         """One member's action (B, action_dim) for (B, observation_dim), both in recorded units."""
         outputs = self.pi.alone(member, self.observation.normalize(observation))
-        return self.unscale_action(self.action(outputs).clamp(-1, 1))
+        return self.unscale_action(self.mean_action(outputs).clamp(-1, 1))
 
 
 class OfflineAgent(LearningAgent):

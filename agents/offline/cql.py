@@ -13,17 +13,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dfplan.agents.offline.base import Losses, OfflineAgent, OfflineConfig, OfflineLearner
+from dfplan.agents.offline.base import Losses, OfflineAgent, OfflineLearner, ValueConfig
 from dfplan.agents.offline.losses import backup, critic_loss, gaussian_log_prob, least_q, q_values
 from dfplan.data.transitions import Noise, Transitions
 
 
 @dataclass(frozen=True)
-class CQLConfig(OfflineConfig):
+class CQLConfig(ValueConfig):
     """The hyperparameters of CQL."""
 
-    gamma: float = 0.99
-    """Discount."""
     tau: float = 0.005
     """How far the target critics follow in one update."""
     weight: float = 10.0
@@ -74,7 +72,7 @@ class CQL(OfflineLearner[CQLConfig]):
         """By what the learning rate of a parameter is multiplied."""
         return self.config.policy_rate if name.startswith("pi.") or name == "log_temperature" else 1.0
 
-    def action(self, outputs: Tensor) -> Tensor:
+    def mean_action(self, outputs: Tensor) -> Tensor:
         """The squashed mean."""
         return outputs[..., : self.config.action_dim].tanh()
 

@@ -11,17 +11,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from dfplan.agents.offline.base import Losses, MaxWeight, OfflineAgent, OfflineConfig, OfflineLearner
+from dfplan.agents.offline.base import Losses, MaxWeight, OfflineAgent, OfflineLearner, ValueConfig
 from dfplan.agents.offline.losses import backup, critic_loss, gaussian_log_prob, least_q, q_values, weighted_imitation
 from dfplan.data.transitions import Noise, Transitions
 
 
 @dataclass(frozen=True)
-class IQLConfig(OfflineConfig):
+class IQLConfig(ValueConfig):
     """The hyperparameters of IQL."""
 
-    gamma: float = 0.99
-    """Discount."""
     alpha: float = 0.005
     """How far the target critics follow in one update."""
     tau: float = 0.7

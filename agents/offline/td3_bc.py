@@ -11,17 +11,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dfplan.agents.offline.base import Losses, OfflineAgent, OfflineConfig, OfflineLearner
+from dfplan.agents.offline.base import Losses, OfflineAgent, OfflineLearner, ValueConfig
 from dfplan.agents.offline.losses import backup, critic_loss, least_q, q_values
 from dfplan.data.transitions import Noise, Transitions
 
 
 @dataclass(frozen=True)
-class TD3BCConfig(OfflineConfig):
+class TD3BCConfig(ValueConfig):
     """The hyperparameters of TD3+BC."""
 
-    gamma: float = 0.99
-    """Discount."""
     tau: float = 0.005
     """How far the targets follow in one update."""
     alpha: float = 2.5

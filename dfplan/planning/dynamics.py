@@ -11,12 +11,12 @@ from torch import Tensor
 
 from dfplan.data.statistics import Normalizer, Statistics
 from dfplan.data.trajectories import Steps, Trajectories, next_observations
-from dfplan.fields import Octaves, Size, check_fields
+from dfplan.fields import CheckedFields, Octaves, Size
 from dfplan.models.dynamics import Dynamics
 
 
 @dataclass(frozen=True)
-class DynamicsConfig:
+class DynamicsConfig(CheckedFields):
     """The size of a dynamics model."""
 
     observation_dim: Size = 4
@@ -27,9 +27,6 @@ class DynamicsConfig:
     """Features of each hidden layer."""
     octaves: Octaves = 6
     """How many sines and cosines of each observed column are inputs beside it, at 1, 2, 4, ... radians per deviation."""
-
-    def __post_init__(self) -> None:
-        check_fields(self)
 
 
 class DynamicsModel(Statistics):

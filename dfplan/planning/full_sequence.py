@@ -21,14 +21,14 @@ from dfplan.diffusion.guidance import Guidance
 from dfplan.diffusion.loss import Diffusion
 from dfplan.diffusion.noise import NoiseSchedule, Prediction, ScheduleName
 from dfplan.diffusion.sampler import Known, sample
-from dfplan.fields import Size, check_columns, check_fields
+from dfplan.fields import CheckedFields, Size, check_columns
 from dfplan.models import UNetConfig
 from dfplan.planning.ask import Ask
 from dfplan.planning.plan import Plan
 
 
 @dataclass(frozen=True)
-class SequenceConfig:
+class SequenceConfig(CheckedFields):
     """What is learned, and how large."""
 
     layout: TokenLayout
@@ -49,7 +49,7 @@ class SequenceConfig:
     """What the network predicts."""
 
     def __post_init__(self) -> None:
-        check_fields(self)
+        super().__post_init__()
         if self.tokens < 3:
             raise ValueError(f"a plan needs a start, an end and a token between them, got tokens={self.tokens}")
         check_columns(self.goal_columns, self.layout.observation_dim, "goal_columns")

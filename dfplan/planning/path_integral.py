@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dfplan.fields import NotNegative, Positive, PositiveOrInf, Size, check_fields
+from dfplan.fields import CheckedFields, NotNegative, Positive, PositiveOrInf, Size
 from dfplan.planning.plan import Plan
 
 Array = NDArray[np.float64]
@@ -27,7 +27,7 @@ Distance = Callable[[Array, Array], Array]
 
 
 @dataclass(frozen=True)
-class MPPIConfig:
+class MPPIConfig(CheckedFields):
     """How controls are sampled and weighed."""
 
     samples: Size = 128
@@ -46,9 +46,6 @@ class MPPIConfig:
     """Controls are clipped to [-limit, limit]."""
     action_dim: Size = 2
     """Components of a control."""
-
-    def __post_init__(self) -> None:
-        check_fields(self)
 
 
 def euclidean(points: Array, goals: Array) -> Array:
