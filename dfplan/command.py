@@ -46,7 +46,7 @@ def with_arguments(
     prog: str | None = None,
     interrupted: str = "nothing is lost",
     failures: tuple[type[Exception], ...] = (),
-) -> Callable[[Callable[[A], int | None]], Callable[[Sequence[str] | None], int]]:
+) -> Callable[[Callable[[A], int | None]], Callable[..., int]]:
     """Make a command of a function of `arguments`: `main(words=None)` reads the words, or those that the process was
     started with, calls the function, and returns the exit status.
 
@@ -59,7 +59,7 @@ def with_arguments(
             line on stderr is all that is shown.
     """
 
-    def decorate(do: Callable[[A], int | None]) -> Callable[[Sequence[str] | None], int]:
+    def decorate(do: Callable[[A], int | None]) -> Callable[..., int]:
         @functools.wraps(do)
         def main(words: Sequence[str] | None = None) -> int:
             import tyro  # late: who imports a module for its functions needs no command line
