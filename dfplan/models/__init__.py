@@ -1,4 +1,4 @@
-"""Denoisers with one face: ``model(x (B, T, C), k (B, T)) -> (B, T, C)``."""
+"""Networks: denoisers, called as `model(x (B, T, C), k (B, T)) -> (B, T, C)`, and what stands beside them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ModelConfig = Annotated[TransformerConfig | RecurrentConfig, Field(discriminator
 
 
 def build(columns: int, levels: int, config: ModelConfig) -> nn.Module:
-    """The denoiser that a config describes."""
+    """The denoiser that a config describes, for tokens of so many columns and levels 0 to `levels`."""
     if isinstance(config, TransformerConfig):
         return Transformer(columns, levels, config)
     return Recurrent(columns, levels, config)

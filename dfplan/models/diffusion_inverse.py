@@ -14,12 +14,13 @@ from dfplan.models.embeddings import LevelEmbedding
 
 
 class DiffusionInverse(nn.Module):
-    """a ~ p(a | s, s'): the data's actions at ``s`` when ``s'`` was observed a fixed number of steps later.
+    """a ~ p(a | s, s'): the data's actions at s when the target s' was observed a fixed number of steps later.
 
-    s and s' (B, observation_dim) are normalised, actions (B, action_dim) scaled into [-1, 1]. In the ``relative``
-    columns (positions) only the difference s' - s is shown, so that what is learned at one place holds everywhere.
-    A small diffusion over the one action, sampled by DDPM (Lu et al. 2025, sec. 3.3; Ajay et al. 2023 use its mean).
-    Not to be confused with `InverseDynamics`, a regression of the mean that is told how far ahead the wish is.
+    s and s' (B, observation_dim) are normalised, actions (B, action_dim) scaled into [-1, 1]. In the `relative` columns
+    (positions) the network sees only the difference s' - s, so that what is learned at one place holds everywhere. A small
+    diffusion over the one action, sampled by DDPM (Lu et al. 2025, sec. 3.3). Not to be confused with `InverseDynamics`, a
+    regression of the mean action that takes the number of steps to the target as an input. Raises ValueError for relative
+    columns that are not different columns of the observation.
     """
 
     def __init__(
@@ -42,25 +43,25 @@ class DiffusionInverse(nn.Module):
         )
 
     def forward(self, action: Tensor, k: Tensor, pair: Tensor) -> Tensor:
-        """v (B, action_dim) of noisy actions (B, action_dim) at levels k (B,), given a `pair`."""
+        """Predicted v (B, action_dim) of noisy actions (B, action_dim) at levels k (B,), given a `pair`."""
         return self.mlp(self.embed(torch.cat([action, pair], dim=-1)) + self.level(k)).float()
 
-    def pair(self, s: Tensor, wished: Tensor) -> Tensor:
-        """What the network is shown of s and s': the differences of relative columns, then both of the others."""
+    def pair(self, s: Tensor, target: Tensor) -> Tensor:
+        """The network's input from s and s': the differences of relative columns, then both values of the others."""
         relative, absolute = list(self.relative), list(self.absolute)
-        return torch.cat([(wished - s)[..., relative], s[..., absolute], wished[..., absolute]], dim=-1)
+        return torch.cat([(target - s)[..., relative], s[..., absolute], target[..., absolute]], dim=-1)
 
-    def loss(self, s: Tensor, wished: Tensor, action: Tensor, generator: torch.Generator) -> Tensor:
+    def loss(self, s: Tensor, target: Tensor, action: Tensor, generator: torch.Generator) -> Tensor:
         """Mean squared error of v at levels uniform on 1..K, a scalar."""
         k = torch.randint(1, self.schedule.K + 1, (len(s),), generator=generator, device=s.device)
         eps = torch.randn(action.shape, generator=generator, device=s.device, dtype=action.dtype)
         noisy = self.schedule.add_noise(action, k, eps)
-        return F.mse_loss(self(noisy, k, self.pair(s, wished)), self.schedule.target(action, k, eps, "v"))
+        return F.mse_loss(self(noisy, k, self.pair(s, target)), self.schedule.target(action, k, eps, "v"))
 
     @torch.no_grad()
-    def sample(self, s: Tensor, wished: Tensor, generator: torch.Generator, temperature: float = 1.0) -> Tensor:
-        """Actions (B, action_dim) in [-1, 1], drawn by DDPM over all levels; ``temperature`` scales all its noise."""
-        pair = self.pair(s, wished)
+    def sample(self, s: Tensor, target: Tensor, generator: torch.Generator, temperature: float = 1.0) -> Tensor:
+        """Actions (B, action_dim) in [-1, 1], drawn by DDPM over all levels; `temperature` scales all its noise."""
+        pair = self.pair(s, target)
 
         def normal() -> Tensor:
             return temperature * torch.randn((len(s), self.action_dim), generator=generator, device=s.device, dtype=s.dtype)

@@ -1,4 +1,4 @@
-"""One-step dynamics: how an observation changes under an action."""
+"""Forward dynamics: how an observation changes under an action in one step."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from dfplan.models.embeddings import Waves
 
 
 class Dynamics(nn.Module):
-    """f(o, a): the change of the observation in one step, the mean that the data show.
+    """f(o, a): the mean change of the observation in one step.
 
     Observations (B, observation_dim), actions (B, action_dim) and changes (B, observation_dim) are normalised, each by its
     own statistics. A linear path beside the network carries what is linear, such as free flight; the waves let the
-    network find the walls. Not to be confused with inverse dynamics, which asks for the action.
+    network find the walls. Not to be confused with inverse dynamics, whose output is the action.
     """
 
     def __init__(self, observation_dim: int, action_dim: int, width: int = 128, octaves: int = 6):
@@ -31,6 +31,7 @@ class Dynamics(nn.Module):
         )
 
     def forward(self, observation: Tensor, action: Tensor) -> Tensor:
+        """Changes (..., observation_dim) of observations (..., observation_dim) under actions (..., action_dim), in float32."""
         pair = torch.cat([observation, action], dim=-1)
         seen = torch.cat([self.waves(observation), action], dim=-1)
         return (self.linear(pair) + self.mlp(seen)).float()

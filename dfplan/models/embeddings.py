@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 
 def sinusoid(value: Tensor, width: int, longest: float = 10_000.0) -> Tensor:
-    """Sines and cosines of ``value`` (...) at ``width / 2`` geometrically spaced frequencies: (..., width), fp32."""
+    """Sines and cosines of `value` (...) at `width / 2` geometrically spaced frequencies: (..., width), fp32."""
     steps = torch.arange(width // 2, dtype=torch.float32, device=value.device)
     frequency = torch.exp(steps * (-math.log(longest) / (width // 2)))
     angle = value.float().unsqueeze(-1) * frequency
@@ -17,8 +17,10 @@ def sinusoid(value: Tensor, width: int, longest: float = 10_000.0) -> Tensor:
 
 
 class LevelEmbedding(nn.Module):
-    """Noise levels k (B, T) in 0..K to vectors (B, T, width). A table of K + 1 rows would learn each level alone;
-    sinusoids of k / K let near levels share what they learn."""
+    """Noise levels k (...) in 0..K to vectors (..., width); K is called `levels` here, as in configs.
+
+    A table of K + 1 rows would learn each level alone; sinusoids of k / K let near levels share what they learn.
+    """
 
     def __init__(self, levels: int, width: int):
         super().__init__()
@@ -26,6 +28,7 @@ class LevelEmbedding(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
 
     def forward(self, k: Tensor) -> Tensor:
+        """Levels (...) int64 to vectors (..., width)."""
         # Computed once for each of the K + 1 levels and looked up: there are far fewer levels than tokens.
         every = torch.arange(self.levels + 1, dtype=torch.float32, device=k.device) * (1000.0 / self.levels)
         return self.mlp(sinusoid(every, self.width))[k]
@@ -45,8 +48,10 @@ class Waves(nn.Module):
         self.register_buffer("frequencies", 2.0 ** torch.arange(octaves), persistent=False)
 
     def width(self, columns: int) -> int:
+        """Number of features of so many columns."""
         return columns * (1 + 2 * self.octaves)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Numbers (..., C) to features (..., width(C)): the numbers first, then all sines, then all cosines."""
         angle = (x.unsqueeze(-1) * self.frequencies).flatten(-2)
         return torch.cat([x, angle.sin(), angle.cos()], dim=-1)

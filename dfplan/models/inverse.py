@@ -1,4 +1,4 @@
-"""Inverse dynamics: the action that leads from an observation towards a wished one."""
+"""Inverse dynamics: the action that leads from an observation towards a target."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from torch import Tensor, nn
 
 
 class InverseDynamics(nn.Module):
-    """a = f(o, o', gap): the data's mean action at ``o`` when ``o'`` was observed ``gap`` steps later.
+    """a = f(o, o', gap): the data's mean action at o when the target o' was observed `gap` steps later.
 
-    Observations and actions are normalised, (B, observation_dim) and (B, action_dim); gap (B,) in steps.
-    A linear path beside the network lets it extrapolate to wishes faster than any in the data.
-    Not to be confused with a controller: nothing here is written by hand, all of it is regressed from the data
-    (Agrawal et al. 2016; Ajay et al. 2023, sec. 3.2).
+    Observations and actions are normalised, (B, observation_dim) and (B, action_dim); gap (B,) in steps, at most
+    `longest_gap` in training. A linear path beside the network extrapolates to targets that are farther away than any in
+    the data. Not to be confused with a controller that is written by hand: all of it is regressed from the data (Agrawal
+    et al. 2016; Ajay et al. 2023, sec. 3.2).
     """
 
     def __init__(self, observation_dim: int, action_dim: int, longest_gap: int, width: int = 256):
@@ -27,8 +27,9 @@ class InverseDynamics(nn.Module):
             nn.Linear(width, action_dim),
         )
 
-    def forward(self, observation: Tensor, wished: Tensor, gap: Tensor) -> Tensor:
-        change = wished - observation
+    def forward(self, observation: Tensor, target: Tensor, gap: Tensor) -> Tensor:
+        """Normalised actions (B, action_dim), in float32."""
+        change = target - observation
         g = gap.unsqueeze(-1).to(observation.dtype)
         pair = torch.cat([observation, change], dim=-1)
         hidden = torch.cat([pair, g / self.longest_gap, 1 / g], dim=-1)

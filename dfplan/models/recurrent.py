@@ -15,13 +15,15 @@ from dfplan.models.embeddings import LevelEmbedding
 
 @dataclass(frozen=True)
 class RecurrentConfig:
+    """Size of a `Recurrent` denoiser. Raises ValueError for fields out of range and an odd width."""
+
     width: Size = 256
     """Features of the latent z_t."""
     depth: Depth = 2
     """Hidden layers of the network that reads a token's clean value out of (z_{t-1}, x_t, k_t)."""
 
     kind: Literal["recurrent"] = "recurrent"
-    """What a header tells it by."""
+    """The name of this kind of network in the header of a weights file."""
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -30,10 +32,10 @@ class RecurrentConfig:
 
 
 class Recurrent(nn.Module):
-    """Denoiser ``(x (B, T, C), k (B, T)) -> (B, T, C)`` through a latent z_t ~ p(z_t | z_{t-1}, x_t, k_t).
+    """Denoiser `(x (B, T, C), k (B, T)) -> (B, T, C)` through a latent z_t ~ p(z_t | z_{t-1}, x_t, k_t).
 
     Chen et al. 2024, sec. 3.2 and Algorithm 1: the latent is a filter. A clean token (k = 0) updates it like an
-    observation (the posterior), pure noise (k = K) tells nothing and leaves the prior, and levels between lie between.
+    observation (the posterior), pure noise (k = K) has no information and leaves the prior, and levels between lie between.
     The network is causal by construction. As in the paper's implementation the latent is its mean: the transition is
     deterministic, and the randomness of the future is in the tokens.
     """
@@ -52,6 +54,7 @@ class Recurrent(nn.Module):
         nn.init.zeros_(self.out.bias)
 
     def forward(self, x: Tensor, k: Tensor) -> Tensor:
+        """The prediction (B, T, C) from noisy tokens (B, T, C) at levels k (B, T), in float32."""
         token = F.silu(self.embed(x) + self.level(k))
         z = self.start.expand(1, x.shape[0], -1).to(token.dtype).contiguous()
         latents, _ = self.cell(token, z)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 class StackedMLP(nn.Module):
     """M perceptrons with ReLU between their layers: (M, B, sizes[0]) -> (M, B, sizes[-1]), float32.
 
-    Parameters are ``weights.l`` (M, in, out) and ``biases.l`` (M, 1, out) of layer l. ``generators`` holds one torch.Generator
+    Parameters are `weights.l` (M, in, out) and `biases.l` (M, 1, out) of layer l. `generators` holds one torch.Generator
     for each member, from which its initial values are drawn: uniform within +-1/sqrt(in), as torch.nn.Linear does. The
     same generator given twice makes two members with different values.
 
@@ -43,7 +43,7 @@ class StackedMLP(nn.Module):
         self.biases = nn.ParameterList(bias for _, bias in layers)
 
     def forward(self, x: Tensor, frozen: bool = False) -> Tensor:
-        """``frozen``: gradients flow through to ``x``, but not into the parameters."""
+        """`frozen`: gradients flow through to `x`, but not into the parameters."""
         if x.ndim != 3 or len(x) != len(self.weights[0]) or x.shape[-1] != self.sizes[0]:
             raise ValueError(f"expected inputs ({len(self.weights[0])}, batch, {self.sizes[0]}), got {tuple(x.shape)}")
         parameters = [*self.weights, *self.biases]
@@ -64,6 +64,7 @@ class StackedMLP(nn.Module):
 
     @property
     def members(self) -> int:
+        """Number of perceptrons M."""
         return len(self.weights[0])
 
     def target(self) -> Self:

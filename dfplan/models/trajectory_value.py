@@ -1,4 +1,4 @@
-"""A critic of plans: the return that a whole sequence of states promises."""
+"""The value of a plan: the return to expect of a whole sequence of states."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from dfplan.models.transformer import Block, TransformerConfig
 
 
 class TrajectoryValue(nn.Module):
-    """V(tau): clean plans (B, T, C) of normalised tokens to their return (B,), in whatever units it is trained in.
+    """V(tau): clean plans (B, T, C) of normalised tokens to returns (B,), in the units of those that it was trained on.
 
-    A transformer over the tokens, regressed on returns of recorded windows by `loss`: the critic of Monte Carlo
-    sampling with selection (Lu et al. 2025). Where the denoiser's blocks are shifted and scaled by a token's noise
-    level, these are by its position. Not to be confused with `StepPlausibility`, which asks whether a step is possible and
-    not whether it pays, nor with a value that guides sampling: this one never sees noise, and nobody takes its gradient.
+    A transformer over the tokens, regressed on returns of recorded windows by `loss`: the value in Monte Carlo sampling
+    with selection (Lu et al. 2025). Where the denoiser's blocks are shifted and scaled by a token's noise level, these are
+    by its position. Not to be confused with `StepPlausibility`, which is of a single step and depends on no return, nor
+    with `TemporalValue`, whose gradient guides sampling: the gradient of this one is not used.
     """
 
     def __init__(self, columns: int, config: TransformerConfig):
@@ -28,6 +28,7 @@ class TrajectoryValue(nn.Module):
         self.out = nn.Linear(config.width, 1)
 
     def forward(self, tokens: Tensor) -> Tensor:
+        """Returns (B,) of plans (B, T, C), in float32."""
         position = sinusoid(torch.arange(tokens.shape[1], device=tokens.device), self.config.width)
         h = self.embed(self.waves(tokens)) + position
         for block in self.blocks:

@@ -15,6 +15,8 @@ from dfplan.models.embeddings import LevelEmbedding, Waves, sinusoid
 
 @dataclass(frozen=True)
 class TransformerConfig:
+    """Size of a `Transformer`. Raises ValueError for fields out of range and heads that do not divide the width."""
+
     width: Size = 128
     """Features of each token inside the network."""
     depth: Depth = 4
@@ -26,7 +28,7 @@ class TransformerConfig:
     octaves: Octaves = 5
     """Sines and cosines of each column at 1, 2, 4, ... radians per unit that the network sees beside it."""
     kind: Literal["transformer"] = "transformer"
-    """What a header tells it by."""
+    """The name of this kind of network in the header of a weights file."""
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -35,10 +37,10 @@ class TransformerConfig:
 
 
 class Transformer(nn.Module):
-    """Denoiser ``(x (B, T, C), k (B, T)) -> (B, T, C)``; T may differ from call to call.
+    """Denoiser `(x (B, T, C), k (B, T)) -> (B, T, C)`; T may differ from call to call.
 
-    Blocks are pre-norm; the noise level shifts and scales each normalisation (Peebles & Xie 2023, adaLN without gates),
-    because a level says how much of a token is to be believed, and every block needs to know.
+    Blocks are pre-norm; the noise level of a token shifts and scales each of its normalisations (Peebles & Xie 2023, adaLN
+    without gates), because every block depends on how certain a token is.
     """
 
     def __init__(self, columns: int, levels: int, config: TransformerConfig):
@@ -54,6 +56,7 @@ class Transformer(nn.Module):
         nn.init.zeros_(self.out.bias)
 
     def forward(self, x: Tensor, k: Tensor) -> Tensor:
+        """The prediction (B, T, C) from noisy tokens (B, T, C) at levels k (B, T), in float32."""
         position = sinusoid(torch.arange(x.shape[1], device=x.device), self.config.width)
         level = self.level(k)
         h = self.embed(self.waves(x)) + position.to(level.dtype) + level
@@ -64,6 +67,10 @@ class Transformer(nn.Module):
 
 
 class Block(nn.Module):
+    """Attention and a perceptron with residual paths, over features h (B, T, width), each normalised and then shifted and
+    scaled by a condition (B, T, width) or (T, width): the embedding of a level or a position.
+    """
+
     def __init__(self, config: TransformerConfig):
         super().__init__()
         width = config.width
@@ -78,12 +85,14 @@ class Block(nn.Module):
         nn.init.zeros_(self.modulate.weight)
         nn.init.zeros_(self.modulate.bias)
 
-    def forward(self, h: Tensor, level: Tensor) -> Tensor:
-        scale1, shift1, scale2, shift2 = self.modulate(level).chunk(4, dim=-1)
+    def forward(self, h: Tensor, condition: Tensor) -> Tensor:
+        """Features (B, T, width) after the block."""
+        scale1, shift1, scale2, shift2 = self.modulate(condition).chunk(4, dim=-1)
         h = h + self.attend(self.norm1(h) * (1 + scale1) + shift1)
         return h + self.down(F.gelu(self.up(self.norm2(h) * (1 + scale2) + shift2)))
 
     def attend(self, h: Tensor) -> Tensor:
+        """Multi-head attention of tokens (B, T, width) to one another, or, if causal, to those up to themselves."""
         B, T, width = h.shape
         q, k, v = self.qkv(h).view(B, T, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
         if h.is_cuda:

@@ -19,6 +19,8 @@ GROUPS = 8
 
 @dataclass(frozen=True)
 class UNetConfig:
+    """Size of a `TemporalUNet` or `TemporalValue`. Raises ValueError for fields out of range."""
+
     width: Size = 32
     """Channels at full resolution; a multiple of 8."""
     multiples: Annotated[tuple[Size, ...], Field(min_length=1, max_length=16)] = (1, 2, 4)
@@ -33,15 +35,15 @@ class UNetConfig:
 
 
 class TemporalUNet(nn.Module):
-    """Denoiser ``(x (B, T, C), k (B, T)) -> (B, T, C)`` for one level a sequence; T may differ from call to call.
+    """Denoiser `(x (B, T, C), k (B, T)) -> (B, T, C)` for one level a sequence; T may differ from call to call.
 
     Janner et al. 2022, appendix C: residual blocks of two convolutions over time with group normalisation, the level
     added between them; time is halved on the way down and doubled on the way up, with a skip at each resolution. The
-    level of a sequence is the highest among its tokens: known tokens are shown clean among noisy ones. So it is no
-    denoiser for tokens with levels of their own; that is `dfplan.models.Transformer`. Beside the paper's, the output
-    keeps a learned share of the input, by level: what is nearly clean need not pass through the normalisations.
+    level of a sequence is the highest among its tokens: known tokens are clean among noisy ones. Not to be confused with a
+    denoiser for tokens that each have a level (`dfplan.models.Transformer`). Unlike the paper's, the output keeps a learned
+    share of the input, by level, so that what is nearly clean need not pass through the normalisations.
 
-    ``condition > 0`` adds an input y (B, condition), NaN in the rows that have none (Ajay et al. 2023, sec. 3.1):
+    `condition > 0` adds an input y (B, condition), NaN in the rows that have none (Ajay et al. 2023, sec. 3.1):
     embedded, or replaced by a learned vector where there is none, it is added to the level's embedding.
     """
 
@@ -72,47 +74,51 @@ class TemporalUNet(nn.Module):
             nn.init.zeros_(layer.bias)
 
     def forward(self, x: Tensor, k: Tensor, y: Tensor | None = None) -> Tensor:
+        """The prediction (B, T, C) from noisy tokens (B, T, C) at levels k (B, T), given y (B, condition), in float32."""
         T, depth = x.shape[1], len(self.config.multiples)
-        about = self.level(k.amax(dim=1))
+        condition = self.level(k.amax(dim=1))
         if self.condition is not None:
-            about = about + self.condition(y, len(x))
-        about = F.silu(about)
+            condition = condition + self.condition(y, len(x))
+        condition = F.silu(condition)
         h = F.pad(self.embed(self.waves(x)), (0, 0, 0, -T % 2 ** (depth - 1)))
         h = h.transpose(1, 2).unsqueeze(2)
         skips = []
-        for level, blocks in enumerate(self.down):
+        for resolution, blocks in enumerate(self.down):
             assert isinstance(blocks, nn.ModuleList)
             for block in blocks:
-                h = block(h, about)
-            if level < depth - 1:
+                h = block(h, condition)
+            if resolution < depth - 1:
                 skips.append(h)
-                h = self.halve[level](h)
+                h = self.halve[resolution](h)
         for block in self.middle:
-            h = block(h, about)
+            h = block(h, condition)
         for stretch, blocks in zip(self.stretch, self.up, strict=True):
             assert isinstance(blocks, nn.ModuleList)
             h = torch.cat([stretch(h), skips.pop()], dim=1)
             for block in blocks:
-                h = block(h, about)
+                h = block(h, condition)
         h = h.squeeze(2).transpose(1, 2)[:, :T]
-        return (self.out(h) + self.keep(about).unsqueeze(1) * x).float()
+        return (self.out(h) + self.keep(condition).unsqueeze(1) * x).float()
 
 
 class ResidualBlock(nn.Module):
-    """Two convolutions over time (B, C, T), with what is to be known of the whole sequence (B, about) added between."""
+    """Two convolutions over time, features (B, before, 1, T) to (B, after, 1, T), with a vector for each whole sequence,
+    (B, conditions), added between them, and a residual path.
+    """
 
-    def __init__(self, before: int, after: int, about: int):
+    def __init__(self, before: int, after: int, conditions: int):
         super().__init__()
         over_time: dict[str, Any] = {"kernel_size": (1, KERNEL), "padding": (0, KERNEL // 2)}
         self.first = nn.Conv2d(before, after, **over_time)
         self.norm1 = nn.GroupNorm(GROUPS, after)
-        self.shift = nn.Linear(about, after)
+        self.shift = nn.Linear(conditions, after)
         self.second = nn.Conv2d(after, after, **over_time)
         self.norm2 = nn.GroupNorm(GROUPS, after)
         self.skip = nn.Conv2d(before, after, 1) if before != after else nn.Identity()
 
-    def forward(self, h: Tensor, about: Tensor) -> Tensor:
-        inner = F.silu(self.norm1(self.first(h))) + self.shift(about)[:, :, None, None]
+    def forward(self, h: Tensor, condition: Tensor) -> Tensor:
+        """Features (B, after, 1, T)."""
+        inner = F.silu(self.norm1(self.first(h))) + self.shift(condition)[:, :, None, None]
         return F.silu(self.norm2(self.second(inner))) + self.skip(h)
 
 
@@ -127,6 +133,7 @@ class ConditionEmbedding(nn.Module):
         self.none = nn.Parameter(torch.zeros(width))
 
     def forward(self, y: Tensor | None, batch: int) -> Tensor:
+        """Vectors (batch, width) of conditions (batch, columns), or of None for all of them."""
         if y is None:
             return self.none.expand(batch, -1)
         absent = y.isnan().any(dim=1, keepdim=True)
@@ -136,8 +143,8 @@ class ConditionEmbedding(nn.Module):
 class TemporalValue(nn.Module):
     """J: clean tokens (B, T, C) to a return (B,), by the downward half of a U-Net and a mean over time.
 
-    Janner et al. 2022, appendix C. Its gradient guides sampling, where it is shown the denoiser's prediction of the
-    clean tokens. Not to be confused with `dfplan.models.StepPlausibility`, which judges single steps and knows no return.
+    Janner et al. 2022, appendix C. Its gradient guides sampling, where it sees the denoiser's prediction of the clean
+    tokens. Not to be confused with `dfplan.models.StepPlausibility`, which is of a single step and depends on no return.
     """
 
     def __init__(self, columns: int, config: UNetConfig):
@@ -150,6 +157,7 @@ class TemporalValue(nn.Module):
         self.head = nn.Sequential(nn.Linear(channels[-1], config.width), nn.SiLU(), nn.Linear(config.width, 1))
 
     def forward(self, x0: Tensor) -> Tensor:
+        """Returns (B,) of clean tokens (B, T, C), in float32 and in the units of those that it was trained on."""
         h = self.embed(self.waves(x0)).transpose(1, 2).unsqueeze(2)
         clean = x0.new_zeros(len(x0), 1)
         for block in self.blocks:
