@@ -1,13 +1,13 @@
 """The evaluation protocol: which episodes are played, for how long, and what is counted.
 
-Episode i of block b starts from ``evaluation_seeds(...)[i] = 100_000 + 10_000 b + i``, for every agent alike, so that
+Episode i of block b starts from `evaluation_seeds(...)[i] = 100_000 + 10_000 b + i`, for every agent alike, so that
 agents are compared on the same starts and goals. Whoever tunes anything does it on `TUNING_SEEDS`, which the evaluation
-never touches. An episode lasts as long as D4RL's (the environment's own truncation) and is counted raw; the normalised
+never touches. An episode lasts as long as D4RL's (the environment's own truncation) and is counted raw; the normalized
 score is `dfplan.envs.reference.normalized_score` of that.
 
 Episodes are played in lockstep, a batch at a time, because planning for many starts at once is cheaper. A batch is
 always the same seeds in the same order, and a sampling agent is seeded by the batch's first one: the result depends on
-the protocol's numbers only, not on processes. How long a decision takes is measured apart (`timing`). The whole
+the protocol's numbers only, not on processes. How long a decision takes is measured apart (`speed`). The whole
 protocol in words: docs/protocol.md.
 """
 
@@ -26,27 +26,31 @@ import dfplan.envs  # noqa: F401 (registers the environments)
 EVALUATION_SEEDS = range(100_000, 1_000_000)
 """Seeds of reported episodes, in blocks of `BLOCK`."""
 TUNING_SEEDS = range(1_000, 2_000)
-"""Seeds for choosing recipes and settings; disjoint from the evaluation's."""
-if EVALUATION_SEEDS.start < TUNING_SEEDS.stop and TUNING_SEEDS.start < EVALUATION_SEEDS.stop:
-    raise ValueError("evaluation seeds and tuning seeds overlap: what was tuned on an episode must not be scored on it")
+"""Seeds for choosing recipes and settings; disjoint from the evaluation's, which a test checks."""
 BLOCK = 10_000
 BATCH = 5
 """Episodes in lockstep: few, because guided planning of many starts at once takes memory."""
-EPISODES, TRAINING_SEEDS = 100, (0, 1, 2)
-"""What a recorded group of cells, one agent on one environment, consists of."""
+EPISODES = 100
+"""Of a recorded cell; of a trained agent there is one for each of `dfplan.benchmarks.rows.TRAINING_SEEDS`."""
 
 
 class Agent(Protocol):
     """What the protocol asks of an agent."""
 
-    def reset(self, goal: np.ndarray | None = None, seed: int | None = None) -> None: ...
+    def reset(self, goal: np.ndarray | None = None, seed: int | None = None) -> None:
+        """Begin new episodes, with goals (B, 2) or (2,)."""
 
-    def act(self, observation: np.ndarray) -> np.ndarray: ...
+    def act(self, observation: np.ndarray) -> np.ndarray:
+        """Actions (B, act_dim) for observations (B, obs_dim), or (act_dim,) for one."""
+
+
+Watch = Callable[[Agent, np.ndarray, Sequence[dict[str, Any]]], None]
+"""Sees the agent, its observations (B, obs_dim) and the B infos, after the reset and after each step."""
 
 
 @dataclass(frozen=True)
 class Episodes:
-    """What happened, one entry an episode."""
+    """What was counted, one entry an episode."""
 
     seeds: tuple[int, ...]
     returns: tuple[float, ...]
@@ -55,14 +59,8 @@ class Episodes:
     """Whether the goal's radius was ever entered."""
     first_reach: tuple[int | None, ...]
     """Steps until it was first entered (0: the start lay inside), None if never."""
-    reward_curve: np.ndarray
-    """Mean reward over the episodes at each step (steps,): one for the whole batch."""
-    paths: tuple[np.ndarray, ...]
-    """Positions (steps + 1, 2) from the reset on."""
-    plans: tuple[np.ndarray | None, ...]
-    """Positions (points, 2) of the plan that the first decision followed, None for agents that do not plan."""
-    goals: tuple[np.ndarray, ...]
-    """(2,) each."""
+    reward_curve: tuple[float, ...]
+    """Mean reward over the episodes at each step: one for the whole batch."""
     seconds: float
     """Wall time of agent and environment together."""
 
@@ -83,19 +81,12 @@ def batches(seeds: Sequence[int], size: int = BATCH) -> list[Sequence[int]]:
     return [seeds[start : start + size] for start in range(0, len(seeds), size)]
 
 
-def evaluate(
-    agent: Agent,
-    env_id: str,
-    seeds: Sequence[int],
-    *,
-    batch: int = BATCH,
-    progress: Callable[[int], None] | None = None,
-) -> Episodes:
-    """Play one episode from each reset seed; ``progress`` is told how many environment steps were just made."""
-    return join([play(agent, env_id, part, progress) for part in batches(seeds, batch)])
+def evaluate(agent: Agent, env_id: str, seeds: Sequence[int], *, batch: int = BATCH) -> Episodes:
+    """Play one episode from each reset seed, `batch` of them at a time. Raises what `play` raises."""
+    return join([play(agent, env_id, part) for part in batches(seeds, batch)])
 
 
-def play(agent: Agent, env_id: str, seeds: Sequence[int], progress: Callable[[int], None] | None = None) -> Episodes:
+def play(agent: Agent, env_id: str, seeds: Sequence[int], watch: Watch | None = None) -> Episodes:
     """Play one batch in lockstep for the environment's whole episode.
 
     Raises ValueError for actions of the wrong shape or not finite, for an episode of another length than the
@@ -106,31 +97,25 @@ def play(agent: Agent, env_id: str, seeds: Sequence[int], progress: Callable[[in
     began = time.perf_counter()
     envs = [gymnasium.make(env_id, disable_env_checker=True) for _ in seeds]
     starts = [env.reset(seed=int(seed)) for env, seed in zip(envs, seeds, strict=True)]
-    observations = np.stack([observation for observation, _ in starts])
-    goals = np.stack([info["goal"] for _, info in starts])
-    reached: list[int | None] = [0 if info["success"] else None for _, info in starts]
-    paths = [[observation[:2].copy()] for observation in observations]
-    returns = np.zeros(len(envs))
+    observations, infos = np.stack([observation for observation, _ in starts]), [info for _, info in starts]
+    reached: list[int | None] = [0 if info["success"] else None for info in infos]
     rewards: list[np.ndarray] = []
-    plans: list[np.ndarray | None] = [None] * len(envs)
     expected = (len(envs), *envs[0].action_space.shape)  # type: ignore[misc]
-    agent.reset(goal=goals, seed=int(seeds[0]))
+    agent.reset(goal=np.stack([info["goal"] for info in infos]), seed=int(seeds[0]))
+    if watch is not None:
+        watch(agent, observations, infos)
     ended = [False] * len(envs)
     while not any(ended):
         actions = agent.act(observations)
         _check(actions, expected)
-        if not rewards:
-            plans = [planned_path(agent, row) for row in range(len(envs))]
         rewards.append(np.zeros(len(envs)))
         for i, env in enumerate(envs):
-            observations[i], rewards[-1][i], terminated, truncated, info = env.step(actions[i])
-            paths[i].append(observations[i, :2].copy())
+            observations[i], rewards[-1][i], terminated, truncated, infos[i] = env.step(actions[i])
             ended[i] = terminated or truncated
-            if reached[i] is None and info["success"]:
+            if reached[i] is None and infos[i]["success"]:
                 reached[i] = len(rewards)
-        returns += rewards[-1]
-        if progress is not None:
-            progress(len(envs))
+        if watch is not None:
+            watch(agent, observations, infos)
     length = envs[0].spec.max_episode_steps  # type: ignore[union-attr]
     for env in envs:
         env.close()
@@ -138,13 +123,10 @@ def play(agent: Agent, env_id: str, seeds: Sequence[int], progress: Callable[[in
         raise ValueError(f"an episode of {env_id} ended after {len(rewards)} steps; the protocol plays whole ones, {length}")
     return Episodes(
         seeds=tuple(int(seed) for seed in seeds),
-        returns=tuple(returns.tolist()),
+        returns=tuple(sum(rewards, np.zeros(len(envs))).tolist()),
         success=tuple(first is not None for first in reached),
         first_reach=tuple(reached),
-        reward_curve=np.array(rewards).mean(axis=1),
-        paths=tuple(np.array(path, dtype=np.float32) for path in paths),
-        plans=tuple(plans),
-        goals=tuple(goals),
+        reward_curve=tuple(np.array(rewards).mean(axis=1).tolist()),
         seconds=time.perf_counter() - began,
     )
 
@@ -157,32 +139,12 @@ def _check(actions: Any, expected: tuple[int, ...]) -> None:
 
 
 def join(parts: Sequence[Episodes]) -> Episodes:
-    """Batches one after another as one: seconds add up, reward curves are averaged over episodes."""
+    """Batches one after another as one: seconds add up, reward curves are averaged over episodes. ValueError for none."""
     if not parts:
         raise ValueError("there is no batch of episodes to join")
-    names = ("seeds", "returns", "success", "first_reach", "paths", "plans", "goals")
-    fields: dict[str, list[Any]] = {name: [] for name in names}
-    for part in parts:
-        for name, values in fields.items():
-            values.extend(getattr(part, name))
-    curves, counts = np.stack([part.reward_curve for part in parts]), [len(part.seeds) for part in parts]
-    return Episodes(
-        **{name: tuple(values) for name, values in fields.items()},
-        reward_curve=np.average(curves, axis=0, weights=counts),
-        seconds=sum(part.seconds for part in parts),
-    )
-
-
-def planned_path(agent: Any, row: int) -> np.ndarray | None:
-    """Positions (points, 2) of the plan that an agent follows in one row of its batch, None if it follows none."""
-    plan = getattr(agent, "last_plan", None)
-    if plan is None:
-        return None
-    return positions(plan.observations[row, : int(plan.lengths[row]) + 1])
-
-
-def positions(tokens: Any) -> np.ndarray:
-    """Positions (points, 2), float32, of planned observations (T, kept, observation_dim), an array or a tensor."""
-    array = tokens.detach().float().cpu().numpy() if hasattr(tokens, "detach") else np.asarray(tokens)
-    # Token 0 is the start alone, whatever a token bundles.
-    return np.concatenate([array[0, -1:, :2], array[1:, :, :2].reshape(-1, 2)]).astype(np.float32)
+    lists: dict[str, Any] = {
+        name: tuple(value for part in parts for value in getattr(part, name))
+        for name in ("seeds", "returns", "success", "first_reach")
+    }
+    curve = np.average([part.reward_curve for part in parts], axis=0, weights=[len(part.seeds) for part in parts])
+    return Episodes(**lists, reward_curve=tuple(curve.tolist()), seconds=sum(part.seconds for part in parts))

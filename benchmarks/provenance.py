@@ -1,16 +1,112 @@
-"""Where a number comes from: the commit of the source tree, the versions of the packages, and the machine."""
+"""Where a number comes from, and what it depends on: code, configuration, weights, protocol, machine.
+
+A result is void when its `Key` is another today. The code in it is dfplan's own: the bytes of all Python files of the
+method, the environments and the agents, and of the protocol. What a user's own agent reads besides is found by
+`dfplan.benchmarks.reading` and compared by `changed`.
+"""
 
 from __future__ import annotations
 
+import ast
+import hashlib
+import json
 import platform
 import subprocess
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import cache
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from dfplan.worker_processes import cores
 
+ROOMS = ("dfplan", "dfplan.envs", "dfplan.agents", "dfplan.benchmarks")
+PLAYED = ("protocol.py", "baselines.py", "model_based.py", "speed.py")
+"""Files of the benchmark that decide about episodes, actions and times."""
 _PACKAGES = ("torch", "numpy", "gymnasium", "mujoco", "scipy", "stable-baselines3")
+
+
+@dataclass(frozen=True)
+class Key:
+    """What a result depends on, each a sha256 in hex."""
+
+    code: str
+    config: str
+    weights: str | None
+    """None where there are none."""
+    protocol: str
+
+    def to_dict(self) -> dict[str, str | None]:
+        """As result files hold it."""
+        return asdict(self)
+
+
+def folders() -> list[Path]:
+    """The rooms of dfplan's own code, wherever they are installed."""
+    return [Path(str(import_module(room).__file__)).parent for room in ROOMS]
+
+
+@cache
+def code() -> str:
+    """Hash of the Python files that decide about results, comments and all; read once in a process."""
+    *rooms, benchmarks = folders()
+    method = {path for room in rooms for path in room.rglob("*.py") if not path.is_relative_to(benchmarks)}
+    digest = hashlib.sha256()
+    # By their names, and not by their folders, which are others in a checkout and where a wheel is installed.
+    for name, content in sorted((path.name, path.read_bytes()) for path in {*method, *(benchmarks / n for n in PLAYED)}):
+        digest.update(f"{name} {len(content)}\n".encode() + content)
+    return digest.hexdigest()
+
+
+def config(values: Mapping[str, Any]) -> str:
+    """Hash of plain data (numbers, strings, None, lists and mappings of them), whatever the order of its keys."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+def weights(path: str | Path) -> str:
+    """Hash of a file's bytes. FileNotFoundError if there is none."""
+    path = Path(path)
+    found = path.stat()
+    return _bytes_hash(path, found.st_mtime_ns, found.st_size)  # large files are not read again for every row
+
+
+@cache
+def _bytes_hash(path: Path, modified: int, size: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def file(path: str | Path) -> str | None:
+    """Hash of a file that a user's agent reads, or None if it cannot be read.
+
+    Of Python's source neither comments and layout count, nor docstrings; of any other file all bytes do.
+    """
+    path = Path(path)
+    try:
+        return _source_hash(path.read_bytes()) if path.suffix == ".py" else weights(path)
+    except (OSError, ValueError, SyntaxError, RecursionError, MemoryError):
+        return None
+
+
+@cache
+def _source_hash(source: bytes) -> str:
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            node.body = [line for line in node.body if not _is_text(line)] or [ast.Pass()]
+    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()
+
+
+def _is_text(line: ast.stmt) -> bool:
+    """A docstring, or a sentence under a field: a string that is a statement of its own."""
+    return isinstance(line, ast.Expr) and isinstance(line.value, ast.Constant) and isinstance(line.value.value, str)
+
+
+def changed(files: Mapping[str, str]) -> list[str]:
+    """Those of the paths in `files` that are not, or no longer, files of these hashes, as `file` makes them."""
+    return [path for path, known in files.items() if file(path) != known]
 
 
 def commit() -> str | None:

@@ -1,37 +1,38 @@
 """The rows of the table, as data: from a row's name to the agent that plays it.
 
-A trained baseline joins by one entry in `ROWS`: its class, and the recipe whose weights it loads. A user's own agent
-needs none: ``package.module:Class`` names a class or a factory, ``sb3:PATH`` a file of stable-baselines3, and
-``sb3-trust-pickle:PATH`` one whose pickles, which may run any code, its user trusts. Agents are imported when they are
-built, so that torch is loaded by the processes that need it only.
+A trained baseline joins by one entry in `ROWS`, which holds all that is said of it: its class, the recipe whose weights
+it loads, its page, its color. A user's own agent needs none: `package.module:Class` names a class or a factory,
+`sb3:PATH` a file of stable-baselines3, and `sb3-trust-pickle:PATH` one whose pickles, which may run any code, its user
+trusts. Agents are imported when they are built, so that torch is loaded by the processes that need it only.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from importlib.resources import files
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any, Literal
 
-from dfplan.benchmarks import fingerprint
-from dfplan.benchmarks.cells import to_json
-from dfplan.benchmarks.importing import imported, made, search_here
-from dfplan.benchmarks.protocol import TRAINING_SEEDS
-from dfplan.benchmarks.suites import maze2d
 from dfplan.envs.registry import Task
 from dfplan.names import unknown
 
+TRAINING_SEEDS = (0, 1, 2)
+"""Of the agents that are trained: a recorded row has all of them."""
 SUFFIXES = (".safetensors", ".zip")
 """Of weights files; the second is stable-baselines3's."""
-PLAYED = ("dfplan.benchmarks.protocol", "dfplan.envs.maze.env")
-"""Modules that decide about every row: the protocol and the environment."""
 FILES = ("sb3", "sb3-trust-pickle")
 """Prefixes of a model file of stable-baselines3 that is named by its path."""
-MODEL_BASED = "dfplan.benchmarks.model_based"
+MODEL_BASED, STABLE_BASELINES = (
+    "dfplan.benchmarks.model_based",
+    "dfplan.agents.online.stable_baselines:StableBaselinesAgent",
+)
+MAZES = ("umaze", "medium", "large")
+"""Those that have recipes."""
 FAMILIES = ("Diffusion Forcing", "other diffusion planners", "offline RL", "MPPI", "online RL")
 """Rows that share a color, in the order of the legend."""
 
@@ -45,7 +46,7 @@ class MissingWeightsError(ValueError):
 
     @property
     def command(self) -> list[str]:
-        """Arguments of ``python benchmarks/train.py`` that train the weights."""
+        """Arguments of `python benchmarks/train.py` that train the weights."""
         recipe = ["--recipe", self.recipe] if self.recipe != "default" else []
         return ["--env", f"maze2d-{self.maze}", *recipe, *(["--seed", str(self.seed)] if self.seed else [])]
 
@@ -56,12 +57,14 @@ class MissingWeightsError(ValueError):
 
 @dataclass(frozen=True)
 class Row:
-    """How one row of the table is made."""
+    """One row of the table: how its agent is made, and all that is said of it."""
 
     agent: str
     """'module:attribute' of a trained agent's class, which has `load`, or of what makes an agent that is not trained."""
     about: str
     """One sentence under the table."""
+    recipe: str | None = None
+    """Name in `dfplan.benchmarks.recipes` of what it was trained by, None for an agent that is not trained."""
     page: str | None = None
     """Name of its algorithm's page, docs/PAGE.md."""
     printed: tuple[str, ...] = ()
@@ -70,24 +73,22 @@ class Row:
     """Its color's name in the legends, one of `FAMILIES`; '' for what is no learned agent."""
     headline: bool = False
     """Whether it stands in the README's table, of eight rows at most."""
-    recipe: str | None = None
-    """Name in `dfplan.benchmarks.recipes` of what it was trained by, None for an agent that is not trained."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """Changes to what the weights' header says: arguments of the agent's `with_options`."""
     stacked: int = 1
-    """Training seeds that one weights file holds, for ``load(path, member)``."""
+    """Training seeds that one weights file holds, for `load(path, member)`."""
     tasks: Literal["any", "single goal"] = "any"
-    """'single goal': it is not told the goal, which is in what it has learned."""
+    """'single goal': it is not given the goal, which is in what it has learned."""
     execution: str = ""
     """What turns its plans or states into actions, where the agent does not say so itself."""
-    modules: tuple[str, ...] = ()
-    """Modules that decide about its actions, beyond its agent's own and what that imports."""
     prepare: str | None = None
-    """'module:function' that gives a loaded agent what of a task it needs beyond its weights: ``(agent, task) -> agent``."""
+    """'module:function' that gives a loaded agent what of a task it needs beyond its weights: `(agent, task) -> agent`."""
     path: Path | None = None
     """A weights file that was named, instead of the training seeds of a recipe."""
     trust_pickle: bool = False
     """Whether the pickles of that file may run their code."""
+    own: bool = False
+    """Whether it is a user's own agent: a class, a factory or a file that was named."""
 
     def weights_name(self, task: Task) -> str:
         """'maze2d-large', 'maze2d-large-iql': one name for each maze and recipe."""
@@ -95,7 +96,7 @@ class Row:
 
     def prepared(self, agent: Any, task: Task) -> Any:
         """A loaded agent with what of a task it needs beyond its weights."""
-        return agent if self.prepare is None else imported(self.prepare)(agent, task)
+        return agent if self.prepare is None else resolve_name(self.prepare)(agent, task)
 
     def weights_file(self, task: Task, seed: int | None) -> Path | None:
         """Where the weights of a training seed are, None where there are none."""
@@ -120,9 +121,10 @@ class Row:
         return tuple(here if wanted is None else wanted)
 
     def missing(self, task: Task, seed: int) -> ValueError:
-        maze2d.budget(task)  # raises ValueError for a maze without recipes
-        if self.stacked > 1:
-            seed = 0
+        """The error for weights that are not there."""
+        if task.maze not in MAZES:
+            return ValueError(f"there is no recipe for the maze {task.maze!r}: expected one of {', '.join(MAZES)}")
+        seed = 0 if self.stacked > 1 else seed
         return MissingWeightsError(weights_name(self.weights_name(task), seed), task.maze, str(self.recipe), seed)
 
     def refusal(self, task: Task) -> str | None:
@@ -134,53 +136,36 @@ class Row:
     def build(self, task: Task, device: str = "cpu", seed: int | None = None) -> Any:
         """The agent of a training seed. ValueError, with one sentence, where it cannot be built."""
         if self.recipe is None and self.path is None:
-            agent = made(self.agent, task)
-        else:
-            path = self.weights_file(task, seed)
-            if path is None:
-                raise self.missing(task, seed or 0)
-            load = imported(self.agent).load
-            trust = {"trust_pickle": True} if self.trust_pickle else {}
-            agent = load(path, seed) if self.stacked > 1 else load(path, **trust)
-            agent = self.prepared(agent, task)
+            return resolve_name(self.agent)(task)
+        path = self.weights_file(task, seed)
+        if path is None:
+            raise self.missing(task, seed or 0)
+        load = resolve_name(self.agent).load
+        agent = load(path, seed) if self.stacked > 1 else load(path, **({"trust_pickle": True} if self.trust_pickle else {}))
+        agent = self.prepared(agent, task)
         if device != "cpu" and self.recipe is not None:
             if not hasattr(agent, "to"):
                 raise ValueError(f"{type(agent).__name__} computes on the CPU only: expected --device cpu")
             agent = agent.to(device)
         return agent.with_options(**self.options) if self.options else agent
 
-    def key(self, task: Task, seed: int | None, protocol: Mapping[str, Any], *modules: str) -> fingerprint.Key:
-        """What its results on a task depend on; ``modules`` decide about them beyond those of every row."""
-        path = self.weights_file(task, seed)
-        chosen = {"agent": self.agent, "options": dict(self.options), "member": seed if self.stacked > 1 else None}
-        return fingerprint.Key(
-            code=fingerprint.code((self.agent.partition(":")[0], *self.modules, *PLAYED, *modules)),
-            config=fingerprint.config(chosen),
-            weights=None if path is None else fingerprint.weights(path),
-            protocol=fingerprint.config(protocol),
-        )
 
-    def description(self, agent: Any) -> dict[str, Any]:
-        """What a cell keeps of an agent: how it executes, its size, its configuration and the card of its weights.
+def require_device_name(device: str) -> None:
+    """ValueError for what no agent computes on, wherever it runs."""
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", device):
+        raise ValueError(f"the device {device!r} is none that agents compute on: expected cpu or cuda")
 
-        ValueError, with one sentence, for what a result file cannot hold.
-        """
-        config = getattr(agent, "config", None)
-        found = {
-            "about": self.about,
-            "execution": getattr(agent, "execution", self.execution),
-            "parameters": getattr(agent, "parameters", None),
-            "config": dataclasses.asdict(config) if dataclasses.is_dataclass(config) else {},  # type: ignore[arg-type]
-            "card": getattr(agent, "card", None) or None,
-        }
-        for name, kinds in (("execution", str), ("parameters", int | None), ("card", dict | None)):
-            if not isinstance(found[name], kinds):
-                raise ValueError(f"{name!r} of the agent {self.agent!r} is a {type(found[name]).__name__}; expected {kinds}")
-        try:
-            to_json(found)
-        except (TypeError, ValueError, RecursionError) as error:
-            raise ValueError(f"'config' or 'card' of the agent {self.agent!r} is no plain data: {error}") from error
-        return found
+
+def require_device(device: str) -> None:
+    """ValueError unless torch can compute on the device."""
+    require_device_name(device)
+    import torch
+
+    try:
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0].split(". ")[0]
+        raise ValueError(f"the device {device!r} cannot be used here ({reason}); expected 'cpu' or 'cuda'") from error
 
 
 def weights_name(name: str, seed: int = 0) -> str:
@@ -209,140 +194,90 @@ def weights_file(name: str, seed: int = 0) -> Path | None:
     return next((path for path in paths if path.is_file()), None)
 
 
+_planner = partial(Row, family="other diffusion planners")
 _forcing = partial(
     Row, "dfplan.agents.diffusion_forcing:DiffusionForcingAgent", page="diffusion-forcing", family="Diffusion Forcing"
 )
-_diffuser = partial(
-    Row, "dfplan.agents.diffuser:DiffuserAgent", recipe="diffuser", page="diffuser", family="other diffusion planners"
-)
+_diffuser = partial(_planner, "dfplan.agents.diffuser:DiffuserAgent", recipe="diffuser", page="diffuser")
 _offline = partial(Row, family="offline RL", stacked=3, tasks="single goal")
 _mppi = partial(Row, page="mppi", family="MPPI")
-_online = partial(
-    Row, "dfplan.agents.online.stable_baselines:StableBaselinesAgent", page="online-rl", family="online RL",
-    tasks="single goal",
-)  # fmt: skip
+_online = partial(Row, STABLE_BASELINES, page="online-rl", family="online RL", tasks="single goal")
+_CORL = "dfplan.agents.offline"
 ROWS: dict[str, Row] = {
     "diffusion-forcing": _forcing(
-        about="Diffusion Forcing, the default recipe, without Monte Carlo guidance",
-        recipe="default",
+        "Diffusion Forcing, the default recipe, without Monte Carlo guidance",
+        "default",
         printed=("Diffusion Forcing without MCG",),
         headline=True,
     ),
     "diffusion-forcing-mcg": _forcing(
-        about="the same weights with Monte Carlo guidance: two futures of eight steps, the time to reach the goal as cost",
-        recipe="default",
+        "the same weights with Monte Carlo guidance: two futures of eight steps, the time to reach the goal as cost",
+        "default",
         options={"scale": 1.0, "futures": 2, "future_steps": 8},
         printed=("Diffusion Forcing",),
     ),
     "diffusion-forcing-paper": _forcing(
-        about="the recipe of the paper: causal, bundles of 10 steps, zig-zag schedule; "
-        "guided by the cost of the mean prediction",
-        recipe="paper",
+        "the recipe of the paper: causal, bundles of 10 steps, zig-zag schedule; guided by the cost of the mean prediction",
+        "paper",
         printed=("Diffusion Forcing",),
         headline=True,
     ),
-    "short": _forcing(about="the default recipe, trained as shortly as the two that follow", recipe="short"),
-    "full-sequence": _forcing(
-        about="the short recipe, but for one noise level for all tokens", recipe="full-sequence"
-    ),
-    "next-token": _forcing(about="the short recipe, but for a clean past and one noisy token", recipe="next-token"),
+    "short": _forcing("the default recipe, trained as shortly as the two that follow", "short"),
+    "full-sequence": _forcing("the short recipe, but for one noise level for all tokens", "full-sequence"),
+    "next-token": _forcing("the short recipe, but for a clean past and one noisy token", "next-token"),
     "diffuser-pd": _diffuser(
-        about="Diffuser, its planned states tracked by a PD controller",
-        printed=("Diffuser (PD controller)",),
-        headline=True,
+        about="Diffuser, its planned states tracked by a PD controller", printed=("Diffuser (PD controller)",), headline=True
     ),
     "diffuser-actions": _diffuser(
         about="the same weights, playing the actions diffused with the states",
         options={"execution": "diffused_actions"},
         printed=("Diffuser (diffused actions)",),
     ),
-    "decision-diffuser": Row(
+    "decision-diffuser": _planner(
         "dfplan.agents.decision_diffuser:DecisionDiffuserAgent",
-        about="Decision Diffuser: states by classifier-free guidance, actions by inverse dynamics",
-        recipe="decision-diffuser",
-        page="decision-diffuser",
-        family="other diffusion planners",
+        "Decision Diffuser: states by classifier-free guidance, actions by inverse dynamics",
+        "decision-diffuser",
+        "decision-diffuser",
         headline=True,
     ),
-    "diffusion-veteran": Row(
+    "diffusion-veteran": _planner(
         "dfplan.agents.diffusion_veteran:DiffusionVeteranAgent",
-        about="Diffusion Veteran: sparse states, the best of many by a learned value, diffusion inverse dynamics",
-        recipe="dv",
-        page="diffusion-veteran",
-        printed=("Diffusion Veteran",),
-        family="other diffusion planners",
+        "Diffusion Veteran: sparse states, the best of many by a learned value, diffusion inverse dynamics",
+        "dv",
+        "diffusion-veteran",
+        ("Diffusion Veteran",),
         headline=True,
         tasks="single goal",
     ),
     "bc": _offline(
-        "dfplan.agents.offline.bc:BehaviorCloningAgent",
-        about="behavior cloning of all data",
-        recipe="bc",
-        page="behavior-cloning",
-        printed=("BC (CORL)",),
+        f"{_CORL}.bc:BehaviorCloningAgent", "behavior cloning of all data", "bc", "behavior-cloning", ("BC (CORL)",)
     ),
-    "iql": _offline(
-        "dfplan.agents.offline.iql:IQLAgent",
-        about="Implicit Q-Learning",
-        recipe="iql",
-        page="iql",
-        printed=("IQL (CORL)",),
-        headline=True,
-    ),
-    "cql": _offline(
-        "dfplan.agents.offline.cql:CQLAgent",
-        about="Conservative Q-Learning",
-        recipe="cql",
-        page="cql",
-        printed=("CQL (CORL)",),
-    ),
-    "td3-bc": _offline(
-        "dfplan.agents.offline.td3_bc:TD3BCAgent",
-        about="TD3+BC",
-        recipe="td3-bc",
-        page="td3-bc",
-        printed=("TD3+BC (CORL)",),
-    ),
-    "awac": _offline(
-        "dfplan.agents.offline.awac:AWACAgent",
-        about="Advantage-Weighted Actor-Critic",
-        recipe="awac",
-        page="awac",
-        printed=("AWAC (CORL)",),
-    ),
+    "iql": _offline(f"{_CORL}.iql:IQLAgent", "Implicit Q-Learning", "iql", "iql", ("IQL (CORL)",), headline=True),
+    "cql": _offline(f"{_CORL}.cql:CQLAgent", "Conservative Q-Learning", "cql", "cql", ("CQL (CORL)",)),
+    "td3-bc": _offline(f"{_CORL}.td3_bc:TD3BCAgent", "TD3+BC", "td3-bc", "td3-bc", ("TD3+BC (CORL)",)),
+    "awac": _offline(f"{_CORL}.awac:AWACAgent", "Advantage-Weighted Actor-Critic", "awac", "awac", ("AWAC (CORL)",)),
     "mppi": _mppi(
-        f"{MODEL_BASED}:mppi",
-        about="MPPI on the true dynamics; cost: the straight distance to the goal",
-        printed=("MPPI",),
+        f"{MODEL_BASED}:mppi", "MPPI on the true dynamics; cost: the straight distance to the goal", printed=("MPPI",)
     ),
-    "mppi-field": _mppi(
-        f"{MODEL_BASED}:mppi_field", about="MPPI on the true dynamics; cost: the way through the maze's map"
-    ),
+    "mppi-field": _mppi(f"{MODEL_BASED}:mppi_field", "MPPI on the true dynamics; cost: the way through the maze's map"),
     "mppi-learned": _mppi(
         "dfplan.agents.mppi:LearnedMPPIAgent",
-        about="MPPI on learned dynamics; cost: the way through the maze's map",
-        recipe="dynamics",
-        modules=(MODEL_BASED,),
+        "MPPI on learned dynamics; cost: the way through the maze's map",
+        "dynamics",
         prepare=f"{MODEL_BASED}:with_field",
     ),
-    "sac": _online(about="SAC, online: it learned in the maze itself, from its reward", recipe="sac", headline=True),
-    "td3": _online(about="TD3, online: it learned in the maze itself, from its reward", recipe="td3"),
-    "ppo": _online(about="PPO, online: it learned in the maze itself, from its reward", recipe="ppo"),
-    "her": _online(
-        about="SAC with hindsight replay, online: it learned to reach any goal of the maze",
-        recipe="her",
-        tasks="any",
-    ),
+    "sac": _online("SAC, online: it learned in the maze itself, from its reward", "sac", headline=True),
+    "td3": _online("TD3, online: it learned in the maze itself, from its reward", "td3"),
+    "ppo": _online("PPO, online: it learned in the maze itself, from its reward", "ppo"),
+    "her": _online("SAC with hindsight replay, online: it learned to reach any goal of the maze", "her", tasks="any"),
     "expert": Row(
         "dfplan.benchmarks.baselines:expert",
-        about="the controller that made the data; it is given the maze's map",
+        "the controller that made the data; it is given the maze's map",
         headline=True,
         execution="waypoints and a PD controller",
     ),
     "random": Row(
-        "dfplan.benchmarks.baselines:RandomAgent",
-        about="uniform random actions",
-        execution="random actions",
+        "dfplan.benchmarks.baselines:random_actions", "uniform random actions", execution="random actions"
     ),
 }
 """In the order of the tables."""
@@ -351,9 +286,9 @@ DEFAULT_ROWS = ("diffusion-forcing", "diffusion-forcing-paper", "expert", "rando
 
 
 def row(name: str) -> Row:
-    """The row of a name, of ``module:Class``, or of a file, ``sb3:PATH`` or ``sb3-trust-pickle:PATH``.
+    """The row of a name, of `module:Class`, or of a file, `sb3:PATH` or `sb3-trust-pickle:PATH`.
 
-    Raises KeyError for an unknown name, ValueError for what cannot be imported, FileNotFoundError for a missing file.
+    Raises KeyError for an unknown name, FileNotFoundError for a missing file. What else is named is not looked for yet.
     """
     if name in ROWS:
         return ROWS[name]
@@ -363,20 +298,9 @@ def row(name: str) -> Row:
     if kind in FILES:
         if not Path(rest).is_file():
             raise FileNotFoundError(f"there is no file {rest!r} to load the agent {name!r} from")
-        agent = "dfplan.agents.online.stable_baselines:StableBaselinesAgent"
-        about = f"stable-baselines3's {Path(rest).name}"
-        return Row(agent, about, path=Path(rest).resolve(), trust_pickle=kind == "sb3-trust-pickle")
-    search_here()
-    if not kind or not rest or fingerprint.locate(kind) is None:
-        raise ValueError(
-            f"cannot import the agent {name!r} (there is no module {kind!r}); expected 'package.module:Class'"
-        )
-    return Row(name, f"made by {name}")
-
-
-def is_own(name: str) -> bool:
-    """Whether a name is of a user's own agent, ``module:Class`` or ``sb3:PATH``, and not of a registered row."""
-    return name not in ROWS and ":" in name
+        about, trust = f"stable-baselines3's {Path(rest).name}", kind == "sb3-trust-pickle"
+        return Row(STABLE_BASELINES, about, path=Path(rest).resolve(), trust_pickle=trust, own=True)
+    return Row(name, f"made by {name}", own=True)
 
 
 def shown(name: str) -> str:

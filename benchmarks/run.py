@@ -16,36 +16,34 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from functools import partial
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Annotated, Any
 
 import tyro
-from rich.console import Console, Group
+from rich.console import Group
 
 from dfplan import command
-from dfplan.benchmarks import cluster, evaluation, provenance, rows, store, workers
-from dfplan.benchmarks.cells import Cell, Timing, env_folder
-from dfplan.benchmarks.processes import Executor, Processes, WorkersDiedError
-from dfplan.benchmarks.protocol import EPISODES, TRAINING_SEEDS, evaluation_seeds
-from dfplan.benchmarks.timing import DECISIONS
-from dfplan.benchmarks.wanted import Wanted, WantedTiming, timings, wanted
+from dfplan.benchmarks import cluster, play, provenance, recording, rows, store
+from dfplan.benchmarks.protocol import BATCH, EPISODES, evaluation_seeds
+from dfplan.benchmarks.results import Cell, Timing
+from dfplan.benchmarks.speed import DECISIONS, THREADS
+from dfplan.benchmarks.store import Wanted
 from dfplan.envs.reference import reference
-from dfplan.envs.registry import Task, find
-from dfplan.locks import hold
+from dfplan.envs.registry import Task, find, short_name
 
 ALL = tuple(f"{family}-{maze}" for family in ("maze2d", "multi2d") for maze in ("umaze", "medium", "large"))
-"""What ``--env all`` stands for."""
+"""What `--env all` stands for."""
+Say = play.Say
 _QUICK_EPISODES, _QUICK_DECISIONS = 10, 100
 
 
 @dataclass(frozen=True)
 class Arguments:
+    """What to play."""
+
     env: tuple[str, ...] = ("maze2d-large",)
     """Environments, with or without their version, or 'all': the three mazes, with a fixed and with random goals."""
     agents: tuple[str, ...] = rows.DEFAULT_ROWS
@@ -88,10 +86,10 @@ def check(arguments: Arguments) -> tuple[list[Task], range, Path]:
     if "all" in arguments.agents and len(arguments.agents) > 1:
         raise ValueError("'all' stands for every registered agent: expected no other beside it")
     chosen = arguments.training_seeds
-    if chosen is not None and (not chosen or not set(chosen) <= set(TRAINING_SEEDS) or len(set(chosen)) < len(chosen)):
-        several = ", ".join(map(str, TRAINING_SEEDS))
+    if chosen is not None and (not chosen or not set(chosen) <= set(rows.TRAINING_SEEDS) or len(set(chosen)) < len(chosen)):
+        several = ", ".join(map(str, rows.TRAINING_SEEDS))
         raise ValueError(f"training seeds are one or more of {several}, not {' '.join(map(str, chosen)) or 'none'}")
-    workers.check_device_name(arguments.device)
+    rows.require_device_name(arguments.device)
     if arguments.threads < 1:
         raise ValueError(f"threads must be at least 1, not {arguments.threads}")
     episodes = _QUICK_EPISODES if arguments.quick else EPISODES
@@ -99,41 +97,100 @@ def check(arguments: Arguments) -> tuple[list[Task], range, Path]:
     folder = arguments.output or Path("results")
     if arguments.seed:
         folder /= f"block{arguments.seed}"
-    _check_output(folder)
-    return tasks, seeds, folder
-
-
-def _check_output(folder: Path) -> None:
-    """Say now, not after minutes of playing, that nothing can be written there."""
+    # Now, not after minutes of playing, it is said that nothing can be written there.
     existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if not existing.is_dir():
         raise ValueError(f"cannot write into the output folder {folder}: {existing} is a file")
     if not os.access(existing, os.W_OK):
         raise ValueError(f"cannot write into the output folder {folder}: no permission to write in {existing}")
+    return tasks, seeds, folder
 
 
-def seeds_of(row: rows.Row, task: Task, arguments: Arguments) -> Sequence[int | None]:
-    """Which training seeds of a row to play; missing weights are trained first if that was asked for."""
-    try:
-        found = row.training_seeds(task, arguments.training_seeds)
-    except rows.MissingWeightsError as missing:
-        if not arguments.train:
-            raise
-        if subprocess.run([sys.executable, "-m", "dfplan.benchmarks.train", *missing.command], check=False).returncode:
-            raise ValueError(f"training the weights {missing.weights!r} failed") from missing
-        if row.weights_file(task, missing.seed) is None:
-            raise
-        return seeds_of(row, task, arguments)
-    return found[:1] if arguments.quick and arguments.training_seeds is None else found
+def train_missing(tasks: Sequence[Task], agents: Sequence[str], seeds: Sequence[int] | None) -> None:
+    """Train the weights that rows lack, of these training seeds. ValueError for a maze without recipes, or a failure."""
+    for task in tasks:
+        for row in map(rows.row, agents):
+            while row.refusal(task) is None:
+                try:
+                    row.training_seeds(task, seeds)
+                    break
+                except rows.MissingWeightsError as missing:
+                    words = [sys.executable, "-m", "dfplan.benchmarks.train", *missing.command]
+                    if subprocess.run(words, check=False).returncode:
+                        raise ValueError(f"training the weights {missing.weights!r} failed") from missing
+                    if row.weights_file(task, missing.seed) is None:
+                        raise
 
 
-def executor(arguments: Arguments) -> Executor:
-    if arguments.cluster is None:
-        return Processes(arguments.threads)
-    return cluster.Cluster(arguments.cluster, arguments.threads)
+def wanted(
+    tasks: Sequence[Task], agents: Sequence[str], seeds: range, arguments: Arguments
+) -> tuple[list[Wanted], list[str]]:
+    """The cells of all agents on all tasks, and a sentence for each row that is left out on a task.
+
+    Left out are rows that cannot play a task, and those without weights. Raises KeyError or FileNotFoundError for an agent
+    that is not there, ValueError if no cell is left, or if two rows would be kept in the same folder.
+    """
+    chosen = {agent: rows.row(agent) for agent in agents}
+    found: list[Wanted] = []
+    skipped = []
+    for task in tasks:
+        for agent, row in chosen.items():
+            try:
+                refusal, training_seeds = row.refusal(task), row.training_seeds(task, arguments.training_seeds)
+            except ValueError as error:
+                refusal, training_seeds = row.refusal(task) or str(error), ()
+            if refusal is not None:
+                skipped.append(f"{agent} is left out on {task.env_id}: {refusal}")
+                continue
+            if arguments.quick and arguments.training_seeds is None:
+                training_seeds = training_seeds[:1]
+            found += [_cell(agent, row, task, seeds, arguments.device, seed) for seed in training_seeds]
+    if not found:
+        more = f" (and {len(skipped) - 1} more)" if len(skipped) > 1 else ""
+        raise ValueError(f"nothing is left to play: {skipped[0]}{more}")
+    owners: dict[str, str] = {}
+    for cell in found:
+        other, place = owners.setdefault(store.agent_folder(cell.name), cell.name), store.agent_folder(cell.name)
+        if other != cell.name:
+            raise ValueError(f"the agents {other!r} and {cell.name!r} would share the folder {place!r}")
+    return found, skipped
 
 
-def run(arguments: Arguments, console: Console) -> None:
+def _cell(agent: str, row: rows.Row, task: Task, seeds: range, device: str, training_seed: int | None) -> Wanted:
+    protocol = {
+        "env": task.env_id,
+        "episode_steps": task.max_episode_steps,
+        "first_seed": seeds.start,
+        "batch": BATCH,
+        "device": device,
+    }
+    return Wanted(
+        rows.shown(agent),
+        agent,
+        task.env_id,
+        training_seed,
+        device,
+        store.key(row, task, training_seed, protocol),
+        own=row.own,
+        seeds=tuple(seeds),
+        steps=task.max_episode_steps,
+    )
+
+
+def timings(cells: Sequence[Wanted], decisions: int) -> list[Wanted]:
+    """One timing for each group of cells, of its first training seed."""
+    first: dict[tuple[str, str], Wanted] = {}
+    for cell in cells:
+        first.setdefault(cell.group, cell)
+    return [replace(cell, key=_timing_key(cell), seeds=(), decisions=decisions) for cell in first.values()]
+
+
+def _timing_key(cell: Wanted) -> provenance.Key:
+    protocol = {"env": cell.env_id, "device": cell.device}
+    return store.key(rows.row(cell.agent), find(cell.env_id), cell.training_seed, protocol)
+
+
+def run(arguments: Arguments, console: Any) -> None:
     """Do what was asked for; ValueError, KeyError or OSError, with one sentence, where that cannot be done."""
     began = time.perf_counter()
 
@@ -142,60 +199,34 @@ def run(arguments: Arguments, console: Console) -> None:
 
     tasks, seeds, folder = check(arguments)
     agents = tuple(rows.ROWS) if arguments.agents == ("all",) else arguments.agents
-    seeds_of_row = partial(seeds_of, arguments=arguments)
-    cells, skipped = wanted(tasks, agents, seeds, arguments.device, seeds_of_row, skip=not arguments.train)
+    if arguments.train:
+        train_missing(tasks, agents, arguments.training_seeds)
+    cells, skipped = wanted(tasks, agents, seeds, arguments)
     for sentence in skipped:
         say(sentence)
-    tasks = [task for task in tasks if any(cell.task == task for cell in cells)]
+    tasks = [task for task in tasks if any(cell.env_id == task.env_id for cell in cells)]
     times = timings(cells, _QUICK_DECISIONS if arguments.quick else DECISIONS)
     store.check(folder, cells, times, fresh=arguments.fresh)
-    missing = missing_of(arguments, folder, cells)
-    pool = executor(arguments) if missing else Processes(arguments.threads)
-    machine = Processes(1)  # decisions are timed and plans recorded here, wherever the episodes were played
-    try:
-        # All that can be wrong with an agent is said before anything is written.
-        descriptions = evaluation.describe(pool, missing)
-        with writing(folder, tasks):
+    missing = [cell for cell in cells if arguments.fresh or not isinstance(store.look(folder, cell), Cell)]
+    with ExitStack() as written:
+        with play.workers(arguments.threads, arguments.cluster if missing else None) as pool:
+            # All that can be wrong with an agent is said before anything is written.
+            descriptions = play.describe_all(pool, missing)
+            written.enter_context(store.writing(folder, [task.env_id for task in tasks]))
             store.check(folder, cells, times, fresh=arguments.fresh)  # again: another run may have written since
-            played = play(arguments, pool, cells, descriptions, folder, say)
-            pool.close()
-            measured = time_all(arguments, machine, times, folder, say)
+            played = play_missing(arguments, pool, cells, descriptions, folder, say)
+        # Decisions are timed and plans recorded on this machine, wherever the episodes were played.
+        with play.workers(1, threads=THREADS) as machine:
+            measured = time_missing(arguments, machine, times, folder, say)
             shown = [show(machine, task, played, measured, folder, say) for task in tasks]
-    finally:
-        pool.close()
-        machine.close()
     for table, files in shown:
         console.print(table)
         say(f"wrote {', '.join(files)}")
     console.print(f"{time.perf_counter() - began:.0f} s; results are in {folder}", soft_wrap=True)
 
 
-def missing_of(arguments: Arguments, folder: Path, cells: Sequence[Wanted]) -> list[Wanted]:
-    """The cells that are to be played."""
-    return [cell for cell in cells if arguments.fresh or store.whole(folder, cell) is None]
-
-
-@contextmanager
-def writing(folder: Path, tasks: Sequence[Task]) -> Iterator[None]:
-    """Keep other runs out of the folders of some environments, after waiting for those that are in one."""
-    since = datetime.now(UTC).isoformat(timespec="seconds")
-    with ExitStack() as locks:
-        for name in sorted(env_folder(task.env_id) for task in tasks):  # the same order in all runs: none waits in a circle
-            place = folder / name
-            place.mkdir(parents=True, exist_ok=True)
-            locks.enter_context(hold(place / ".lock", f"which plays {name} in {folder} since {since}", wait=True))
-        for task in tasks:
-            store.remove_leftovers(folder, task.env_id)
-        yield
-
-
-def play(
-    arguments: Arguments,
-    pool: Executor,
-    cells: Sequence[Wanted],
-    descriptions: evaluation.Descriptions,
-    folder: Path,
-    say: evaluation.Say,
+def play_missing(
+    arguments: Arguments, pool: play.Workers, cells: Sequence[Wanted], descriptions: play.Descriptions, folder: Path, say: Say
 ) -> dict[Wanted, Cell]:
     """All cells, after playing those that are not there, and the first batches of those whose paths are damaged."""
     there: dict[Wanted, Cell] = {}
@@ -212,25 +243,24 @@ def play(
     missing = [cell for cell in cells if cell not in there]
     if missing:
         # Another run may have changed what was there when agents were tried.
-        descriptions = {**descriptions, **evaluation.describe(pool, [cell for cell in missing if cell not in descriptions])}
-        hardware = getattr(pool, "hardware", provenance.hardware)()
-        there |= evaluation.play(pool, missing, descriptions, folder, origin() | {"hardware": hardware}, say)
-    evaluation.play_first(pool, [wanted for wanted, cell in there.items() if _lacks_paths(folder, cell, say)], folder)
+        late = play.describe_all(pool, [cell for cell in missing if cell not in descriptions])
+        origin = {"command": as_typed(sys.argv[1:]), "commit": provenance.commit(), "versions": provenance.versions()}
+        origin |= {"hardware": pool.hardware()}
+        there |= play.play_all(pool, missing, {**descriptions, **late}, folder, origin, say)
+    damaged = []
+    for wanted, cell in there.items():
+        try:
+            paths_of(folder, wanted, cell)
+        except ValueError as error:
+            say(f"the first episodes of {cell.agent} on {cell.env_id} are played again: {error}")
+            damaged.append(wanted)
+    play.play_first(pool, damaged, folder)
     return {cell: there[cell] for cell in cells}
 
 
-def _lacks_paths(folder: Path, cell: Cell, say: evaluation.Say) -> bool:
-    try:
-        store.first_episodes(folder, cell)
-    except ValueError as error:
-        say(f"the first episodes of {cell.agent} on {cell.env_id} are played again: {error}")
-        return True
-    return False
-
-
-def origin() -> dict[str, Any]:
-    """What result files say of how they were made, without the hardware and the folder that they were written to."""
-    return {"command": as_typed(sys.argv[1:]), "commit": provenance.commit(), "versions": provenance.versions()}
+def paths_of(folder: Path, wanted: Wanted, cell: Cell) -> recording.Paths | None:
+    """Paths of a cell's first episodes, None if their file is missing. ValueError, naming it, if it is damaged."""
+    return recording.read_paths(store.paths_path(folder, wanted), len(cell.seeds), cell.episode_steps)
 
 
 def as_typed(words: Sequence[str]) -> str:
@@ -245,54 +275,46 @@ def as_typed(words: Sequence[str]) -> str:
     return shlex.join(["python", "benchmarks/run.py", *kept])
 
 
-def time_all(
-    arguments: Arguments, machine: Executor, times: Sequence[WantedTiming], folder: Path, say: evaluation.Say
+def time_missing(
+    arguments: Arguments, machine: play.Workers, times: Sequence[Wanted], folder: Path, say: Say
 ) -> list[Timing]:
     """All timings, measuring those that are not there; without those of agents that cannot be timed."""
     hardware = provenance.hardware()
-    there: dict[WantedTiming, Timing] = {}
+    there: dict[Wanted, Timing] = {}
     for one in times:
         found = store.look_for_timing(folder, one, hardware)
         if isinstance(found, Timing) and not arguments.fresh and not arguments.retime:
             there[one] = found
         elif isinstance(found, str):
-            say(f"{one.name} on {one.task.env_id} is timed again: {found}")
+            say(f"{one.name} on {one.env_id} is timed again: {found}")
     missing = [one for one in times if one not in there]
-    there |= evaluation.time_decisions(machine, missing, folder, hardware, provenance.commit(), say)
+    there |= play.time_all(machine, missing, folder, hardware, provenance.commit(), say)
     return [there[one] for one in times if one in there]
 
 
 def show(
-    machine: Executor,
-    task: Task,
-    played: Mapping[Wanted, Cell],
-    times: Sequence[Timing],
-    folder: Path,
-    say: evaluation.Say,
+    machine: play.Workers, task: Task, played: Mapping[Wanted, Cell], times: Sequence[Timing], folder: Path, say: Say
 ) -> tuple[Group, list[str]]:
     """Write the table and the pictures of an environment; the table for the screen, and the names of the files."""
-    from dfplan.benchmarks.report import pictures, tables
-    from dfplan.benchmarks.report.summaries import summarize
+    from dfplan.benchmarks.report import pictures, summaries, tables
 
-    of_task = {wanted: cell for wanted, cell in played.items() if wanted.task == task}
-    players = {(cell.agent, cell.training_seed): wanted.player for wanted, cell in of_task.items()}
-    cells, measured = list(of_task.values()), [timing for timing in times if timing.env_id == task.env_id]
+    mine = {wanted: cell for wanted, cell in played.items() if wanted.env_id == task.env_id}
+    players = {(cell.agent, cell.training_seed): wanted for wanted, cell in mine.items()}
 
-    def record(cell: Cell, seed: int) -> workers.Denoising | None:
-        player = players[cell.agent, cell.training_seed]
+    def record(cell: Cell, seed: int) -> recording.Denoising | None:
         try:
-            return evaluation.call(machine, f"a plan of {cell.agent}", workers.record_denoising, player, seed)
+            return machine.call(f"a plan of {cell.agent}", play.record_plan, players[cell.agent, cell.training_seed], seed)
         except (ValueError, KeyError, OSError, RuntimeError) as error:
             say(f"no plan of {cell.agent} is drawn: {error}")
             return None
 
-    drawn: dict[str, tuple[Cell, Any]] = {}
-    for cell in cells:
-        episodes = store.first_episodes(folder, cell) if cell.agent not in drawn else None
-        if episodes is not None:
-            paths = SimpleNamespace(goals=episodes.goals, executed=episodes.paths, planned=episodes.plans)
+    drawn: dict[str, tuple[Cell, recording.Paths]] = {}
+    for wanted, cell in mine.items():
+        paths = paths_of(folder, wanted, cell) if cell.agent not in drawn else None
+        if paths is not None:
             drawn[cell.agent] = cell, paths
-    summary, place = summarize(cells, measured), folder / env_folder(task.env_id)
+    place = folder / short_name(task.env_id)
+    summary = summaries.summarize(list(mine.values()), [timing for timing in times if timing.env_id == task.env_id])
     tables.write(place, summary)
     pictures.write(place, task.layout, drawn, record)
     names = [name for name in ("table.md", "table.csv", "paths.png", "denoising.gif") if (place / name).exists()]
@@ -303,15 +325,15 @@ def show(
     Arguments,
     __doc__,
     interrupted="what was played is kept, and the same command, without --fresh, goes on from there",
-    failures=(WorkersDiedError,),
+    failures=(play.WorkersDiedError,),
 )
-def play_all(arguments: Arguments) -> None:
-    """The command, but for the form of --cluster."""
+def _main(arguments: Arguments) -> None:
     run(arguments, command.console())
 
 
-def main() -> int:
-    return play_all(with_address(sys.argv[1:]))
+def main(words: Sequence[str] | None = None) -> int:
+    """Run the benchmark with these words of a command line, or those of this process."""
+    return _main(with_address(list(sys.argv[1:] if words is None else words)))
 
 
 def with_address(words: list[str]) -> list[str]:

@@ -1,8 +1,10 @@
-"""What is on disk of the wanted cells: whole ones, and the finished batches of unfinished ones.
+"""What is on disk of the wanted results: whole ones, and the finished batches of unfinished ones.
 
-    results/maze2d-large/expert/untrained.json                  a whole cell
-    results/maze2d-large/expert/untrained.paths.npz             paths and plans of its first episodes, for the picture
-    results/maze2d-large/expert/.untrained/batch-0003.json      a finished batch of a cell that is not whole yet
+    results/maze2d-large/diffusion-forcing/seed0.json       a cell: an agent whose weights were trained with seed 0
+    results/maze2d-large/expert/untrained.json              an agent that is not trained
+    results/maze2d-large/expert/untrained.paths.npz         paths and plans of its first episodes, for the picture
+    results/maze2d-large/expert/timing.json                 how long decisions take, measured once for all its seeds
+    results/maze2d-large/expert/.untrained/batch-0003.json  a finished batch of a cell that is not whole yet
 
 Every file carries the key of what it depends on, and is written whole or not at all: a kill at any moment costs no more
 than the batches that were being played. What cannot be used is said and played again; an old cell stays until the new one
@@ -12,80 +14,149 @@ is whole. Processes that write into the same environment's folder do so one afte
 from __future__ import annotations
 
 import dataclasses
-import io
+import json
 import os
+import re
 import shutil
-import zipfile
-import zlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from dfplan.benchmarks.cells import (
-    LARGEST,
+from dfplan.benchmarks import provenance
+from dfplan.benchmarks.protocol import BATCH, Episodes, batches, join
+from dfplan.benchmarks.results import (
     SCHEMA,
     STRICT,
     Cell,
     NewerSchemaError,
     Timing,
-    cell_path,
     check_episodes,
-    env_folder,
+    read,
     read_cell,
-    read_file,
     read_timing,
-    timing_path,
-    to_json,
-    write_cell,
 )
-from dfplan.benchmarks.protocol import BATCH, Episodes, batches, join
-from dfplan.benchmarks.wanted import Wanted, WantedTiming
+from dfplan.benchmarks.rows import Row
 from dfplan.envs.reference import reference
+from dfplan.envs.registry import Task, short_name
+from dfplan.locks import hold
 from dfplan.whole_files import write_whole
 
-_LISTS = ("seeds", "returns", "success", "first_reach")
 _AFRESH = "afresh"
 """File among the batches of a cell that is played anew though there is a whole one: so many episodes of it."""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """A finished batch of a cell that is not whole yet, as its file holds it."""
+    """A finished batch of a cell that is not whole yet."""
 
-    seeds: list[int]
-    returns: list[float]
-    success: list[bool]
-    first_reach: list[int | None]
-    reward_curve: list[float]
-    seconds: float
+    episodes: Episodes
     key: dict[str, str | None]
     files: dict[str, str]
+    """As of a cell."""
     schema: int = SCHEMA
 
     __pydantic_config__ = STRICT
 
 
-def check(folder: Path, cells: Iterable[Wanted], times: Iterable[WantedTiming], *, fresh: bool) -> None:
-    """Raises ValueError, with one sentence, where a file that is there must not be replaced, or none can be written.
+@dataclass(frozen=True)
+class Wanted:
+    """A result that is to be in the table, there already or not; what a worker process needs to know of it."""
 
-    ``fresh``: cells are to be replaced that could be used.
-    """
-    for cell in cells:
-        found = look(folder, cell)
-        if fresh and isinstance(found, Cell) and len(found.seeds) > len(cell.seeds):
-            raise _fewer(_path(folder, cell), found, cell)
-    for timing in times:
-        look_for_timing(folder, timing, {})
+    name: str
+    """Of the row, as tables show it."""
+    agent: str
+    """As `dfplan.benchmarks.rows.row` takes it."""
+    env_id: str
+    training_seed: int | None
+    device: str
+    key: provenance.Key | None = None
+    """A process whose code or weights are others refuses to play."""
+    own: bool = False
+    """Whether it is of a user's own agent, whose results say which files it read."""
+    seeds: tuple[int, ...] = ()
+    """Reset seeds of a cell's episodes."""
+    steps: int = 0
+    """Of one episode."""
+    decisions: int = 0
+    """Of a timing."""
+
+    def __str__(self) -> str:
+        return f"{self.name} on {self.env_id} ({seed_name(self.training_seed)})"
+
+    @property
+    def group(self) -> tuple[str, str]:
+        """Cells that differ in their training seed only are a group."""
+        return self.env_id, self.name
+
+    def changed(self, found: Cell | Timing | Batch) -> str | None:
+        """What has changed since a result was made, in words; None if nothing that it depends on has."""
+        parts = [kind for kind, value in key_of(self).items() if found.key.get(kind) != value]
+        if parts:
+            return f"its {' and '.join(parts)} changed"
+        if self.own and not found.files:
+            return "it does not say which files the agent read"
+        files = provenance.changed(found.files)
+        return f"{' and '.join(files[:3])} changed" if files else None
 
 
-def whole(folder: Path, wanted: Wanted) -> Cell | None:
-    """The wanted cell; None if there is none that can be used."""
-    found = look(folder, wanted)
-    return found if isinstance(found, Cell) else None
+def key(row: Row, task: Task, training_seed: int | None, protocol: Mapping[str, Any]) -> provenance.Key:
+    """What a row's results on a task depend on, with what of the protocol decides about them."""
+    path, member = row.weights_file(task, training_seed), training_seed if row.stacked > 1 else None
+    chosen = {"agent": row.agent, "options": dict(row.options), "member": member}
+    return provenance.Key(
+        code=provenance.code(),
+        config=provenance.config(chosen),
+        weights=None if path is None else provenance.weights(path),
+        protocol=provenance.config(protocol),
+    )
+
+
+def key_of(wanted: Wanted) -> dict[str, str | None]:
+    """The key as files hold it."""
+    return {} if wanted.key is None else wanted.key.to_dict()
+
+
+def agent_folder(agent: str) -> str:
+    """The agent's name with '_' for whatever does not belong into a file name."""
+    return re.sub(r"[^A-Za-z0-9._-]", "_", agent)
+
+
+def seed_name(training_seed: int | None) -> str:
+    """'seed1', or 'untrained'."""
+    return "untrained" if training_seed is None else f"seed{training_seed}"
+
+
+def cell_path(folder: str | Path, env_id: str, agent: str, training_seed: int | None) -> Path:
+    """Where the tree in `folder` keeps a cell."""
+    return Path(folder) / short_name(env_id) / agent_folder(agent) / f"{seed_name(training_seed)}.json"
+
+
+def timing_path(folder: str | Path, env_id: str, agent: str) -> Path:
+    """Where the tree in `folder` keeps a timing."""
+    return Path(folder) / short_name(env_id) / agent_folder(agent) / "timing.json"
+
+
+def paths_path(folder: str | Path, wanted: Wanted) -> Path:
+    """Where the tree in `folder` keeps the paths of a cell's first episodes: `dfplan.benchmarks.recording.read_paths`."""
+    return _path(folder, wanted).with_suffix(".paths.npz")
+
+
+def write_cell(folder: str | Path, cell: Cell) -> Path:
+    """Write a cell into the tree in `folder` and return its path. ValueError for a number that is not finite."""
+    return _write(cell_path(folder, cell.env_id, cell.agent, cell.training_seed), cell)
+
+
+def write_timing(folder: str | Path, timing: Timing) -> Path:
+    """Write a timing into the tree in `folder` and return its path. ValueError for a number that is not finite."""
+    return _write(timing_path(folder, timing.env_id, timing.agent), timing)
+
+
+def _write(path: Path, result: Any) -> Path:
+    write_whole(path, json.dumps(dataclasses.asdict(result), indent=1, allow_nan=False, default=str) + "\n")
+    return path
 
 
 def look(folder: Path, wanted: Wanted) -> Cell | str | None:
@@ -95,72 +166,75 @@ def look(folder: Path, wanted: Wanted) -> Cell | str | None:
     another agent, environment or block, or has more episodes.
     """
     path = _path(folder, wanted)
-    try:
-        cell = read_cell(path)
-    except NewerSchemaError as error:
-        raise ValueError(f"{error}: choose another --output") from error
-    except FileNotFoundError:
-        _check_place(path)
-        return None
-    except (ValueError, OSError) as error:
-        _check_place(path)
-        return str(error)
-    if (cell.agent, cell.env_id) != (wanted.name, wanted.task.env_id):
+    cell = _look(path, read_cell)
+    if not isinstance(cell, Cell):
+        return cell
+    if (cell.agent, cell.env_id) != (wanted.name, wanted.env_id):
         raise ValueError(f"{path} is of {cell.agent} on {cell.env_id}, not of {wanted}: choose another --output")
     if cell.seeds[0] != wanted.seeds[0]:
         raise ValueError(
             f"{path} holds episodes from seed {cell.seeds[0]} on, not from {wanted.seeds[0]}: choose another --output"
         )
-    difference = wanted.differs(cell)
-    if difference is None and _afresh(folder, wanted) != len(wanted.seeds):
+    there, asked = len(cell.seeds), len(wanted.seeds)
+    difference = wanted.changed(cell) or (None if there >= asked else f"it has {there} of {asked} episodes")
+    if difference is None and _afresh(folder, wanted) != asked:
         return cell
-    if len(cell.seeds) > len(wanted.seeds):
-        raise _fewer(path, cell, wanted)
+    if there > asked:
+        raise _fewer(path, there, asked)
     return difference or "an interrupted --fresh goes on"
 
 
-def _fewer(path: Path, cell: Cell, wanted: Wanted) -> ValueError:
-    return ValueError(
-        f"{path} holds {len(cell.seeds)} episodes, which {len(wanted.seeds)} new ones would replace: choose another "
-        f"--output, or --episodes {len(cell.seeds)}"
-    )
+def look_for_timing(folder: Path, wanted: Wanted, hardware: Mapping[str, Any]) -> Timing | str | None:
+    """The wanted timing; why that which is there cannot be used, in words; None if there is none, or an older one.
+
+    Raises ValueError for one of a newer schema, which must not be replaced.
+    """
+    found = _look(timing_path(folder, wanted.env_id, wanted.name), read_timing)
+    if not isinstance(found, Timing):
+        return found
+    same = found.agent == wanted.name and found.hardware == hardware and found.decisions >= wanted.decisions
+    return found if same and wanted.changed(found) is None else None
 
 
-def _check_place(path: Path) -> None:
-    """ValueError if no cell can be written there."""
+def _look(path: Path, read: Callable[[Path], Any]) -> Any:
+    """What a file holds, why it cannot be read, or None if there is none. ValueError where none can be written."""
+    reason = None
+    try:
+        if path.exists():
+            return read(path)
+    except NewerSchemaError as error:
+        raise ValueError(f"{error}: choose another --output") from error
+    except (ValueError, OSError) as error:
+        reason = str(error)
     if path.is_dir() and not path.is_symlink():
         raise ValueError(f"{path} is a folder, where a result is to be written: choose another --output")
     taken = next((folder for folder in path.parents if folder.exists() and not folder.is_dir()), None)
     if taken is not None:
         raise ValueError(f"{taken} is a file, where a folder of results is to be: choose another --output")
+    return reason
 
 
-def look_for_timing(folder: Path, wanted: WantedTiming, hardware: dict[str, Any]) -> Timing | str | None:
-    """The wanted timing; why that which is there cannot be used, in words; None if there is none, or an older one.
+def check(folder: Path, cells: Iterable[Wanted], timings: Iterable[Wanted], *, fresh: bool) -> None:
+    """Raise ValueError, with one sentence, where a file that is there must not be replaced, or none can be written.
 
-    Raises ValueError for one of a newer schema, which must not be replaced.
+    `fresh`: cells are to be replaced that could be used.
     """
-    path = timing_path(folder, wanted.task.env_id, wanted.name)
-    try:
-        timing = read_timing(path)
-    except NewerSchemaError as error:
-        raise ValueError(f"{error}: choose another --output") from error
-    except FileNotFoundError:
-        return None
-    except (ValueError, OSError) as error:
-        _check_place(path)
-        return str(error)
-    return timing if wanted.differs(timing, hardware) is None else None
+    for cell in cells:
+        found = look(folder, cell)
+        if fresh and isinstance(found, Cell) and len(found.seeds) > len(cell.seeds):
+            raise _fewer(_path(folder, cell), len(found.seeds), len(cell.seeds))
+    for timing in timings:
+        look_for_timing(folder, timing, {})
 
 
-def timed(folder: Path, wanted: WantedTiming, hardware: dict[str, Any]) -> Timing | None:
-    """The wanted timing; None if there is none that can be used."""
-    found = look_for_timing(folder, wanted, hardware)
-    return found if isinstance(found, Timing) else None
+def _fewer(path: Path, there: int, new: int) -> ValueError:
+    return ValueError(
+        f"{path} holds {there} episodes, which {new} new ones would replace: choose another --output, or --episodes {there}"
+    )
 
 
 def begin_afresh(folder: Path, wanted: Wanted) -> None:
-    """Forget the finished batches of a cell, and remember that a whole one is not to be used until it is played anew."""
+    """Delete the finished batches of a cell, and note that a whole one is not to be used until it is played anew."""
     shutil.rmtree(_parts(folder, wanted), ignore_errors=True)
     write_whole(_parts(folder, wanted) / _AFRESH, str(len(wanted.seeds)))
 
@@ -173,146 +247,89 @@ def _afresh(folder: Path, wanted: Wanted) -> int | None:
         return None
 
 
-def remove_leftovers(folder: Path, env_id: str) -> None:
-    """Remove what killed runs left half written in an environment's folder; only where no other process writes."""
-    for partial in (folder / env_folder(env_id)).rglob(".*.partial"):
-        if not partial.is_dir() or partial.is_symlink():
-            partial.unlink(missing_ok=True)
+def keep(folder: Path, wanted: Wanted, index: int, batch: Batch, paths: bytes | None = None) -> None:
+    """Keep a finished batch; of the first one also its paths."""
+    if paths is not None:
+        write_whole(_parts(folder, wanted) / "paths.npz", paths)
+    _write(_parts(folder, wanted) / _batch_name(index), batch)
 
 
-def keep(folder: Path, wanted: Wanted, index: int, episodes: Episodes, files: Mapping[str, str]) -> None:
-    """Keep a finished batch; of the first one also paths, plans and goals. ``files``: as of the cell."""
-    if index == 0:
-        write_whole(_parts(folder, wanted) / "paths.npz", _drawing(episodes))
-    lists: dict[str, Any] = {name: list(getattr(episodes, name)) for name in _LISTS}
-    curve, key = episodes.reward_curve.tolist(), wanted.key.to_dict()
-    batch = Batch(**lists, reward_curve=curve, seconds=episodes.seconds, key=key, files=dict(files))
-    write_whole(_parts(folder, wanted) / _batch_name(index), to_json(dataclasses.asdict(batch)))
-
-
-def kept(
-    folder: Path, wanted: Wanted, say: Callable[[str], None] = lambda sentence: None, *, unchanged: bool = True
-) -> dict[int, Episodes]:
-    """The finished batches of a cell by their index, without paths and plans; ``say`` is told of damaged ones.
-
-    ``unchanged``: leave out those of a user's own agent whose files have changed since.
-    """
+def kept(folder: Path, wanted: Wanted, say: Callable[[str], None] = lambda sentence: None) -> dict[int, Batch]:
+    """The finished batches of a cell by their index, where nothing has changed since; `say` is given damaged ones."""
     found = {}
     for index, seeds in enumerate(batches(wanted.seeds)):
         path = _parts(folder, wanted) / _batch_name(index)
         try:
-            batch = _read_batch(path, wanted.task.max_episode_steps)
+            batch = read(path, Batch)
+            check_episodes(path, batch.episodes, wanted.steps)
         except FileNotFoundError:
             continue
         except (ValueError, OSError) as error:
             say(f"a batch is played again: {error}")
             continue
-        valid = wanted.accepts(batch.key, batch.files) if unchanged else batch.key == wanted.key.to_dict()
-        if valid and batch.seeds == list(seeds):
-            lists: dict[str, Any] = {name: tuple(getattr(batch, name)) for name in _LISTS}
-            curve = np.array(batch.reward_curve)
-            found[index] = Episodes(**lists, reward_curve=curve, paths=(), plans=(), goals=(), seconds=batch.seconds)
+        if wanted.changed(batch) is None and batch.episodes.seeds == tuple(seeds):
+            found[index] = batch
     return found
 
 
-def _read_batch(path: Path, steps: int) -> Batch:
-    batch = read_file(path, Batch)
-    check_episodes(path, batch.seeds, batch.returns, batch.success, batch.first_reach)
-    if len(batch.reward_curve) != steps:
-        raise ValueError(f"{path}: 'reward_curve' has not one entry for each of the {steps} steps")
-    return batch
+def finish(
+    folder: Path, wanted: Wanted, parts: Sequence[Episodes], description: Mapping[str, Any], origin: Mapping[str, Any]
+) -> Cell:
+    """Write the cell of all its batches, in order, and delete them on disk.
 
-
-def finish(folder: Path, wanted: Wanted, description: Mapping[str, Any], origin: Mapping[str, Any]) -> Cell:
-    """Make the cell of its batches, all of which must be kept, and delete them. ValueError if one is missing.
-
-    description: of the agent, by `dfplan.benchmarks.rows.Row.description`; origin: command, commit, versions, hardware.
+    description: about, execution, parameters, config, card and files of the agent; origin: command, commit, versions and
+    hardware.
     """
-    parts = kept(folder, wanted, unchanged=False)  # an agent may well write, while it plays, what it read before
-    if len(parts) < len(batches(wanted.seeds)):
-        raise ValueError(f"{wanted} has {len(parts)} of {len(batches(wanted.seeds))} batches")
-    episodes = join([parts[index] for index in sorted(parts)])
-    entry = reference(wanted.task.env_id)
-    lists: dict[str, Any] = {name: list(getattr(episodes, name)) for name in _LISTS}
+    entry, episodes = reference(wanted.env_id), join(parts)
+    lists: dict[str, Any] = {name: list(getattr(episodes, name)) for name in ("seeds", "returns", "success", "first_reach")}
     cell = Cell(
-        env_id=wanted.task.env_id,
+        env_id=wanted.env_id,
         agent=wanted.name,
-        training_seed=wanted.player.training_seed,
-        episode_steps=wanted.task.max_episode_steps,
+        training_seed=wanted.training_seed,
+        episode_steps=wanted.steps,
         reference={"min": entry.min_return, "max": entry.max_return},
         batch=BATCH,
         **lists,
-        reward_curve=[round(float(reward), 4) for reward in episodes.reward_curve],
+        reward_curve=[round(reward, 4) for reward in episodes.reward_curve],
         seconds=round(episodes.seconds, 1),
-        device=wanted.player.device,
-        key=wanted.key.to_dict(),
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        device=wanted.device,
+        key=key_of(wanted),
+        created=now(),
         **description,
         **origin,
     )
     if (_parts(folder, wanted) / "paths.npz").exists():  # else it was moved by a run that was killed just then
-        os.replace(_parts(folder, wanted) / "paths.npz", _paths(_path(folder, wanted)))
+        os.replace(_parts(folder, wanted) / "paths.npz", paths_path(folder, wanted))
     write_cell(folder, cell)
     shutil.rmtree(_parts(folder, wanted), ignore_errors=True)
     return cell
 
 
-def first_episodes(folder: Path, cell: Cell) -> Episodes | None:
-    """The first episodes of a cell with paths and plans, None if the file that holds them is missing.
+@contextmanager
+def writing(folder: Path, env_ids: Iterable[str]) -> Iterator[None]:
+    """Keep other runs out of the folders of some environments, after waiting for those that are in one.
 
-    ValueError, naming the file, if it is damaged.
+    What killed runs left half written there is removed.
     """
-    path = _paths(cell_path(folder, cell.env_id, cell.agent, cell.training_seed))
-    if not path.exists():
-        return None
-    try:
-        with zipfile.ZipFile(path) as archive:
-            if sum(member.file_size for member in archive.infolist()) > LARGEST:
-                raise ValueError(f"it unfolds to more than {LARGEST // 2**20} MiB")
-        with np.load(path, allow_pickle=False) as arrays:
-            goals = _points(arrays["goals"])
-            count = len(goals)
-            paths = tuple(_points(arrays[f"path{i}"]) for i in range(count))
-            plans = tuple(_points(arrays[f"plan{i}"]) if f"plan{i}" in arrays else None for i in range(count))
-        if not 0 < count <= len(cell.seeds) or {len(one) for one in paths} != {cell.episode_steps + 1}:
-            raise ValueError("it does not fit the result beside it")
-    except (ValueError, OSError, KeyError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
-        raise ValueError(f"{path} is damaged ({error})") from error
-    return Episodes(
-        **{name: tuple(getattr(cell, name)[:count]) for name in _LISTS},
-        reward_curve=np.array(cell.reward_curve),
-        paths=paths,
-        plans=plans,
-        goals=tuple(goals),
-        seconds=cell.seconds,
-    )
+    since = now()
+    with ExitStack() as locks:
+        for name in sorted(map(short_name, env_ids)):  # the same order in all runs: none waits in a circle
+            place = folder / name
+            place.mkdir(parents=True, exist_ok=True)
+            locks.enter_context(hold(place / ".lock", f"which plays {name} in {folder} since {since}", wait=True))
+            for partial in place.rglob(".*.partial"):
+                if not partial.is_dir() or partial.is_symlink():
+                    partial.unlink(missing_ok=True)
+        yield
 
 
-def write_first_episodes(folder: Path, wanted: Wanted, episodes: Episodes) -> None:
-    """Write paths, plans and goals of a cell's first batch anew."""
-    write_whole(_paths(_path(folder, wanted)), _drawing(episodes))
+def now() -> str:
+    """UTC, ISO 8601, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def _points(array: np.ndarray) -> np.ndarray:
-    if array.ndim != 2 or array.shape[1] != 2 or array.dtype.kind != "f" or not np.isfinite(array).all():
-        raise ValueError("it holds other things than points")
-    return array
-
-
-def _paths(path: Path) -> Path:
-    return path.with_suffix(".paths.npz")
-
-
-def _drawing(episodes: Episodes) -> bytes:
-    arrays = {f"path{i}": path for i, path in enumerate(episodes.paths)}
-    arrays |= {f"plan{i}": plan for i, plan in enumerate(episodes.plans) if plan is not None and np.isfinite(plan).all()}
-    file = io.BytesIO()
-    np.savez_compressed(file, goals=np.stack(episodes.goals), **arrays)  # type: ignore[arg-type]
-    return file.getvalue()
-
-
-def _path(folder: Path, wanted: Wanted) -> Path:
-    return cell_path(folder, wanted.task.env_id, wanted.name, wanted.player.training_seed)
+def _path(folder: str | Path, wanted: Wanted) -> Path:
+    return cell_path(folder, wanted.env_id, wanted.name, wanted.training_seed)
 
 
 def _parts(folder: Path, wanted: Wanted) -> Path:

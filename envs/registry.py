@@ -6,6 +6,7 @@ and episode length. `multi2d-*` is the same maze with a new random goal each epi
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -67,6 +68,11 @@ def task(env_id: str) -> Task:
 def find(name: str) -> Task:
     """The task of an environment id with or without its version ('maze2d-large'); KeyError as in `task`."""
     return task(next((known for known in (name, f"{name}-v1", f"{name}-v0") if known in TASKS), name))
+
+
+def short_name(env_id: str) -> str:
+    """An environment id without its version: 'maze2d-large' for 'maze2d-large-v1'."""
+    return re.sub(r"-v\d+$", "", env_id)
 
 
 def register_all() -> None:

@@ -29,6 +29,8 @@ FLOORS = {
     ),
 }
 """Of each room, from the ground up: a module or folder imports its own floor and those below."""
+HIGHEST = 6
+"""Files in the longest chain of imports within benchmarks/."""
 PROCESSES = [f"joblib.{name}" for name in ("Parallel", "delayed", "parallel_config", "register_parallel_backend")]
 PROCESSES.append("joblib.externals.loky.get_reusable_executor")
 """What of joblib may be imported: worker processes, and nothing that opens a pickle."""
@@ -133,14 +135,32 @@ def test_every_module_has_a_floor_and_imports_only_downwards():
     assert upwards == []
 
 
-def test_no_imports_go_in_a_circle():
-    """Between files, wherever the import stands in them, for type checkers alone or late."""
-    modules = {place(path): path for room in ROOMS for path in files(room)}
+def imported_by(rooms):
+    """Of each file of the rooms the files in them that it imports, {name: set of names}."""
+    modules = {place(path): path for room in rooms for path in files(room)}
     graph = {}
     for module, path in modules.items():
         names = {next((name for name in (full, full.rpartition(".")[0]) if name in modules), None) for full in imports(path)}
         graph[module] = names - {None, module}
-    assert circle(graph) == []
+    return graph
+
+
+def test_no_imports_go_in_a_circle():
+    """Between files, wherever the import stands in them, for type checkers alone or late."""
+    assert circle(imported_by(ROOMS)) == []
+
+
+def test_no_chain_of_imports_in_the_benchmark_is_long():
+    longest = longest_chain(imported_by(["benchmarks"]))
+    assert len(longest) <= HIGHEST, " imports ".join(longest)
+
+
+def longest_chain(graph):
+    """The nodes of the longest way through a graph {node: set of nodes} without circles, from its top down."""
+    ways = {}
+    for node in TopologicalSorter(graph).static_order():
+        ways[node] = [node, *max((ways[below] for below in graph[node]), key=len, default=[])]
+    return max(ways.values(), key=len, default=[])
 
 
 def circle(graph):
@@ -155,6 +175,10 @@ def circle(graph):
 def test_the_check_finds_circles():
     assert circle({"a": {"b"}, "b": {"c"}, "c": set()}) == []
     assert set(circle({"a": {"b"}, "b": {"c"}, "c": {"a"}})) == {"a", "b", "c"}
+
+
+def test_the_check_finds_the_longest_chain():
+    assert longest_chain({"a": {"b", "d"}, "b": {"c"}, "c": set(), "d": set()}) == ["a", "b", "c"]
 
 
 def test_the_check_sees_imports_of_every_form(tmp_path):

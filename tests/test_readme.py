@@ -115,7 +115,7 @@ def test_a_claim_names_a_test_that_exists(source):
 
 
 def test_the_time_of_the_whole_table_is_that_of_the_recorded_files():
-    from dfplan.benchmarks.cells import cells_in
+    from dfplan.benchmarks.results import cells_in
 
     (hours,), (minutes,) = re.findall(r"add up to ([\d.]+) hours", README), re.findall(r"about (\d+)\s+minutes on two", README)
     seconds = sum(cell.seconds for cell in cells_in(ROOT / "benchmarks" / "recorded"))

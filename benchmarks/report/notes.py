@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dfplan.benchmarks.cells import Cell, Timing
-from dfplan.benchmarks.protocol import EPISODES, TRAINING_SEEDS
+from dfplan.benchmarks.protocol import EPISODES
 from dfplan.benchmarks.report.intervals import RESAMPLES, SEEDS_FOR_SPREAD
 from dfplan.benchmarks.report.published import TOLERANCE_POINTS, TOLERANCE_SHARE, reported
 from dfplan.benchmarks.report.summaries import Summary
+from dfplan.benchmarks.results import Cell, Timing
+from dfplan.benchmarks.rows import TRAINING_SEEDS
 
 PROTOCOL = (
     "Score: D4RL's normalised score over D4RL's own episode length, on reset seeds that tuning never uses, the same for all "

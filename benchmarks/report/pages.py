@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from dfplan.benchmarks.cells import cells_in, env_folder, timings_in
 from dfplan.benchmarks.report import notes
 from dfplan.benchmarks.report.published import agrees, printed_for, reported
 from dfplan.benchmarks.report.summaries import Summary, in_order, summarize
 from dfplan.benchmarks.report.tables import Row, Table, interval, milliseconds, played, reach, tables, written
+from dfplan.benchmarks.results import cells_in, timings_in
 from dfplan.benchmarks.rows import ROWS
-from dfplan.envs.registry import TASKS
+from dfplan.envs.registry import TASKS, short_name
 
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 HOW_TO_READ = (
@@ -88,7 +88,7 @@ def overview(title: str, rows: pd.DataFrame, environments: list[str]) -> Table:
     entries = rows.assign(text=text).pivot(index="agent", columns="env", values="text")
     entries = entries.reindex(index=in_order(rows["agent"]), columns=environments).fillna("")
     entries.loc["*best printed*"] = [_best_printed(env_id) for env_id in environments]
-    return Table(title, entries.rename(columns=env_folder).reset_index())
+    return Table(title, entries.rename(columns=short_name).reset_index())
 
 
 def _overview_entry(row: Row, bold: bool) -> str:
@@ -152,7 +152,7 @@ def _verdict(row: Row) -> str:
 
 
 _PAGE: dict[str, Callable[[Row], str]] = {
-    "environment": lambda row: env_folder(row["env"]),
+    "environment": lambda row: short_name(row["env"]),
     "agent": lambda row: row["agent"],
     "seeds x\nepisodes": played,
     "score\n[95%]": lambda row: interval(row, "normalized"),

@@ -9,7 +9,6 @@ import hashlib
 import io
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -20,9 +19,10 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Circle, Rectangle
 from PIL import Image
 
-from dfplan.benchmarks.cells import Cell
+from dfplan.benchmarks.recording import Denoising, Paths
 from dfplan.benchmarks.report import figures
 from dfplan.benchmarks.report.figures import BLUE, GREEN, INK, ORANGE, PAPER
+from dfplan.benchmarks.results import Cell
 from dfplan.envs.maze.env import GOAL_RADIUS
 from dfplan.envs.maze.layouts import WALL_SHIFT, Layout
 from dfplan.whole_files import write_whole
@@ -30,7 +30,6 @@ from dfplan.whole_files import write_whole
 _FLOOR, _WALL = "#FCFBF8", "#5A657A"
 _BORDER = 0.45
 """How much of the outer walls is shown, in cells."""
-Paths = Denoising = Any
 _NOISE = ListedColormap(plt.colormaps["plasma"](np.linspace(0.03, 0.83, 128)))
 """Of noise levels in [0, 1], from dark blue to a yellow that still shows on the floor."""
 EPISODES_SHOWN = 4

@@ -19,12 +19,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from dfplan.benchmarks.cells import Cell, env_folder
 from dfplan.benchmarks.report import figures
 from dfplan.benchmarks.report.figures import FAINT, GRID, INK, PAPER
 from dfplan.benchmarks.report.published import printed_for
 from dfplan.benchmarks.report.summaries import Summary, in_order
+from dfplan.benchmarks.results import Cell
 from dfplan.benchmarks.rows import FAMILIES, ROWS
+from dfplan.envs.registry import short_name
 
 POINTS = 80
 """Of a curve over an episode."""
@@ -153,7 +154,7 @@ def _panels(
     for unused in grid.flat[len(parts) :]:
         unused.remove()
     for panel, env_id in zip(figure.axes, parts, strict=True):
-        panel.set_title(env_folder(env_id), fontsize=10, color=INK, loc="left")
+        panel.set_title(short_name(env_id), fontsize=10, color=INK, loc="left")
         panel.grid(True, color=GRID, linewidth=0.7)
         panel.set_axisbelow(True)
         panel.tick_params(which="both", colors=INK, labelsize=8, length=0)

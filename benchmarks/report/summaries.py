@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from dfplan.benchmarks.cells import Cell, Timing
-from dfplan.benchmarks.protocol import EPISODES, TRAINING_SEEDS
+from dfplan.benchmarks.protocol import EPISODES
 from dfplan.benchmarks.report.intervals import Estimate, compare, interquartile_mean, mean, over_seeds_and_starts
-from dfplan.benchmarks.rows import ROWS
+from dfplan.benchmarks.results import Cell, Timing
+from dfplan.benchmarks.rows import ROWS, TRAINING_SEEDS
 from dfplan.envs.reference import normalized_score
 
 

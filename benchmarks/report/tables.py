@@ -18,10 +18,11 @@ from rich.console import Group
 from rich.markup import escape
 from rich.text import Text
 
-from dfplan.benchmarks.protocol import EPISODES, TRAINING_SEEDS
+from dfplan.benchmarks.protocol import EPISODES
 from dfplan.benchmarks.report import notes
 from dfplan.benchmarks.report.published import printed_for, reported
 from dfplan.benchmarks.report.summaries import Summary
+from dfplan.benchmarks.rows import TRAINING_SEEDS
 from dfplan.quoting import printable
 from dfplan.whole_files import write_whole
 

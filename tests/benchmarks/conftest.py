@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from dfplan.benchmarks import fingerprint
 from dfplan.benchmarks import run as benchmark
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -56,7 +55,6 @@ def within(tmp_path, monkeypatch, capsys):
 
     def call(*arguments):
         monkeypatch.setattr(sys, "argv", ["run.py", *map(str, arguments)])
-        fingerprint.locate.cache_clear()  # modules of this name in another test's folder
         status = benchmark.main()
         return status, *capsys.readouterr()
 

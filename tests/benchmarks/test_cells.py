@@ -3,20 +3,9 @@ import json
 
 import pytest
 
-from dfplan.benchmarks.cells import (
-    Cell,
-    NewerSchemaError,
-    Timing,
-    agent_folder,
-    cell_path,
-    cells_in,
-    env_folder,
-    read_cell,
-    read_timing,
-    timings_in,
-    write_cell,
-    write_timing,
-)
+from dfplan.benchmarks.results import Cell, NewerSchemaError, Timing, cells_in, read_cell, read_timing, timings_in
+from dfplan.benchmarks.store import agent_folder, cell_path, write_cell, write_timing
+from dfplan.envs.registry import short_name
 
 KEY = {"code": "a" * 64, "config": "b" * 64, "weights": None, "protocol": "c" * 64}
 
@@ -57,7 +46,7 @@ def test_a_cell_and_a_timing_are_read_back_as_they_were_written(tmp_path):
 
 
 def test_each_cell_has_a_place_of_its_own(tmp_path):
-    assert env_folder("maze2d-large-v1") == "maze2d-large" and agent_folder("my.mod:Agent x") == "my.mod_Agent_x"
+    assert short_name("maze2d-large-v1") == "maze2d-large" and agent_folder("my.mod:Agent x") == "my.mod_Agent_x"
     assert cell_path(tmp_path, "maze2d-large-v1", "iql", 2) == tmp_path / "maze2d-large" / "iql" / "seed2.json"
     assert cell_path(tmp_path, "maze2d-open-v0", "a:b", None) == tmp_path / "maze2d-open" / "a_b" / "untrained.json"
 

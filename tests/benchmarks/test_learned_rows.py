@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from dfplan.benchmarks import rows, workers
-from dfplan.benchmarks.protocol import play
+from dfplan.benchmarks import play, protocol, rows, store
 from dfplan.benchmarks.recipes.recipe import RECIPES
+from dfplan.benchmarks.recording import Recorder
+from dfplan.benchmarks.store import Wanted
 from dfplan.benchmarks.suites import maze2d
 from dfplan.envs.registry import task
 
@@ -44,17 +45,19 @@ def test_rows_of_the_same_weights_differ_in_guidance_alone(found):
 
 def test_a_planning_agent_plays_and_is_described(found):
     agent = rows.row("diffusion-forcing").build(UMAZE, "cpu", 0)
-    played = play(agent, UMAZE.env_id, [100_000, 100_001])
-    assert all(np.allclose(plan[0], path[0], atol=1e-4) for plan, path in zip(played.plans, played.paths, strict=True))
-    described = rows.row("diffusion-forcing").description(agent)
+    recorder = Recorder()
+    protocol.play(agent, UMAZE.env_id, [100_000, 100_001], recorder)
+    paths = recorder.paths()
+    assert all(np.allclose(plan[0], path[0], atol=1e-4) for plan, path in zip(paths.planned, paths.executed, strict=True))
+    described = play.describe(Wanted("df", "diffusion-forcing", UMAZE.env_id, 0, "cpu"))
     assert described["execution"] == "learned inverse dynamics" and described["parameters"] > 100_000
     assert described["config"]["plan"]["futures"] == 0
 
 
 def test_a_recorded_denoising_runs_from_noise_to_clean(found):
-    workers.build.cache_clear()
-    denoising = workers.record_denoising(workers.Player("diffusion-forcing-mcg", UMAZE.env_id, 0, "cpu"), 100_000)
-    workers.build.cache_clear()
+    play.build.cache_clear()
+    denoising = play.record_plan(Wanted("df", "diffusion-forcing-mcg", UMAZE.env_id, 0, "cpu"), 100_000)
+    play.build.cache_clear()
     rows, points, _ = denoising.positions.shape
     assert rows > 2 and denoising.levels.shape == (rows, points)
     assert denoising.levels[0].max() == 1.0 and denoising.levels[-1].max() == 0.0
@@ -78,21 +81,21 @@ def test_missing_weights_of_a_further_training_seed_are_said_too(found, monkeypa
 
 def test_what_a_result_depends_on_is_told_apart(found, weights, tmp_path, monkeypatch):
     plain, guided = (rows.row(name) for name in ("diffusion-forcing", "diffusion-forcing-mcg"))
-    key = plain.key(UMAZE, 0, {"batch": 5})
-    assert key == plain.key(UMAZE, 0, {"batch": 5}) and key.weights is not None
-    other = guided.key(UMAZE, 0, {"batch": 5})
+    key = store.key(plain, UMAZE, 0, {"batch": 5})
+    assert key == store.key(plain, UMAZE, 0, {"batch": 5}) and key.weights is not None
+    other = store.key(guided, UMAZE, 0, {"batch": 5})
     assert (other.code, other.weights) == (key.code, key.weights) and other.config != key.config
-    assert plain.key(UMAZE, 0, {"batch": 6}).protocol != key.protocol
+    assert store.key(plain, UMAZE, 0, {"batch": 6}).protocol != key.protocol
     changed = tmp_path / "changed.safetensors"
     changed.write_bytes(weights.read_bytes() + b"0")
     monkeypatch.setattr(rows, "weights_file", lambda name, seed=0: changed)
-    assert plain.key(UMAZE, 0, {"batch": 5}).weights != key.weights
+    assert store.key(plain, UMAZE, 0, {"batch": 5}).weights != key.weights
 
 
 def test_a_process_with_other_weights_refuses_to_play(found):
-    key = dataclasses.replace(rows.row("diffusion-forcing").key(UMAZE, 0, {}), weights="0" * 64)
+    key = dataclasses.replace(store.key(rows.row("diffusion-forcing"), UMAZE, 0, {}), weights="0" * 64)
     with pytest.raises(ValueError, match="found other weights of 'diffusion-forcing' than this run began with"):
-        workers.build(workers.Player("diffusion-forcing", UMAZE.env_id, 0, "cpu", key))
+        play.build(Wanted("df", "diffusion-forcing", UMAZE.env_id, 0, "cpu", key))
 
 
 def test_mazes_without_a_recipe_are_named():

@@ -15,10 +15,10 @@ from dfplan.benchmarks.protocol import (
     evaluate,
     evaluation_seeds,
     join,
-    planned_path,
     play,
 )
-from dfplan.benchmarks.timing import time_decisions
+from dfplan.benchmarks.recording import Recorder, planned_path
+from dfplan.benchmarks.speed import time_decisions
 from dfplan.envs.maze.expert import WaypointExpert
 from dfplan.envs.reference import reference
 from dfplan.envs.registry import TASKS, task
@@ -47,7 +47,7 @@ def test_no_file_that_trains_or_tunes_names_an_evaluation_seed():
     root = Path(__file__).parents[2]
     files = [path for room in ("benchmarks", "agents", "dfplan", "envs") for path in (root / room).rglob("*.py")]
     naming = {path.name for path in files if re.search(r"evaluation_seeds|EVALUATION_SEEDS", path.read_text())}
-    assert naming <= {"protocol.py", "run.py", "timing.py"}
+    assert naming <= {"protocol.py", "run.py", "speed.py", "speed_and_arrival.py"}
 
 
 def test_a_batch_never_mixes_evaluation_and_other_seeds():
@@ -93,9 +93,9 @@ def test_the_reward_curve_is_the_mean_over_episodes_at_each_step():
     seeds = evaluation_seeds(7)
     played = evaluate(Steady(), UMAZE, seeds, batch=3)
     curves = [play(Steady(), UMAZE, [seed]).reward_curve for seed in seeds]
-    assert played.reward_curve.shape == (task(UMAZE).max_episode_steps,)
+    assert len(played.reward_curve) == task(UMAZE).max_episode_steps
     assert np.allclose(played.reward_curve, np.mean(curves, axis=0), atol=1e-12)
-    assert played.reward_curve.sum() == pytest.approx(np.mean(played.returns)) and played.reward_curve.max() <= 1
+    assert sum(played.reward_curve) == pytest.approx(np.mean(played.returns)) and max(played.reward_curve) <= 1
 
 
 def test_blocks_of_seeds_do_not_overlap():
@@ -118,12 +118,17 @@ def test_batches_keep_order_and_lose_nothing():
 @pytest.mark.parametrize("env_id", [UMAZE, "multi2d-umaze-v1", "maze2d-umaze-dense-v1"])
 def test_a_batch_in_lockstep_equals_its_episodes_one_by_one(env_id):
     seeds = evaluation_seeds(6)
-    together = evaluate(Steady(), env_id, seeds, batch=6)
+    whole = Recorder()
+    together = play(Steady(), env_id, seeds, whole)
     alone = evaluate(Steady(), env_id, seeds, batch=1)
+    recorders = [Recorder() for _ in seeds]
+    for seed, recorder in zip(seeds, recorders, strict=True):
+        play(Steady(), env_id, [seed], recorder)
     assert together.returns == alone.returns
     assert together.first_reach == alone.first_reach and together.success == alone.success
-    assert all(np.array_equal(a, b) for a, b in zip(together.paths, alone.paths, strict=True))
-    assert all(np.array_equal(a, b) for a, b in zip(together.goals, alone.goals, strict=True))
+    for i, recorder in enumerate(recorders):
+        assert np.array_equal(recorder.paths().executed[0], whole.paths().executed[i])
+        assert np.array_equal(recorder.paths().goals[0], whole.paths().goals[i])
 
 
 def test_the_order_of_seeds_does_not_change_an_episode():
@@ -134,7 +139,8 @@ def test_the_order_of_seeds_does_not_change_an_episode():
 
 def test_an_episode_is_counted_as_a_plain_loop_counts_it():
     seed = evaluation_seeds(1)[0]
-    played = play(Steady(), UMAZE, [seed])
+    recorder = Recorder()
+    played = play(Steady(), UMAZE, [seed], recorder)
     env, agent = gymnasium.make(UMAZE), Steady()
     observation, info = env.reset(seed=seed)
     agent.reset(goal=info["goal"])
@@ -146,28 +152,32 @@ def test_an_episode_is_counted_as_a_plain_loop_counts_it():
         first = first or (len(rewards) if info["success"] else None)
     assert played.returns == (sum(rewards),)
     assert played.first_reach == (first,) and played.success == (first is not None,)
-    assert len(played.paths[0]) == task(UMAZE).max_episode_steps + 1
+    assert recorder.paths().executed[0].shape == (task(UMAZE).max_episode_steps + 1, 2)
 
 
 def test_equal_seeds_give_equal_results_for_a_sampling_agent():
     seeds = evaluation_seeds(4)
-    first, second = (evaluate(RandomAgent(), UMAZE, seeds, batch=2) for _ in range(2))
-    assert first.returns == second.returns
-    assert all(np.array_equal(a, b) for a, b in zip(first.paths, second.paths, strict=True))
+    first, second = Recorder(), Recorder()
+    assert play(RandomAgent(), UMAZE, seeds, first).returns == play(RandomAgent(), UMAZE, seeds, second).returns
+    assert all(np.array_equal(a, b) for a, b in zip(first.paths().executed, second.paths().executed, strict=True))
 
 
 def test_multi2d_gives_every_row_its_own_goal():
-    played = evaluate(WaypointExpert(task("multi2d-umaze-v1").layout), "multi2d-umaze-v1", evaluation_seeds(8))
-    assert len({tuple(goal) for goal in played.goals}) > 1
+    recorder = Recorder()
+    expert = WaypointExpert(task("multi2d-umaze-v1").layout)
+    played = play(expert, "multi2d-umaze-v1", evaluation_seeds(8), recorder)
+    assert len({tuple(goal) for goal in recorder.paths().goals}) > 1
     assert all(played.success)
 
 
 def test_the_plan_of_the_first_decision_is_kept_for_each_row():
     planner = StandInPlanner(task(UMAZE))
-    played = play(planner, UMAZE, evaluation_seeds(3))
-    for i, plan in enumerate(played.plans):
-        assert np.allclose(plan[0], played.paths[i][0])
-        assert np.linalg.norm(plan[-1] - played.goals[i]) < 0.5
+    recorder = Recorder()
+    play(planner, UMAZE, evaluation_seeds(3), recorder)
+    paths = recorder.paths()
+    for i, plan in enumerate(paths.planned):
+        assert np.allclose(plan[0], paths.executed[i][0])
+        assert np.linalg.norm(plan[-1] - paths.goals[i]) < 0.5
     assert planned_path(RandomAgent(), 0) is None
 
 

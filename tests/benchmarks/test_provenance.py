@@ -1,4 +1,6 @@
+import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -46,3 +48,66 @@ def test_a_changed_tree_is_marked_and_a_file_that_is_not_in_it_has_no_commit(che
     assert provenance.commit() == checkout("rev-parse", "HEAD")
     (tmp_path / "provenance.py").write_text("x = 2\n")
     assert provenance.commit() == checkout("rev-parse", "HEAD") + "+"
+
+
+@pytest.fixture
+def rooms(tmp_path, monkeypatch):
+    """Small rooms in place of dfplan's own, and a function that hashes their code anew."""
+    files = ["dfplan/a.py", "dfplan/planning/b.py", "envs/c.py", "agents/d.py", "benchmarks/report.py"]
+    for name in (*files, *(f"benchmarks/{name}" for name in provenance.PLAYED)):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(f"x = '{name}'\n")
+    found = [tmp_path / room for room in ("dfplan", "envs", "agents", "benchmarks")]
+    monkeypatch.setattr(provenance, "folders", lambda: found)
+    yield provenance.code.__wrapped__
+
+
+def test_the_method_s_files_and_the_protocol_count_and_no_others(rooms, tmp_path):
+    before = rooms()
+    for name in ("dfplan/planning/b.py", "envs/c.py", "agents/d.py", "benchmarks/protocol.py"):
+        text = (tmp_path / name).read_text()
+        (tmp_path / name).write_text(f"{text}# a comment\n")
+        assert rooms() != before
+        (tmp_path / name).write_text(text)
+    for name in ("benchmarks/report.py", "agents/weights.zip", "other.py"):
+        (tmp_path / name).write_text("another")
+    assert rooms() == before
+    (tmp_path / "agents" / "new.py").touch()
+    assert rooms() != before
+
+
+def test_the_code_is_the_same_in_a_checkout_and_where_a_wheel_is_installed(rooms, tmp_path, monkeypatch):
+    checkout = rooms()
+    wheel = tmp_path / "site" / "dfplan"
+    shutil.copytree(tmp_path / "dfplan", wheel)
+    for room in ("envs", "agents", "benchmarks"):
+        shutil.copytree(tmp_path / room, wheel / room)
+    monkeypatch.setattr(provenance, "folders", lambda: [wheel, wheel / "envs", wheel / "agents", wheel / "benchmarks"])
+    assert rooms() == checkout
+
+
+def test_words_in_a_users_source_do_not_count_and_all_bytes_of_other_files_do(tmp_path):
+    path, data = tmp_path / "agent.py", tmp_path / "data.bin"
+    source = '"""Words."""\nclass Agent:\n    """Words."""\n    gain: float = 1.0\n    """Words."""\n'
+    path.write_text(source)
+    data.write_bytes(b"1" * 3_000_000)
+    files = {str(one): provenance.file(one) for one in (path, data)}
+    path.write_text(source.replace("Words", "Others").replace("class Agent:", "class Agent:  # a comment"))
+    assert provenance.changed(files) == []
+    path.write_text(source.replace("1.0", "1.5"))
+    data.write_bytes(b"1" * 2_999_999 + b"2")
+    assert provenance.changed(files) == [str(path), str(data)]
+    path.write_text("class Agent(")
+    assert provenance.file(path) is None and provenance.file(tmp_path / "none") is None
+    with pytest.raises(FileNotFoundError):
+        provenance.weights(tmp_path / "none.safetensors")
+
+
+def test_configurations_are_told_apart_by_values_alone():
+    assert provenance.config({"a": 1, "b": [None, 2.5]}) == provenance.config({"b": [None, 2.5], "a": 1})
+    assert provenance.config({"a": 1}) != provenance.config({"a": 2})
+
+
+def test_no_agent_is_imported_for_the_hash_of_its_code():
+    code = "import sys; from dfplan.benchmarks.provenance import code; code(); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from dfplan.benchmarks import store
-from dfplan.benchmarks.cells import cells_in, read_cell, timings_in
+from dfplan.benchmarks import run, store
 from dfplan.benchmarks.protocol import evaluation_seeds
-from dfplan.benchmarks.wanted import wanted
+from dfplan.benchmarks.recording import read_paths
+from dfplan.benchmarks.results import cells_in, read_cell, timings_in
 from dfplan.envs.registry import task
 
 UMAZE = ("--env", "maze2d-umaze", "--threads", 1, "--quick")
@@ -93,10 +93,15 @@ CHANGES = {
 }
 
 
+def asked(agent, episodes):
+    """What a run asks for that begins now."""
+    (cell,), _ = run.wanted([task("maze2d-umaze-v1")], [agent], evaluation_seeds(episodes), run.Arguments())
+    return cell
+
+
 def looked():
     """What is there of mine, for a run that begins now."""
-    (cell,), _ = wanted([task("maze2d-umaze-v1")], ["mine:Mine"], evaluation_seeds(1), "cpu", lambda row, task: (None,))
-    return store.look(Path("results"), cell)
+    return store.look(Path("results"), asked("mine:Mine", 1))
 
 
 def test_a_users_agent_plays_again_when_a_module_or_a_file_that_it_reads_changed(plays, mine):
@@ -132,18 +137,23 @@ def test_finished_batches_of_a_users_agent_are_not_used_when_a_file_changed(play
         "        super().__init__()\n        self.text = Path('weights.txt').read_text()\n"
     )
     Path("weights.txt").write_text("1")
-    arguments = (*UMAZE, "--episodes", 10, "--agents", "own:Own")
-    Path("fault").write_text("driver 100005")
+    arguments = (*UMAZE, "--episodes", 15, "--agents", "own:Own")
+    Path("fault").write_text("driver 100010")  # of the two batches before it, the first is kept for sure
     assert command("run.py", *arguments).returncode == -signal.SIGKILL
     plays(*arguments)
-    assert sorted(Path("begun").read_text().split()) == ["100000"] * 3 + ["100005"] * 2  # two of them are timing's
+    assert begun("100000", "100010") == [1 + 2, 2]  # timing begins there too, with a decision to warm up
 
     Path("begun").unlink()
-    Path("fault").write_text("driver 100005")
+    Path("fault").write_text("driver 100010")
     assert command("run.py", *arguments, "--fresh").returncode == -signal.SIGKILL
     Path("weights.txt").write_text("2")
     plays(*arguments)
-    assert sorted(Path("begun").read_text().split()) == ["100000"] * 4 + ["100005"] * 2
+    assert begun("100000", "100005", "100010") == [2 + 2, 2, 2]
+
+
+def begun(*seeds):
+    """How often the batches with these first seeds were begun."""
+    return [Path("begun").read_text().split().count(seed) for seed in seeds]
 
 
 def test_an_agent_that_writes_what_it_reads_still_ends(plays):
@@ -267,10 +277,7 @@ def test_a_damaged_batch_is_played_again(plays, command):
     assert command("run.py", *arguments).returncode == -signal.SIGKILL
     path = AGENTS / "stand_in_faults_Faulty" / ".untrained" / "batch-0000.json"
     whole = path.read_bytes()
-    seeds = evaluation_seeds(15)
-    (cell,), _ = wanted(
-        [task("maze2d-umaze-v1")], ["stand_in_faults:Faulty"], seeds, "cpu", lambda row, task: (None,)
-    )  # fmt: skip
+    seeds, cell = evaluation_seeds(15), asked("stand_in_faults:Faulty", 15)
     for damage in DAMAGES.values():
         damage(path)
         said = []
@@ -286,7 +293,6 @@ def test_a_damaged_batch_is_played_again(plays, command):
 def test_a_damaged_file_of_paths_is_made_again(plays):
     plays(*RANDOM, "--episodes", 6)
     path, cell = CELL.with_suffix(".paths.npz"), CELL.read_bytes()
-    (found,) = cells_in("results")
     whole = path.read_bytes()
     arrays = {
         "other arrays": {"x": np.zeros(3)},
@@ -296,12 +302,11 @@ def test_a_damaged_file_of_paths_is_made_again(plays):
     for content in arrays.values():
         np.savez(path, **content)
         with pytest.raises(ValueError, match="is damaged"):
-            store.first_episodes(Path("results"), found)
+            read_paths(path, 6, 300)
     for damage in ("truncated", "empty", "binary"):
         DAMAGES[damage](path)
         with pytest.raises(ValueError, match="is damaged"):
-            store.first_episodes(Path("results"), found)
-    (AGENTS / ".drawn").write_bytes(b"\xff\xfe")
+            read_paths(path, 6, 300)
     shown = plays(*RANDOM, "--episodes", 6)
     assert "the first episodes of random on maze2d-umaze-v1 are played again: " in shown and "is damaged" in shown
     with np.load(path) as now, np.load(io.BytesIO(whole)) as old:

@@ -5,8 +5,8 @@ from pathlib import Path
 from PIL import Image
 
 from dfplan.benchmarks import rows, run
-from dfplan.benchmarks.cells import cells_in, read_cell, timings_in
 from dfplan.benchmarks.protocol import evaluate, evaluation_seeds
+from dfplan.benchmarks.results import cells_in, read_cell, timings_in
 from dfplan.envs.maze.expert import WaypointExpert
 from dfplan.envs.registry import task
 
@@ -90,7 +90,8 @@ def test_a_run_that_was_ended_goes_on_where_it_stopped(command, within, tmp_path
     (tmp_path / "fault").write_text("interrupt 100015")
     interrupted = command("run.py", *arguments)
     assert interrupted.returncode == 130
-    assert interrupted.stderr == "interrupted; what was played is kept, and the same command goes on from there\n"
+    sentence = "interrupted; what was played is kept, and the same command, without --fresh, goes on from there\n"
+    assert interrupted.stderr == sentence
     assert begun(tmp_path).count(100_000) == 1 and begun(tmp_path).count(100_015) == 1
 
     status, _, errors = within(*arguments)

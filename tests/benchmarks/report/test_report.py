@@ -9,13 +9,14 @@ import pytest
 from rich.console import Console
 from test_cells import small_cell, small_timing
 
-from dfplan.benchmarks.cells import cells_in, timings_in, write_cell, write_timing
 from dfplan.benchmarks.protocol import EVALUATION_SEEDS
 from dfplan.benchmarks.report import __main__ as report
 from dfplan.benchmarks.report import pages, tables
 from dfplan.benchmarks.report.intervals import mean
 from dfplan.benchmarks.report.summaries import summarize
 from dfplan.benchmarks.report.tables import decimal, duration, machine
+from dfplan.benchmarks.results import cells_in, timings_in
+from dfplan.benchmarks.store import write_cell, write_timing
 from dfplan.envs.registry import TASKS
 
 ROOT = Path(__file__).parents[3]
