@@ -1,6 +1,7 @@
 """The order of the house: which room and which floor may import what, and what the wheel carries."""
 
 import ast
+import json
 import shutil
 import subprocess
 import sys
@@ -187,6 +188,30 @@ def test_the_check_sees_imports_of_every_form(tmp_path):
     lines = ["import torch.nn as nn", "from dfplan import envs", "def f():", " import pickle"]
     path.write_text("\n".join([*lines, " from dfplan.envs.registry import find"]))
     assert imports(path) == {"torch.nn", "dfplan.envs", "pickle", "dfplan.envs.registry.find"}
+
+
+def test_editors_find_every_import_by_folders_alone():
+    """Tools that install nothing look for dfplan.envs.registry in dfplan/envs/registry.py: links lead to the rooms."""
+    missing = set()
+    for path in (*(path for room in ROOMS for path in files(room)), *(ROOT / "tests").rglob("*.py")):
+        for name in imports(path):
+            parts = name.split(".")
+            if parts[0] == "dfplan":
+                # The last part of 'from a import b' may be a name within a.
+                found = [ROOT.joinpath(*parts[:end]) for end in (len(parts), len(parts) - 1) if end]
+                if not any(place.with_suffix(".py").is_file() or (place / "__init__.py").is_file() for place in found):
+                    missing.add(name)
+    assert missing == set()
+    assert all((ROOT / "dfplan" / room).resolve() == ROOT / room for room in ROOMS[1:])
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("pyright") is None, reason="pyright is not installed")
+def test_pyright_resolves_every_import_of_the_package():
+    command = ["pyright", "--outputjson", *ROOMS[1:]]
+    found = json.loads(subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout)["generalDiagnostics"]
+    unresolved = [one["message"] for one in found if one.get("rule") == "reportMissingImports"]
+    assert [message for message in unresolved if '"dfplan' in message] == []
 
 
 def test_the_wheel_holds_one_package_and_all_of_it(tmp_path):
