@@ -85,6 +85,15 @@ def test_the_terminal_shows_the_same_rows_and_cuts_no_number(width):
         assert expected in text
 
 
+@pytest.mark.filterwarnings("error")
+def test_an_environment_of_which_nothing_is_printed_has_its_tables_too():
+    cell = small_cell(env_id="maze2d-eval-umaze-v1", training_seed=None)
+    summary = summarize([cell], [])
+    assert len(markdown_tables(tables.to_markdown(summary))) == 2
+    (row,) = csv.DictReader(io.StringIO(tables.to_csv(summary)))
+    assert (row["agent"], row["reported"], row["training_seeds"], row["parameters"]) == ("planner", "", "0", "7")
+
+
 def test_a_narrow_terminal_breaks_lines_and_cuts_nothing():
     wide = small_cell(agent="random", returns=[-200.0, 330.0], seeds=[7, 8])
     console = Console(width=100, record=True, file=io.StringIO())
