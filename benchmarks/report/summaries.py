@@ -52,11 +52,11 @@ def episodes_of(cells: Iterable[Cell]) -> pd.DataFrame:
     columns = {"start": "seeds", "return": "returns", "success": "success", "first_reach": "first_reach"}
     frames = []
     for cell in cells:
-        episodes = pd.DataFrame({column: getattr(cell, name) for column, name in columns.items()})
+        episodes = pd.DataFrame({column: getattr(cell, name) for column, name in columns.items()}).astype({"first_reach": float})
         seed = -1 if cell.training_seed is None else cell.training_seed
         frames.append(episodes.assign(env=cell.env_id, agent=cell.agent, training_seed=seed))
         frames[-1]["score"] = normalized_score(cell.env_id, cell.returns)
-    return pd.concat(frames, ignore_index=True).astype({"first_reach": float})
+    return pd.concat(frames, ignore_index=True)
 
 
 def summarize(cells: Sequence[Cell], timings: Iterable[Timing]) -> Summary:
