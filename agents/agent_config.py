@@ -11,6 +11,8 @@ from dfplan.planning.planner import PlanConfig
 
 @dataclass(frozen=True)
 class AgentConfig(CheckedFields):
+    """How a Diffusion Forcing agent acts. The defaults are those of no task: what suits one stands in its recipe."""
+
     plan: PlanConfig = PlanConfig()
     """How plans are made."""
     execution: Literal["inverse_dynamics", "diffused_actions"] = "inverse_dynamics"
@@ -18,11 +20,11 @@ class AgentConfig(CheckedFields):
     replan_every: Count = 100
     """Environment steps between plans."""
     lookahead: Count = 10
-    """Environment steps ahead of the plan's clock at which inverse dynamics finds the observation to wish for."""
-    speed: Positive = 1.4
+    """Environment steps from now to the target of inverse dynamics on the plan."""
+    speed: Positive = 1.0
     """Planned steps played in one environment step; above 1 the plan is followed faster than the data drove."""
     window: Whole = 6
     """Replans try only plan lengths up to this many tokens beyond what is left of the last plan."""
-    arrival: NotNegative = 0.45
-    """A row that is due for a new plan within this distance of its goal (recorded units) stays there: its plan is the
+    arrival: NotNegative = 0.0
+    """A row that is due for a new plan within this Euclidean distance of its goal (recorded units) stays there: its plan is the
     goal itself, at rest. 0 plans anew even there. Inverse dynamics only."""

@@ -96,7 +96,8 @@ class DiffusionForcingAgent(PlanningAgent):
         return make_plan(self.model, observation, ask, self.config.plan, self._generator, **options)
 
     def _possible(self, plan: Plan) -> Tensor | None:
-        return plan.scores["plausibility"] >= self.config.plan.margin if "plausibility" in plan.scores else None
+        found, margin = plan.scores, self.config.plan.margin
+        return found["plausibility"] >= margin if "plausibility" in found else None
 
     def _horizons_left(self, rows: Tensor) -> Tensor | None:
         """Plan lengths (R, H) up to a little beyond what is left of each row's plan; None for the config's own."""

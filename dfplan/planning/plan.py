@@ -8,11 +8,28 @@ from typing import Any, Self
 
 import torch
 from torch import Tensor
+from typing_extensions import TypedDict  # pydantic asks for this one before Python 3.12
 
 from dfplan.config_json import checked
 
-Nested = list[Any]
-_SCHEMA = dict[str, Nested | dict[str, Nested] | None]
+
+class RowJson(TypedDict):
+    """A row of sampling as JSON."""
+
+    observations: list[Any]
+    levels: list[list[int]]
+
+
+class PlanJson(TypedDict):
+    """A plan as JSON: nested lists of numbers."""
+
+    observations: list[Any]
+    lengths: list[int]
+    levels: list[list[int]]
+    tokens: list[Any] | None
+    actions: list[Any] | None
+    scores: dict[str, list[float]]
+    history: list[RowJson]
 
 
 @dataclass(frozen=True)
@@ -61,8 +78,8 @@ class Plan:
             [(observations[index], levels[index]) for observations, levels in self.history],
         )
 
-    def to_json(self) -> dict[str, Any]:
-        """The plan as plain JSON values, nested lists of numbers, for viewers; `from_json` gives it back."""
+    def to_json(self) -> PlanJson:
+        """The plan as plain JSON values, for viewers; `from_json` gives it back, to the bit."""
 
         def plain(part: Tensor | None) -> Any:
             return None if part is None else part.detach().cpu().tolist()
@@ -80,7 +97,7 @@ class Plan:
     @classmethod
     def from_json(cls, values: Any) -> Self:
         """The plan of values that `to_json` gave. Raises ValueError, with one sentence, for anything else."""
-        checked(_SCHEMA, values, "plan")
+        checked(PlanJson, values, "plan")
         try:
             real, whole = (lambda part, dtype=dtype: torch.tensor(part, dtype=dtype) for dtype in (torch.float32, torch.int64))
             plan = cls(
@@ -92,8 +109,6 @@ class Plan:
                 {name: real(score) for name, score in values["scores"].items()},
                 [(real(row["observations"]), whole(row["levels"])) for row in values["history"]],
             )
-        except KeyError as error:
-            raise ValueError(f"a plan's part {error} is missing") from None
         except (TypeError, ValueError) as error:
             raise ValueError(f"a plan's parts are nested lists of numbers: {error}") from None
         plan._check()
