@@ -96,13 +96,15 @@ class DiffusionForcingAgent(PlanningAgent):
         return make_plan(self.model, observation, ask, self.config.plan, self._generator, **options)
 
     def _possible(self, plan: Plan) -> Tensor | None:
-        found, margin = plan.scores, self.config.plan.margin
-        return found["plausibility"] >= margin if "plausibility" in found else None
+        possible, found = torch.ones_like(plan.lengths) > 0, plan.scores
+        if "plausibility" in found:
+            possible = possible & (found["plausibility"] >= self.config.plan.margin)
+        return possible & (found["violation"] <= 0) if "violation" in found else possible
 
     def _horizons_left(self, rows: Tensor) -> Tensor | None:
         """Plan lengths (R, H) up to a little beyond what is left of each row's plan; None for the config's own."""
         following, config = self._following, self.config
-        if following is None or self._goal is None or config.plan.horizons == 1:
+        if following is None or self._goal is None or config.plan.horizons == 1 or self.model.plausibility is None:
             return None
         longest = self.model.config.tokens - 1
         played = following.clock[rows].float() * config.speed / self._stride

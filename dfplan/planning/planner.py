@@ -10,6 +10,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Literal
 
 import torch
@@ -98,11 +99,10 @@ def propose(
         eta=config.eta,
         record=record,
     )
-    beyond = torch.arange(T, device=lengths.device) > lengths.unsqueeze(1)
     return Plan(
         _observations(model, drawn.tokens, lengths),
         lengths,
-        torch.where(beyond, model.config.levels, 0),
+        drawn.levels,
         drawn.tokens,
         _actions(model, drawn.tokens, lengths) if layout.actions else None,
         history=[(_observations(model, x, lengths), k) for x, k in drawn.history],
@@ -111,7 +111,7 @@ def propose(
 
 def plausibility(model: TrajectoryModel, candidates: Plan, ask: Ask, each: int) -> Tensor | None:
     """Log-odds (B * N,) that the data could have made the least plausible step of a plan; None for a model without them."""
-    return worst_step(model, candidates.tokens, candidates.lengths)
+    return None if model.plausibility is None else worst_step(model, candidates.tokens, candidates.lengths)
 
 
 def cost(model: TrajectoryModel, candidates: Plan, ask: Ask, each: int) -> Tensor | None:
@@ -126,7 +126,11 @@ def violation(model: TrajectoryModel, candidates: Plan, ask: Ask, each: int) -> 
 
 def value_by(value: Callable[[Tensor], Tensor]) -> Score:
     """A score by a learned value of normalized tokens (B, T, C) -> (B,), higher is better; for `Planner.scores`, as 'value'."""
-    return lambda model, candidates, ask, each: value(candidates.tokens)
+    return partial(_value, value)
+
+
+def _value(value: Callable[[Tensor], Tensor], model: TrajectoryModel, candidates: Plan, ask: Ask, each: int) -> Tensor:
+    return value(candidates.tokens)
 
 
 SCORES: Mapping[str, Score] = {"plausibility": plausibility, "cost": cost, "violation": violation}
@@ -224,15 +228,16 @@ def default_horizons(model: TrajectoryModel, ask: Ask, config: PlanConfig) -> Te
     """Plan lengths (H,) to try, in tokens: the config's number of them towards a goal; the longest where only costs or
     constraints steer; the next token alone where nothing is asked for, as the model is a policy then."""
     longest = model.config.tokens - 1
-    if ask.goal is not None:
-        return spread(1, longest, config.horizons)
+    if ask.goal is not None:  # the shortest plausible one is chosen, so that without plausibility there is no choice
+        return spread(1, longest, 1 if model.plausibility is None else config.horizons)
     return torch.tensor([longest if ask.steered else 1])
 
 
 def worst_step(model: TrajectoryModel, tokens: Tensor, lengths: Tensor) -> Tensor:
     """Log-odds (B,) of the least plausible step between tokens 0..lengths of normalized tokens (B, T, C)."""
     places = tokens[..., model.config.layout.last][..., list(model.config.judged)]
-    odds = model.critic(places[:, :-1], places[:, 1:])
+    assert model.plausibility is not None
+    odds = model.plausibility(places[:, :-1], places[:, 1:])
     inside = torch.arange(odds.shape[1], device=odds.device) < lengths.unsqueeze(1)
     return odds.masked_fill(~inside, float("inf")).amin(1)
 

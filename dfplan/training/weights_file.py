@@ -183,13 +183,16 @@ def restored(
 ) -> Any:
     """The model of a configuration, given as JSON values, with the tensors of a file: in evaluation mode, on the CPU.
 
-    All of it is float32, whatever torch's default is. `only` are beginnings of the names that the file holds, where it
+    All of it is float32, whatever torch's default is. A `former_names` of the class renames tensors of older files: the
+    beginnings of their names. `only` are beginnings of the names that the file holds, where it
     does not hold all; the other parts have their initial values. `path` names the file.
 
     Raises CheckpointError for a configuration that is none and for tensors that do not fit it.
     """
     with naming(path), torch.inference_mode(False), torch.device("cpu"):
         config = config_from_json(config_class, values, "config")
+        for former, name in getattr(model_class, "former_names", {}).items():
+            tensors = {name + key[len(former) :] if key.startswith(former) else key: part for key, part in tensors.items()}
         with torch.device("meta"):  # shapes without memory
             expected = model_class(config).float().state_dict()
         asked = {name: tensor for name, tensor in expected.items() if name.startswith(only)}

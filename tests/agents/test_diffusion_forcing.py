@@ -1,5 +1,7 @@
 """The Diffusion Forcing agent: policy and planner, one observation or many, and its answers to mistakes."""
 
+import dataclasses
+
 import gymnasium
 import numpy as np
 import pytest
@@ -10,7 +12,9 @@ from dfplan.agents.diffusion_forcing import AgentConfig, DiffusionForcingAgent
 from dfplan.agents.loading import pretrained_names
 from dfplan.data.tokens import TokenLayout
 from dfplan.models import TransformerConfig
+from dfplan.planning.ask import Ask
 from dfplan.planning.model import TrajectoryModel, TrajectoryModelConfig
+from dfplan.planning.planner import Planner
 
 START = np.array([3.0, 1.0, 0.0, 0.0])
 GOAL = np.array([1.0, 1.0])
@@ -123,12 +127,188 @@ def test_plans_are_remade_when_due_and_rows_can_begin_anew(small):
     assert made == [2, 2, 1]
 
 
-def test_at_the_goal_it_stays_without_planning(small):
-    small.reset(goal=GOAL, seed=0)
-    for _ in range(3):
+def test_by_default_it_knows_no_task():
+    assert (AgentConfig().speed, AgentConfig().arrival) == (1.0, 0.0)
+
+
+def planned_for(agent):
+    """Of each further plan, the lengths that were tried for each row, None for the planner's own, in tokens."""
+    tried, draw = [], agent._draw
+
+    def counted(observation, ask, horizons, record):
+        tried.append(None if horizons is None else horizons.tolist())
+        return draw(observation, ask, horizons, record)
+
+    agent._draw = counted
+    return tried
+
+
+def test_within_its_arrival_of_the_goal_it_stays_without_planning(small):
+    agent = small.with_options(arrival=0.3)
+    tried = planned_for(agent)
+    near, far = np.array([1.1, 1.2, 0.0, 0.0]), np.array([1.1, 1.4, 0.0, 0.0])
+    agent.reset(goal=GOAL, seed=0)
+    agent.act(near)
+    assert len(tried) == 1, "an episode begins with a plan, wherever it begins"
+    for observation, plans in ((near, 1), (far, 2), (near, 2), (near, 2)):
+        for _ in range(3):
+            agent.act(observation)
+        assert len(tried) == plans
+    following = agent._following
+    state = agent.model.state_at(torch.tensor(GOAL[None], dtype=torch.float32), (0, 1))
+    assert torch.equal(following.path[0], state.expand_as(following.path[0]))
+    assert following.lengths.tolist() == [1] and following.possible.tolist() == [True]
+
+
+def test_each_row_stays_by_itself(small):
+    agent = small.with_options(arrival=0.3)
+    agent.reset(goal=GOAL, seed=0)
+    tried = planned_for(agent)
+    batch = np.stack([START, [1.1, 1.0, 0.0, 0.0], START])
+    for _ in range(4):
+        agent.act(batch)
+    assert [len(rows or [0] * 3) for rows in tried] == [3, 2] and agent._following.clock.tolist() == [1, 1, 1]
+
+
+def test_replans_try_lengths_up_to_a_little_beyond_what_is_left(small):
+    agent = small.with_options(horizons=2, window=1, replan_every=2)
+    agent.model.plausibility.forward = lambda before, after: torch.zeros(before.shape[:-1])
+    tried = planned_for(agent)
+    agent.reset(goal=GOAL, seed=0)
+    agent.act(START)
+    agent._following.lengths[:] = 3  # tokens of two steps: after two steps, two tokens are left
+    for _ in range(2):
+        agent.act(START)
+    assert tried == [[[1, 4]], [[1, 3]]]
+    agent._following.lengths[:] = 3
+    agent._following.possible[:] = False
+    for _ in range(2):
+        agent.act(START)
+    assert tried[-1] == [[1, 4]], "a plan that was not possible says nothing of the length"
+    agent.forget([0])
+    agent.act(START)
+    assert tried[-1] == [[1, 4]]
+    fast = agent.with_options(speed=2.0)
+    tried = planned_for(fast)
+    fast.reset(goal=GOAL, seed=0)
+    fast.act(START)
+    fast._following.lengths[:] = 3
+    for _ in range(2):
+        fast.act(START)
+    assert tried[-1] == [[1, 2]], "two steps at double speed are two tokens"
+
+
+def test_a_policy_decides_again_at_its_tokens_end_and_costs_alone_ask_for_the_longest_plan(small):
+    tried = planned_for(small)
+    small.reset(seed=0)
+    for _ in range(4):
         small.act(START)
-    small._make_plan = None  # any further plan would fail
-    small.act(np.array([1.1, 1.0, 0.0, 0.0]))
+    assert len(tried) == 2 and small.last_plan.lengths.tolist() == [1]
+    small.reset(ask=Ask(costs=lambda o: o[..., 1].mean(-1)))
+    for _ in range(4):
+        small.act(START)
+    assert len(tried) == 4 and small.last_plan.lengths.tolist() == [4]
+
+
+def test_without_plausibility_the_longest_plan_is_made(small, tmp_path):
+    config = dataclasses.replace(small.model.config, plausibility=None)
+    agent = DiffusionForcingAgent(TrajectoryModel(config), AgentConfig(lookahead=2, replan_every=3))
+    assert not any("plausib" in name for name in agent.model.state_dict())
+    rng = np.random.default_rng(0)
+    assert set(agent.update((rng.normal(size=(4, 9, 4)), rng.normal(size=(4, 9, 2))))) == {"loss", "diffusion", "inverse"}
+    agent.save(tmp_path / "a.safetensors")
+    again = DiffusionForcingAgent.load(tmp_path / "a.safetensors")
+    for one in (agent, again):
+        one.reset(goal=GOAL, seed=0)
+        for _ in range(4):
+            one.act(START)
+        assert one.last_plan.lengths.tolist() == [4] and not one.last_plan.scores
+
+
+# What is asked for
+
+
+def executed(agent, env, ask, steps=70):
+    """Places (steps, 2) of an episode in which the agent is asked for something."""
+    observation, _ = env.reset(seed=3)
+    agent.reset(ask=ask, seed=0)
+    places = []
+    for _ in range(steps):
+        observation, *_ = env.step(agent.act(observation))
+        places.append(observation[:2].copy())
+    return np.stack(places)
+
+
+def test_a_cost_that_reset_is_given_bends_the_executed_path(shipped):
+    env = gymnasium.make("maze2d-umaze-v1")
+    goal = env.reset(seed=3)[1]["goal"]
+    plain = executed(shipped, env, Ask(goal))
+    bent = executed(shipped, env, Ask(goal, costs=lambda o: 0.5 * o[..., 1].mean(-1)))
+    assert bent[:, 1].mean() < plain[:, 1].mean() - 0.02
+
+
+def beyond(observations):
+    """How far a plan of umaze comes into the right of the corridor at its turn, y > 2.92."""
+    return (observations[..., 1] - 2.92).clamp(min=0).mean(-1)
+
+
+def test_constraints_keep_a_plan_out_of_a_region(shipped):
+    agent = shipped.with_options(samples=3)
+    agent.reset(seed=0)
+    free = agent.plan(START, goal=GOAL, record=False)
+    agent.reset(seed=0)
+    kept = agent.plan(START, ask=Ask(GOAL, constraints=beyond), record=False)
+    assert float(beyond(free.observations[:, :, 0])) > 0, "else there is nothing to keep"
+    assert float(beyond(kept.observations[:, :, 0])) == float(kept.scores["violation"]) == 0
+    assert float(kept.scores["plausibility"]) > -20 and kept.lengths > 15, "still around the wall, not through it"
+
+
+def test_what_was_asked_for_stays_until_the_next_reset(small):
+    seen = []
+
+    def cost(observations):
+        seen.append(len(observations))
+        return observations[..., 1].mean(-1)
+
+    small.reset(ask=Ask(np.stack([GOAL, GOAL]), costs=cost), seed=0)
+    for _ in range(4):
+        small.act(np.stack([START, START]))
+    assert set(seen) == {2}
+    seen.clear()
+    small.forget([1])
+    small.act(np.stack([START, START]))
+    assert set(seen) == {1}, "the rows that are planned"
+    seen.clear()
+    small.plan(START, goal=GOAL)
+    assert set(seen) == {1}, "a plan without an ask of its own is asked for the same"
+    small.reset(goal=GOAL)
+    seen.clear()
+    small.act(START)
+    small.plan(START, ask=Ask(GOAL))
+    assert not seen
+
+
+def test_a_wrong_ask_is_one_sentence(small):
+    for call, sentence in (
+        (lambda: small.reset(ask=Ask(return_=3.0)), "cannot be asked for return_: expected only constraints, costs, goal"),
+        (lambda: small.reset(GOAL, ask=Ask(GOAL)), "there are two goals"),
+        (lambda: small.reset(ask=GOAL), "ask must be an Ask, got ndarray"),
+        (lambda: small.reset(ask=Ask([1.0])), r"the goal must be \(2,\)"),
+        (lambda: small.plan(START, ask=Ask(GOAL, costs=lambda o: 3.0)), "returned float"),
+        (lambda: small.plan(START, ask=Ask(GOAL, constraints=lambda o: 3.0)), "raised AttributeError"),
+    ):
+        with pytest.raises(ValueError, match=sentence) as caught:
+            call()
+        assert str(caught.value).startswith("DiffusionForcingAgent: ") and "\n" not in str(caught.value)
+
+
+def test_a_planner_of_a_users_own_is_kept_through_options(small):
+    def longest(scores, lengths, config):
+        return lengths.argmax(1)
+
+    agent = DiffusionForcingAgent(small.model, small.config, planner=Planner(choose=longest))
+    assert agent.plan(START, goal=GOAL).lengths.tolist() == [4]
+    assert agent.with_options(horizons=3).plan(START, goal=GOAL).lengths.tolist() == [4]
 
 
 def test_update_lowers_the_loss(small):

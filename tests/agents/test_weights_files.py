@@ -240,10 +240,10 @@ def test_a_model_without_goal_columns_learns_acts_and_comes_back(tmp_path):
     config = TrajectoryModelConfig(LAYOUT, goal_columns=(), tokens=5, levels=8, longest_gap=12, model=SMALL)
     agent = DiffusionForcingAgent(TrajectoryModel(config))
     rng = np.random.default_rng(0)
-    before = agent.model.critic.mlp[0].weight.detach().clone()
+    before = agent.model.plausibility.mlp[0].weight.detach().clone()
     losses = agent.update((rng.normal(size=(8, 9, 4)).astype(np.float32), rng.normal(size=(8, 9, 2)).astype(np.float32)))
     assert np.isfinite(list(losses.values())).all()
-    assert not torch.equal(before, agent.model.critic.mlp[0].weight), "the critic judges all columns"
+    assert not torch.equal(before, agent.model.plausibility.mlp[0].weight), "all columns are judged"
     agent.save(tmp_path / "a")
     other = load(tmp_path / "a")
     assert other.model.config == config and config.judged == (0, 1, 2, 3)

@@ -1,10 +1,11 @@
 """The planner: the choice among candidates, what guides them, what is known of a goal, and its answers to mistakes.
 
-The model here draws a Gaussian process exactly (`gaussian.exact`), so that nothing is trained; its critic is replaced
+The model here draws a Gaussian process exactly (`gaussian.exact`), so that nothing is trained; its plausibility is replaced
 where a choice is tested.
 """
 
 import math
+import pickle
 import warnings
 from itertools import pairwise
 
@@ -18,7 +19,19 @@ from dfplan.models import TransformerConfig
 from dfplan.planning import planner
 from dfplan.planning.ask import Ask
 from dfplan.planning.model import TrajectoryModel, TrajectoryModelConfig
-from dfplan.planning.planner import PlanConfig, check_finite, choose, hold_end, lowest, make_plan, spread
+from dfplan.planning.planner import (
+    SCORES,
+    PlanConfig,
+    Planner,
+    check_finite,
+    choose,
+    hold_end,
+    lowest,
+    make_plan,
+    propose,
+    spread,
+    value_by,
+)
 
 T, LEVELS = 6, 16
 START = torch.tensor([[10.0, -5.0]])
@@ -57,8 +70,8 @@ def plan(model, start=START, aim=GOAL, *, seed=0, lengths=None, own=None, record
 
 
 def judge(model, odds):
-    """Replace the critic by ``odds(before, after)`` of normalised places."""
-    model.critic.forward = odds
+    """Replace plausibility by ``odds(before, after)`` of normalised places."""
+    model.plausibility.forward = odds
 
 
 # Choice ---------------------------------------------------------------------------------------------------------------
@@ -74,7 +87,7 @@ LENGTHS = torch.tensor([[3.0, 5.0, 9.0]])
         ([-30.0, -20.0, -9.0], -4.0, 1.0, 2),  # none possible: 29, 21 and 14 tokens
         ([-5.0, 1.0, 2.0], -4.0, 1.0, 0),  # one unit below costs one token: 4 against 5
         ([-5.0, 1.0, 2.0], -4.0, 3.0, 1),  # three tokens: 6 against 5
-        ([-30.0, 1.0, 2.0], -4.0, 0.0, 0),  # a critic that costs nothing
+        ([-30.0, 1.0, 2.0], -4.0, 0.0, 0),  # a plausibility that costs nothing
         ([0.0, 1.0, 2.0], 1.5, 9.0, 2),  # a higher margin: 16.5, 9.5 and 9 tokens
         ([math.nan, 1.0, 2.0], -4.0, 1.0, 1),
         ([math.nan, math.nan, -90.0], -4.0, 1.0, 2),
@@ -89,6 +102,31 @@ def test_among_equals_the_more_plausible_is_chosen():
     lengths = torch.full((2, 3), 4.0)
     odds = torch.tensor([[0.0, 3.0, 1.0], [5.0, -3.0, 4.0]])
     assert choose({"plausibility": odds}, lengths, PlanConfig()).tolist() == [1, 0]
+
+
+@pytest.mark.parametrize(
+    ("scores", "chosen"),
+    [
+        ({}, 0),
+        ({"cost": [0.0, 0.0, -7.0]}, 2),  # 3, 5 and 2
+        ({"cost": [9.0, 0.0, 0.0]}, 1),
+        ({"value": [0.0, 0.0, 7.0]}, 2),
+        ({"value": [0.0, 0.0, 5.0]}, 0),
+        ({"plausibility": [-9.0, 1.0, 1.0], "cost": [0.0, 0.0, -3.0]}, 1),  # 8, 5 and 6
+        ({"cost": [-90.0, 0.0, 0.0], "violation": [0.1, 0.0, 0.0]}, 1),  # a constraint comes before any cost
+        ({"plausibility": [0.0, 0.0, -90.0], "violation": [0.1, 0.2, 0.0]}, 2),  # and before plausibility
+        ({"violation": [0.3, 0.2, 0.2]}, 1),  # none keeps it: the least violation, then the shortest
+        ({"violation": [math.nan, 0.2, 0.1]}, 2),
+        ({"cost": [math.nan, 0.2, 0.1]}, 1),
+    ],
+)
+def test_every_score_has_its_part_in_the_choice(scores, chosen):
+    scores = {name: torch.tensor([score]) for name, score in scores.items()}
+    assert choose(scores, LENGTHS, PlanConfig()).tolist() == [chosen]
+
+
+def test_a_lost_candidate_is_not_chosen_without_scores_either():
+    assert choose({}, torch.tensor([[math.nan, 5.0, 9.0]]), PlanConfig()).tolist() == [1]
 
 
 def test_a_row_without_a_finite_candidate_is_an_error():
@@ -122,7 +160,7 @@ def test_a_plan_that_is_not_finite_is_refused():
 # Plans ----------------------------------------------------------------------------------------------------------------
 
 
-def test_the_critic_decides_about_the_length(model):
+def test_plausibility_decides_about_the_length(model):
     """It finds steps possible that are short, and so plans that take their time."""
     judge(model, lambda before, after: 40 * (1.5 - (after - before).norm(dim=-1)))
     slow = plan(model, seed=1)
@@ -177,6 +215,72 @@ def test_the_matrix_says_in_which_order_tokens_are_resolved(model, matrix):
 def test_without_a_goal_the_next_token_is_drawn(untrained):
     found = plan(untrained, aim=None)
     assert found.lengths.tolist() == [1] and found.observations.shape == (1, 2, 1, 2)
+
+
+def ask_for(model, ask, planner=None, seed=0, lengths=None, **options):
+    config = PlanConfig(**{"horizons": 5, "steps": 4} | options)
+    return make_plan(model, START, ask, config, generator(seed), horizons=lengths, planner=planner)
+
+
+def test_without_plausibility_the_longest_is_tried_and_the_lowest_cost_chosen(model):
+    def cost(x):
+        return x[..., 1].mean(-1)
+
+    model.plausibility = None
+    ask, seen = Ask(GOAL, costs=cost), []
+
+    def choice(scores, lengths, config):
+        seen.append((scores, lengths))
+        return choose(scores, lengths, config)
+
+    found = ask_for(model, ask, Planner(choose=choice), samples=6)
+    ((scores, lengths),) = seen
+    assert scores.keys() == {"cost"} and lengths.tolist() == [[5.0] * 6]
+    assert float(found.scores["cost"]) == float(scores["cost"].min()) < float(scores["cost"].max())
+    torch.testing.assert_close(found.scores["cost"], cost(found.observations[:, :, 0]))
+
+
+def test_costs_and_constraints_steer_and_constraints_decide(model):
+    def above(x):
+        return x[..., 1].amax(-1) + 1.0  # kept while the second column is below -1 throughout; the goal is at 1
+
+    free = ask_for(model, Ask(GOAL), samples=8)
+    kept = ask_for(model, Ask(GOAL, constraints=[above]), samples=8)
+    assert float(kept.scores["violation"]) == float(above(kept.observations[:, :, 0]).clamp(min=0)) >= 2
+    low = Ask(GOAL, constraints=lambda x: x[:, 1:-1, 1].mean(-1) + 6)
+    found = [ask_for(model, ask, lengths=torch.tensor([[5]])).observations[0, 1:-1, 0, 1].mean() for ask in (Ask(GOAL), low)]
+    assert found[1] < found[0] - 0.1 and not free.scores.keys() & {"cost", "violation"}
+
+
+def test_a_violation_below_zero_is_none(model):
+    found = ask_for(model, Ask(GOAL, constraints=lambda x: x[..., 1].mean(-1) - 99))
+    assert float(found.scores["violation"]) == 0
+
+
+def test_every_part_of_a_planner_can_be_replaced(model):
+    def two(model, observation, ask, config, generator, horizons, record):
+        return propose(model, observation, ask, config, generator, torch.tensor([[3, 5]]), record)
+
+    def last(scores, lengths, config):
+        return lengths.new_full((len(lengths),), lengths.shape[1] - 1, dtype=torch.int64)
+
+    assert ask_for(model, Ask(GOAL), Planner(propose=two, choose=last)).lengths.tolist() == [5]
+    value = Planner(scores=SCORES | {"value": value_by(lambda tokens: 99 * (tokens[..., 0] != 0).sum(-1).float())})
+    plain, valued = (ask_for(model, Ask(GOAL), one, margin=-99.0) for one in (Planner(), value))
+    assert plain.lengths.tolist() == [1] and valued.scores["value"] > 0
+    assert pickle.loads(pickle.dumps(Planner())) == Planner()
+
+
+def test_a_return_is_refused_by_a_model_that_has_learned_none(model):
+    with pytest.raises(ValueError, match="has learned no returns"):
+        ask_for(model, Ask(GOAL, return_=3.0))
+
+
+def test_a_plan_has_its_tokens_and_their_levels(model):
+    found = ask_for(model, Ask(GOAL), lengths=torch.tensor([[3, 5]]), margin=-99.0)
+    assert found.lengths.tolist() == [3] and found.levels.tolist() == [[0, 0, 0, 0, LEVELS, LEVELS]]
+    again = model.observation.denormalize(found.tokens)
+    torch.testing.assert_close(again[:, :4], found.observations[:, :4, 0])
 
 
 # Guidance -------------------------------------------------------------------------------------------------------------
