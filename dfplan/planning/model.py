@@ -14,13 +14,13 @@ from dfplan.data.tokens import TokenLayout
 from dfplan.diffusion.levels import Mixture
 from dfplan.diffusion.loss import Diffusion, Weighting
 from dfplan.diffusion.noise import NoiseSchedule, Prediction, ScheduleName
-from dfplan.fields import Positive, Size, check_columns, check_fields
+from dfplan.fields import CheckedFields, Positive, Size, check_columns
 from dfplan.models import InverseDynamics, ModelConfig, StepPlausibility, TransformerConfig, build
 from dfplan.training.losses import total
 
 
 @dataclass(frozen=True)
-class PlausibilityConfig:
+class PlausibilityConfig(CheckedFields):
     """How steps that the data could have made are told from others: `dfplan.models.StepPlausibility`."""
 
     noise: tuple[Positive, Positive] = (0.08, 0.6)
@@ -29,13 +29,13 @@ class PlausibilityConfig:
     """Factor of a step on its way into the network: about one over its length, in normalized units."""
 
     def __post_init__(self) -> None:
-        check_fields(self)
+        super().__post_init__()
         if self.noise[0] > self.noise[1]:
             raise ValueError(f"noise must be the smallest deviation and then the largest, got {self.noise}")
 
 
 @dataclass(frozen=True)
-class TrajectoryModelConfig:
+class TrajectoryModelConfig(CheckedFields):
     """Of what a trajectory model is made, and what it learns."""
 
     layout: TokenLayout
@@ -62,7 +62,7 @@ class TrajectoryModelConfig:
     """How plausible steps are learned, by which the planner chooses a length. None: they are not, and the longest is tried."""
 
     def __post_init__(self) -> None:
-        check_fields(self)
+        super().__post_init__()
         check_columns(self.goal_columns, self.layout.observation_dim, "goal_columns")
         if self.tokens < 2:
             raise ValueError(f"a trajectory needs a start token and at least one more, got tokens={self.tokens}")

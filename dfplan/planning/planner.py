@@ -21,7 +21,7 @@ from dfplan.diffusion.costs import APART, Cost, ReachSoonest, ReachThroughout, W
 from dfplan.diffusion.guidance import Guidance
 from dfplan.diffusion.levels import TO_GOAL
 from dfplan.diffusion.sampler import Known, sample
-from dfplan.fields import NotNegative, Share, Size, SizeOrZero, check_fields
+from dfplan.fields import CheckedFields, NotNegative, Share, Size, SizeOrZero
 from dfplan.planning.ask import Ask
 from dfplan.planning.ends import known_ends
 from dfplan.planning.model import TrajectoryModel
@@ -32,7 +32,7 @@ MATRICES = {"pyramid": matrices.pyramid, "trapezoid": matrices.trapezoid}
 
 
 @dataclass(frozen=True)
-class PlanConfig:
+class PlanConfig(CheckedFields):
     """How a plan is made. The defaults are those of the default recipe."""
 
     goal: Literal["known", "guided"] = "known"
@@ -61,9 +61,6 @@ class PlanConfig:
     """A plan is possible if the log-odds of each of its steps (`plausibility`) are at least this."""
     price: NotNegative = 1.0
     """In the choice, each unit of log-odds below the margin counts as so many tokens more."""
-
-    def __post_init__(self) -> None:
-        check_fields(self)
 
 
 Propose = Callable[[TrajectoryModel, Tensor, Ask, PlanConfig, torch.Generator, Tensor, bool], Plan]
