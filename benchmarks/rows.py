@@ -28,7 +28,7 @@ SUFFIXES = (".safetensors", ".zip")
 FILES = ("sb3", "sb3-trust-pickle")
 """Prefixes of a model file of stable-baselines3 that is named by its path."""
 MODEL_BASED, STABLE_BASELINES = (
-    "dfplan.benchmarks.model_based",
+    "dfplan.benchmarks.suites.maze2d_mppi",
     "dfplan.agents.online.stable_baselines:StableBaselinesAgent",
 )
 MAZES = ("umaze", "medium", "large")
@@ -122,8 +122,7 @@ class Row:
 
     def missing(self, task: Task, seed: int) -> ValueError:
         """The error for weights that are not there."""
-        if task.maze not in MAZES:
-            return ValueError(f"there is no recipe for the maze {task.maze!r}: expected one of {', '.join(MAZES)}")
+        require_recipes(task)
         seed = 0 if self.stacked > 1 else seed
         return MissingWeightsError(weights_name(self.weights_name(task), seed), task.maze, str(self.recipe), seed)
 
@@ -148,6 +147,12 @@ class Row:
                 raise ValueError(f"{type(agent).__name__} computes on the CPU only: expected --device cpu")
             agent = agent.to(device)
         return agent.with_options(**self.options) if self.options else agent
+
+
+def require_recipes(task: Task) -> None:
+    """ValueError for a maze that has no recipes."""
+    if task.maze not in MAZES:
+        raise ValueError(f"there is no recipe for the maze {task.maze!r}: expected one of {', '.join(MAZES)}")
 
 
 def require_device_name(device: str) -> None:

@@ -34,7 +34,7 @@ from dfplan.benchmarks.store import Wanted
 from dfplan.envs.reference import reference
 from dfplan.envs.registry import Task, find, short_name
 
-ALL = tuple(f"{family}-{maze}" for family in ("maze2d", "multi2d") for maze in ("umaze", "medium", "large"))
+ALL = tuple(f"{family}-{maze}" for family in ("maze2d", "multi2d") for maze in rows.MAZES)
 """What `--env all` stands for."""
 Say = play.Say
 _QUICK_EPISODES, _QUICK_DECISIONS = 10, 100

@@ -96,7 +96,7 @@ def each(arguments: Arguments) -> list[Arguments]:
 def train_one(arguments: Arguments) -> Path:
     """Train one recipe for one task; the path of its weights."""
     task, row = find(arguments.env), rows.of_recipe(arguments.recipe)
-    maze2d.budget(task)  # raises ValueError for a maze without recipes
+    rows.require_recipes(task)
     weights = row.weights_name(task)
     run_dir = arguments.run_dir or rows.run_folder(weights, arguments.seed)
     about = {
@@ -122,17 +122,8 @@ def train_offline(arguments: Arguments, task: Task, row: rows.Row, run_dir: Path
     data = read_data(task.data_id, arguments.data)
     if not arguments.quiet:
         print(f"{data.name}: {len(data):,} steps, ready after {time.perf_counter() - began:.0f} s")
-    fit(
-        recipe,
-        data,
-        run_dir,
-        score=of_row(maze2d.score, row, task.data_id),
-        measure=of_row(maze2d.measure, row, task.data_id),
-        about=about,
-        accelerator=arguments.accelerator,
-        devices=arguments.devices,
-        quiet=arguments.quiet,
-    )
+    devices: dict[str, Any] = {"accelerator": arguments.accelerator, "devices": arguments.devices}
+    fit(recipe, data, run_dir, **scores(row, task.data_id), **devices, about=about, quiet=arguments.quiet)
     return run_dir / WEIGHTS
 
 
@@ -148,23 +139,20 @@ def train_online(arguments: Arguments, task: Task, row: rows.Row, run_dir: Path,
 
     recipe = ONLINE[arguments.recipe](row.weights_name(task), task, maze2d.budget(task))
     recipe = replace(recipe, steps=recipe.steps if arguments.steps is None else arguments.steps)
-    fit_online(
-        recipe,
-        run_dir,
-        partial(maze2d.make, recipe.env_id, goal_conditioned=recipe.hindsight > 0),
-        measure=of_row(maze2d.measure, row, recipe.env_id),
-        score=of_row(maze2d.score, row, recipe.env_id),
-        seed=arguments.seed,
-        device="cpu" if arguments.accelerator == "auto" else arguments.accelerator,  # fastest for networks this small
-        about=about,
-        quiet=arguments.quiet,
-    )
+    make = partial(maze2d.make, recipe.env_id, goal_conditioned=recipe.hindsight > 0)
+    device = "cpu" if arguments.accelerator == "auto" else arguments.accelerator  # fastest for networks this small
+    options: dict[str, Any] = {"seed": arguments.seed, "device": device, "about": about, "quiet": arguments.quiet}
+    fit_online(recipe, run_dir, make, **scores(row, recipe.env_id), **options)
     return run_dir / MODEL
 
 
-def of_row(score: Callable[[Sequence[Any], str], Mapping[str, Any]], row: rows.Row, env_id: str) -> Score:
-    """A score of the maze's, of agents that are given what of the maze they need beyond their weights."""
-    return lambda agents: score([row.prepared(agent, find(env_id)) for agent in agents], env_id)
+def scores(row: rows.Row, env_id: str) -> dict[str, Score]:
+    """The maze's `score` and `measure`, of agents that are given what of the maze they need beyond their weights."""
+
+    def of_row(how: Callable[[Sequence[Any], str], Mapping[str, Any]]) -> Score:
+        return lambda agents: how([row.prepared(agent, find(env_id)) for agent in agents], env_id)
+
+    return {"score": of_row(maze2d.score), "measure": of_row(maze2d.measure)}
 
 
 def read_data(env: str, source: str | None) -> Trajectories:

@@ -11,6 +11,7 @@ from typing import Any
 
 import gymnasium
 
+from dfplan.benchmarks import rows
 from dfplan.benchmarks.protocol import TUNING_SEEDS, evaluate
 from dfplan.benchmarks.recipes.budget import Budget
 from dfplan.data.spec import Spec
@@ -68,14 +69,11 @@ BUDGETS: dict[str, Budget] = {
     ),
 }
 """By maze."""
-ALL = tuple(f"{family}-{maze}" for family in ("maze2d", "multi2d") for maze in BUDGETS)
-"""The tasks of the table, without their version: each maze with its fixed goal, then with a new one in each episode."""
 
 
 def budget(task: Task) -> Budget:
     """The budget of a task's maze. ValueError for a maze that has none."""
-    if task.maze not in BUDGETS:
-        raise ValueError(f"there is no recipe for the maze {task.maze!r}: expected one of {', '.join(BUDGETS)}")
+    rows.require_recipes(task)
     return BUDGETS[task.maze]
 
 

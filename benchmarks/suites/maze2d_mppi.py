@@ -24,13 +24,16 @@ def field_cost(task: Task) -> GoalCost:
 
 
 def mppi(task: Task) -> MPPIAgent:
+    """Given the true dynamics, but no map."""
     return MPPIAgent(Rollouts(task.layout), GoalCost())
 
 
 def mppi_field(task: Task) -> MPPIAgent:
+    """Given the true dynamics and the map."""
     return MPPIAgent(Rollouts(task.layout), field_cost(task))
 
 
 def with_field(agent: LearnedMPPIAgent, task: Task) -> LearnedMPPIAgent:
+    """Given the map; its dynamics are learned."""
     agent.cost = field_cost(task)
     return agent
