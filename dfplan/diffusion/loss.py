@@ -68,7 +68,8 @@ class Diffusion(nn.Module):
             share = fused_signal(x0_weight / self.snr_clip, self.snr_decay)
             snr = fused_signal(snr / self.snr_clip, self.snr_decay, past=x0_weight / self.snr_clip) * self.snr_clip
             x0_weight = share * self.snr_clip
-        return x0_weight / {"x0": 1, "eps": snr, "v": snr + 1}[self.prediction]
+        per_x0: dict[str, Tensor | float] = {"x0": 1.0, "eps": snr, "v": snr + 1}
+        return x0_weight / per_x0[self.prediction]
 
 
 def fused_signal(signal: Tensor, decay: float, past: Tensor | None = None) -> Tensor:
