@@ -52,10 +52,10 @@ def episodes_of(cells: Iterable[Cell]) -> pd.DataFrame:
     columns = {"start": "seeds", "return": "returns", "success": "success", "first_reach": "first_reach"}
     frames = []
     for cell in cells:
-        episodes = pd.DataFrame({column: getattr(cell, name) for column, name in columns.items()}).astype({"first_reach": float})
+        episodes = pd.DataFrame({column: getattr(cell, name) for column, name in columns.items()})
         seed = -1 if cell.training_seed is None else cell.training_seed
-        frames.append(episodes.assign(env=cell.env_id, agent=cell.agent, training_seed=seed))
-        frames[-1]["score"] = normalized_score(cell.env_id, cell.returns)
+        episodes = episodes.assign(env=cell.env_id, agent=cell.agent, training_seed=seed).astype({"first_reach": float})
+        frames.append(episodes.assign(score=normalized_score(cell.env_id, cell.returns)))
     return pd.concat(frames, ignore_index=True)
 
 
