@@ -141,6 +141,7 @@ def train_online(arguments: Arguments, task: Task, row: rows.Row, run_dir: Path,
     recipe = replace(recipe, steps=recipe.steps if arguments.steps is None else arguments.steps)
     make = partial(maze2d.make, recipe.env_id, goal_conditioned=recipe.hindsight > 0)
     device = "cpu" if arguments.accelerator == "auto" else arguments.accelerator  # fastest for networks this small
+    about["hardware"]["accelerator"] = device
     options: dict[str, Any] = {"seed": arguments.seed, "device": device, "about": about, "quiet": arguments.quiet}
     fit_online(recipe, run_dir, make, **scores(row, recipe.env_id), **options)
     return run_dir / MODEL
