@@ -92,8 +92,16 @@ class DiffusionForcingAgent(PlanningAgent):
         return torch.tensor([-(-self._whole(horizon, "the horizon", 1, self._steps) // self._stride)])
 
     def _draw(self, observation: Tensor, ask: Ask, horizons: Tensor | None, record: bool) -> Plan:
-        options = {"horizons": horizons, "record": record, "planner": self.planner}
-        return make_plan(self.model, observation, ask, self.config.plan, self._generator, **options)
+        return make_plan(
+            self.model,
+            observation,
+            ask,
+            self.config.plan,
+            self._generator,
+            horizons=horizons,
+            record=record,
+            planner=self.planner,
+        )
 
     def _possible(self, plan: Plan) -> Tensor | None:
         possible, found = torch.ones_like(plan.lengths) > 0, plan.scores

@@ -16,7 +16,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from joblib import Parallel, delayed
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -40,7 +40,8 @@ class WorkersDiedError(RuntimeError):
     """A job killed every worker that it was given to."""
 
 
-class BatchOf(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class BatchOf:
     """One batch of a cell: the name of a job."""
 
     wanted: Wanted

@@ -248,11 +248,11 @@ def play_missing(
         origin |= {"hardware": pool.hardware()}
         there |= play.play_all(pool, missing, {**descriptions, **late}, folder, origin, say)
     damaged = []
-    for wanted, cell in there.items():
+    for wanted, played in there.items():
         try:
-            paths_of(folder, wanted, cell)
+            paths_of(folder, wanted, played)
         except ValueError as error:
-            say(f"the first episodes of {cell.agent} on {cell.env_id} are played again: {error}")
+            say(f"the first episodes of {played.agent} on {played.env_id} are played again: {error}")
             damaged.append(wanted)
     play.play_first(pool, damaged, folder)
     return {cell: there[cell] for cell in cells}

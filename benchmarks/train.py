@@ -147,7 +147,7 @@ def train_online(arguments: Arguments, task: Task, row: rows.Row, run_dir: Path,
     return run_dir / MODEL
 
 
-def scores(row: rows.Row, env_id: str) -> dict[str, Score]:
+def scores(row: rows.Row, env_id: str) -> dict[str, Any]:
     """The maze's `score` and `measure`, of agents that are given what of the maze they need beyond their weights."""
 
     def of_row(how: Callable[[Sequence[Any], str], Mapping[str, Any]]) -> Score:

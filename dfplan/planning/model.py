@@ -102,7 +102,9 @@ class TrajectoryModel(Statistics):
         self.diffusion = Diffusion(network, schedule, config.prediction, config.weighting)
         self.inverse = InverseDynamics(layout.observation_dim, layout.action_dim, config.longest_gap)
         judge = config.plausibility
-        self.plausibility = judge and StepPlausibility(len(config.judged), noise=judge.noise, gain=judge.gain)
+        self.plausibility = None
+        if judge is not None:
+            self.plausibility = StepPlausibility(len(config.judged), noise=judge.noise, gain=judge.gain)
         self.draw = Mixture(config.draws)
 
     def forward(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:

@@ -108,7 +108,7 @@ def propose(
 
 def plausibility(model: TrajectoryModel, candidates: Plan, ask: Ask, each: int) -> Tensor | None:
     """Log-odds (B * N,) that the data could have made the least plausible step of a plan; None for a model without them."""
-    return None if model.plausibility is None else worst_step(model, candidates.tokens, candidates.lengths)
+    return None if model.plausibility is None else worst_step(model, _tokens(candidates), candidates.lengths)
 
 
 def cost(model: TrajectoryModel, candidates: Plan, ask: Ask, each: int) -> Tensor | None:
@@ -127,7 +127,7 @@ def value_by(value: Callable[[Tensor], Tensor]) -> Score:
 
 
 def _value(value: Callable[[Tensor], Tensor], model: TrajectoryModel, candidates: Plan, ask: Ask, each: int) -> Tensor:
-    return value(candidates.tokens)
+    return value(_tokens(candidates))
 
 
 SCORES: Mapping[str, Score] = {"plausibility": plausibility, "cost": cost, "violation": violation}
@@ -205,7 +205,7 @@ def make_plan(
         raise ValueError(f"horizons lie in 1..{model.config.tokens - 1} tokens for this model, got {horizons.tolist()}")
     candidates = planner.propose(model, observation, ask, config, generator, horizons, record)
     N = len(candidates) // B
-    lost = ~(hold_end(candidates.tokens, candidates.lengths).abs() < APART).flatten(1).all(1)  # NaN is not below it
+    lost = ~(hold_end(_tokens(candidates), candidates.lengths).abs() < APART).flatten(1).all(1)  # NaN is not below it
     if bool(lost.any()):
         warnings.warn(
             "some candidate plans are not finite and are left out: a guide has no finite gradient there, or too large a scale",
@@ -228,6 +228,13 @@ def default_horizons(model: TrajectoryModel, ask: Ask, config: PlanConfig) -> Te
     if ask.goal is not None:  # the shortest plausible one is chosen, so that without plausibility there is no choice
         return spread(1, longest, 1 if model.plausibility is None else config.horizons)
     return torch.tensor([longest if ask.steered else 1])
+
+
+def _tokens(candidates: Plan) -> Tensor:
+    """The candidates' tokens (B * N, T, C), which whoever proposes them must keep."""
+    if candidates.tokens is None:
+        raise ValueError("candidates must keep their tokens: a function that proposes plans returned a plan without any")
+    return candidates.tokens
 
 
 def worst_step(model: TrajectoryModel, tokens: Tensor, lengths: Tensor) -> Tensor:
