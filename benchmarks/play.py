@@ -163,7 +163,7 @@ def play_all(
         finish_if_whole(wanted)
     with _bars(list(todo)) as advance:
         for name, (episodes, paths) in pool.ended(todo):
-            wanted, index = name
+            wanted, index = name.wanted, name.index
             parts[wanted][index] = Batch(episodes, store.key_of(wanted), descriptions[wanted]["files"])
             store.keep(folder, wanted, index, parts[wanted][index], paths)
             advance(name)
