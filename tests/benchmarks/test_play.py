@@ -2,6 +2,7 @@
 
 import dataclasses
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -159,7 +160,8 @@ def test_agents_whose_folders_would_be_the_same_are_refused(monkeypatch):
         cells(FAULTY, "stand_in_faults_Faulty")
 
 
-def test_descriptions_say_how_an_agent_acts():
+def test_descriptions_say_how_an_agent_acts(monkeypatch):
+    monkeypatch.delitem(sys.modules, "stand_in_planner", raising=False)  # as in a process that has not read it yet
     expert, planner = (play.describe(one) for one in cells("expert", "stand_in_planner:make"))
     assert expert["execution"] == "waypoints and a PD controller" and expert["card"] is None and expert["files"] == {}
     assert planner["execution"] == "waypoints" and planner["parameters"] == 7 and planner["card"]["seed"] == 0
