@@ -233,7 +233,8 @@ class Agent(ABC):
             return None
         goals = np.atleast_2d(goal)
         if len(goals) not in (1, rows):
-            raise ValueError(f"{self._name}: there are {len(goals)} goals for {rows} {what}: expected 1 or {rows}")
+            expected = "1" if rows == 1 else f"1 or {rows}"
+            raise ValueError(f"{self._name}: there are {len(goals)} goals for {rows} {what}: expected {expected}")
         return goals.copy() if len(goals) == rows else goals.repeat(rows, axis=0)
 
     @property
