@@ -311,10 +311,12 @@ class LearningAgent(Agent):
 
     @property
     def parameters(self) -> int:
+        """Number of trained parameters."""
         return sum(p.numel() for p in self.learner.parameters())
 
     @property
     def device(self) -> torch.device:
+        """Where the weights are and the agent computes."""
         return self.learner.action_low.device
 
     def to(self, device: str | torch.device) -> Self:

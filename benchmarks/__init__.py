@@ -1,0 +1,1 @@
+"""The benchmark: which episodes are played, by which rows, and what is reported of them."""

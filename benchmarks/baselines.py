@@ -16,6 +16,7 @@ class RandomAgent:
         self.reset()
 
     def reset(self, goal: np.ndarray | None = None, seed: int | None = None) -> None:
+        """Begin episodes; the goal is not used. `seed` starts the random numbers anew."""
         self._rng = np.random.default_rng(seed)
 
     def act(self, observation: np.ndarray) -> np.ndarray:

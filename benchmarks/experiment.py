@@ -26,6 +26,8 @@ ROOT = Path(__file__).resolve().parents[1]
 
 @dataclass(frozen=True)
 class Arguments:
+    """The command line."""
+
     name: tyro.conf.Positional[Literal["speed-and-arrival"]]
     """What is played. speed-and-arrival: what these two options add to the score of Diffusion Forcing in the mazes."""
     quick: bool = False
@@ -36,6 +38,7 @@ class Arguments:
 
 @command.with_arguments(Arguments, __doc__, interrupted="finished parts are kept, and the same command goes on from there")
 def main(arguments: Arguments) -> None:
+    """Run an experiment, or go on with it, and write its file and its table."""
     name, quick, record = arguments.name, arguments.quick, arguments.record
     if record and (quick or not (ROOT / "docs").is_dir()):
         raise ValueError("--record is for whole experiments in a checkout of dfplan: expected no --quick, and docs/")

@@ -52,6 +52,7 @@ class Recorder:
     planned: list[np.ndarray | None] = field(default_factory=list)
 
     def __call__(self, agent: Any, observations: np.ndarray, infos: Sequence[dict[str, Any]]) -> None:
+        """Keep positions, goals and first plans of a batch: called after the reset and after each step."""
         self.positions.append(observations[:, :2].astype(np.float32))
         if len(self.positions) == 1:
             self.goals = [np.asarray(info["goal"]) for info in infos]

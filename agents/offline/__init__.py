@@ -1,0 +1,1 @@
+"""Offline reinforcement learning: one file for each algorithm."""

@@ -114,6 +114,7 @@ class StableBaselinesAgent(Agent):
 
     @property
     def device(self) -> torch.device:
+        """Where the policy computes."""
         return torch.device(self.policy.device)
 
     def with_options(self, **changes: Any) -> Self:

@@ -1,0 +1,1 @@
+"""Recorded data: readers, trajectories, windows and transitions, statistics, tokens."""

@@ -19,6 +19,8 @@ from dfplan.fields import Size, check_fields
 
 @dataclass(frozen=True)
 class TokenLayout:
+    """Which columns of a token are observation and action, and how many environment steps it covers."""
+
     observation_dim: Size
     """Width of one observation."""
     action_dim: Size
@@ -40,6 +42,7 @@ class TokenLayout:
 
     @property
     def observation_width(self) -> int:
+        """Columns of all observations in one token."""
         return self.kept * self.observation_dim
 
     @property

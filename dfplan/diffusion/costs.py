@@ -103,6 +103,7 @@ class ReachAt(Reach):
     token: int
 
     def __call__(self, x0: Tensor) -> Tensor:
+        """The cost (B,) of clean tokens (B, T, C)."""
         return self.distance(x0)[:, self.token]
 
 
@@ -112,6 +113,7 @@ class ReachThroughout(Reach):
     """
 
     def __call__(self, x0: Tensor) -> Tensor:
+        """The cost (B,) of clean tokens (B, T, C)."""
         return self.distance(x0).mean(-1)
 
 
@@ -122,6 +124,7 @@ class ReachAny(Reach):
     softness: Positive = 0.2
 
     def __call__(self, x0: Tensor) -> Tensor:
+        """The cost (B,) of clean tokens (B, T, C)."""
         return -self.softness * torch.logsumexp(-self.distance(x0) / self.softness, dim=-1)
 
 
@@ -135,6 +138,7 @@ class ReachSoonest(Reach):
     softness: Positive = 0.3
 
     def __call__(self, x0: Tensor) -> Tensor:
+        """The cost (B,) of clean tokens (B, T, C)."""
         away = torch.sigmoid((self.distance(x0) - self.radius) / self.softness)
         return torch.cumprod(away, dim=-1).mean(-1)
 
@@ -153,6 +157,7 @@ class StayIn:
             raise ValueError(f"low and high are ({len(self.columns)},) numbers, low <= high everywhere, got {found}")
 
     def __call__(self, x0: Tensor) -> Tensor:
+        """The cost (B,) of clean tokens (B, T, C)."""
         x = x0[..., list(self.columns)]
         outside = (self.low - x).clamp(min=0) + (x - self.high).clamp(min=0)
         return outside.square().sum(-1).mean(-1)
@@ -165,6 +170,7 @@ class LearnedReturn:
     value: Callable[[Tensor], Tensor]
 
     def __call__(self, x0: Tensor) -> Tensor:
+        """The cost (B,) of clean tokens (B, T, C)."""
         return -self.value(x0)
 
 
@@ -180,6 +186,7 @@ class WeightedSum:
             raise ValueError(f"a weighted sum needs one or more costs with finite weights, got the weights {weights}")
 
     def __call__(self, x0: Tensor) -> Tensor:
+        """The cost (B,) of clean tokens (B, T, C)."""
         return torch.stack([weight * cost_of(cost, x0) for weight, cost in self.terms]).sum(0)
 
 

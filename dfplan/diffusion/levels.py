@@ -171,6 +171,7 @@ class Mixture:
             raise ValueError(f"weights of level draws must be positive and finite, got {dict(self.weights)}")
 
     def __call__(self, batch: int, tokens: int, K: int, generator: Generator) -> Drawn:
+        """Draw levels as the functions of `DRAWS` do, each for its share of the batch."""
         total = sum(self.weights.values())
         ends = [round(batch * share / total) for share in accumulate(self.weights.values())]
         shares = zip(self.weights, pairwise([0, *ends]), strict=True)

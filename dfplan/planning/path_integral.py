@@ -67,6 +67,7 @@ class GoalCost:
     """Distance from which on a state costs nothing."""
 
     def __call__(self, states: Array, goals: Array) -> Array:
+        """Costs of rollouts: states (..., S, D) and goals to one number each (...)."""
         distance = self.distance(states[..., : goals.shape[-1]], goals)
         return np.maximum(distance - self.arrival, 0.0).sum(axis=-1)
 
