@@ -18,7 +18,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from joblib import Parallel, delayed
+from joblib import delayed
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from dfplan.benchmarks import cluster, own, protocol, provenance, reading, recording, rows, speed, store
@@ -26,7 +26,7 @@ from dfplan.benchmarks.results import Cell, Timing
 from dfplan.benchmarks.store import Batch, Wanted
 from dfplan.envs.registry import task
 from dfplan.whole_files import write_whole
-from dfplan.worker_processes import worker_processes
+from dfplan.worker_processes import as_they_end, worker_processes
 
 DEATHS = 3
 """So many workers may die of one job before it is given up."""
@@ -91,8 +91,7 @@ class Workers:
 
         # With a single worker joblib would call the functions in this process, whose death ends the run: two, one of
         # which has nothing to do.
-        options: dict[str, Any] = {"n_jobs": max(2, self.count), "pre_dispatch": self.count, "batch_size": 1}
-        return Parallel(return_as="generator_unordered", **options)(handed())
+        return as_they_end(handed(), max(2, self.count), ahead=self.count)
 
     def call(self, name: str, function: Callable[..., Any], *arguments: Any) -> Any:
         """One call, waited for."""

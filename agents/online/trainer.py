@@ -23,6 +23,7 @@ import gymnasium
 import numpy as np
 import stable_baselines3
 from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.noise import NormalActionNoise
 from stable_baselines3.common.vec_env import DummyVecEnv
 
@@ -133,9 +134,11 @@ def new_model(recipe: OnlineRecipe, make_env: Callable[[], Env], seed: int, devi
         settings["replay_buffer_class"] = stable_baselines3.HerReplayBuffer
         settings["replay_buffer_kwargs"] = {"n_sampled_goal": recipe.hindsight}
     try:
-        return algorithm("MultiInputPolicy" if recipe.hindsight else "MlpPolicy", env, seed=seed, device=device, **settings)
+        model = algorithm("MultiInputPolicy" if recipe.hindsight else "MlpPolicy", env, seed=seed, device=device, **settings)
     except (TypeError, AssertionError) as error:
         raise ValueError(f"stable-baselines3's {recipe.algorithm} refuses the recipe {recipe.weights}: {error}") from error
+    model.set_logger(Logger(None, []))  # keeps numbers, for `OnlineRun.record`; the library's own makes a folder as well
+    return model
 
 
 class ActionRepeat(gymnasium.Wrapper[Any, Any, Any, Any]):

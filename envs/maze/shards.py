@@ -31,7 +31,7 @@ from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn, TimeR
 
 from dfplan.envs.maze.layouts import Layout, parse
 from dfplan.whole_files import remove_partial_files, write_whole
-from dfplan.worker_processes import worker_processes
+from dfplan.worker_processes import as_they_end, worker_processes
 
 SHARD_STEPS = 20_000
 BYTES_PER_STEP = 40
@@ -121,7 +121,7 @@ def make_shards(recipe: Recipe, folder: Path, workers: int, title: str, quiet: b
     The processes end with this call, also when it is interrupted, and soon after this process is killed. Shards that are
     damaged are made again. Raises ChildProcessError, with one sentence, if a process fails.
     """
-    from joblib import Parallel, delayed
+    from joblib import delayed
 
     remove_damaged(recipe, folder)
     missing = [index for index in range(recipe.shards) if not shard_path(folder, index).exists()]
@@ -132,7 +132,7 @@ def make_shards(recipe: Recipe, folder: Path, workers: int, title: str, quiet: b
         bar = progress.add_task(title, total=recipe.shards, completed=recipe.shards - len(missing))
         jobs = (delayed(make_shard)(recipe, folder, index, os.getpid()) for index in missing)
         try:
-            for _ in Parallel(min(workers, len(missing)), return_as="generator_unordered", batch_size=1)(jobs):
+            for _ in as_they_end(jobs, min(workers, len(missing))):
                 progress.advance(bar)
         except Exception as error:  # what a worker raised, or that it died
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__

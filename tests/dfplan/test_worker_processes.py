@@ -5,17 +5,18 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 
 import pytest
-from joblib import Parallel, delayed
+from joblib import delayed
 
-from dfplan.worker_processes import worker_processes
+from dfplan.worker_processes import as_they_end, worker_processes
 
 PROGRAM = """
 import os, sys, time
 from pathlib import Path
-from joblib import Parallel, delayed
-from dfplan.worker_processes import worker_processes
+from joblib import delayed
+from dfplan.worker_processes import as_they_end, worker_processes
 
 def work(folder):
     Path(folder, str(os.getpid())).touch()
@@ -24,7 +25,7 @@ def work(folder):
 if __name__ == "__main__":
     try:
         with worker_processes():
-            Parallel(2)(delayed(work)(sys.argv[1]) for _ in range(2))
+            list(as_they_end((delayed(work)(sys.argv[1]) for _ in range(2)), 2))
     except KeyboardInterrupt:
         sys.exit(130)
 """
@@ -32,9 +33,21 @@ if __name__ == "__main__":
 
 def test_they_are_other_processes_with_the_threads_that_are_asked_for():
     with worker_processes(threads=3):
-        found = Parallel(2)(delayed(lambda: (os.getpid(), os.environ["OMP_NUM_THREADS"]))() for _ in range(4))
+        calls = (delayed(lambda: (os.getpid(), os.environ["OMP_NUM_THREADS"]))() for _ in range(4))
+        found = list(as_they_end(calls, 2))
     assert os.getpid() not in {pid for pid, _ in found} and {threads for _, threads in found} == {"3"}
     assert not any(alive(pid) for pid, _ in found)
+
+
+def test_calls_that_are_left_are_not_spoken_of():
+    """As after Ctrl-C between two values: one call has ended, the other is under way when its value is given up."""
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        with worker_processes():
+            values = as_they_end((delayed(time.sleep)(seconds) for seconds in (0, 600)), 2)
+            assert next(values) is None
+            values.close()
+    assert [str(one.message) for one in said] == []
 
 
 def alive(pid):

@@ -18,6 +18,8 @@ from dfplan.training.checkpoint import CheckpointError
 from dfplan.training.model_zip import read_model_zip
 
 sb3 = pytest.importorskip("stable_baselines3")
+from stable_baselines3.common.logger import Logger  # noqa: E402
+
 pytestmark = pytest.mark.filterwarnings("ignore:`n_steps=3` is ignored")  # it is not: its own load says so of its own file
 NET = {"net_arch": [16, 16]}
 SEEDS = TUNING_SEEDS[200:205]
@@ -32,6 +34,7 @@ def trained(name, folder, **settings):
     conditioned = settings.get("replay_buffer_class") is not None
     policy = "MultiInputPolicy" if conditioned else "MlpPolicy"
     model = getattr(sb3, name)(policy, env(conditioned), seed=0, policy_kwargs=dict(NET), **settings)
+    model.set_logger(Logger(None, []))
     model.learn(320)
     model.save(folder / f"{name}{'-her' if conditioned else ''}.zip")
     return folder / f"{name}{'-her' if conditioned else ''}.zip"

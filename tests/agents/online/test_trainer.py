@@ -5,6 +5,7 @@ import json
 import os
 import pickle
 import signal
+import tempfile
 import zipfile
 from dataclasses import replace
 from functools import partial
@@ -113,9 +114,12 @@ def test_an_episode_that_ends_within_a_repeated_action_is_not_stepped_beyond():
     assert truncated == [False] * 42 + [True]  # 300 = 42 * 7 + 6
 
 
-def test_a_run_leaves_weights_that_both_libraries_load_and_a_card(tmp_path):
+def test_a_run_leaves_weights_that_both_libraries_load_and_a_card(tmp_path, monkeypatch):
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
     recipe = small("ppo")
     path = fit_online(recipe, tmp_path / "run", seed=3, about={"name": "a name", "command": "the command"})
+    assert list((tmp_path / "temporary").iterdir()) == []
     card = json.loads(path.with_suffix(".json").read_text())
     assert (card["name"], card["command"], card["seed"], card["steps"]) == ("a name", "the command", 3, 192)
     assert card["environment_steps"] == 4 * 192 and card["training_seconds"] > 0

@@ -9,6 +9,7 @@ from dfplan.training.checkpoint import CheckpointError
 from dfplan.training.online_checkpoint import load_replay, save_replay
 
 sb3 = pytest.importorskip("stable_baselines3")
+from stable_baselines3.common.logger import Logger  # noqa: E402
 from stable_baselines3.common.vec_env import DummyVecEnv  # noqa: E402
 
 KINDS = {
@@ -24,7 +25,9 @@ def model(kind, size=400, copies=2):
     policy = "MultiInputPolicy" if conditioned else "MlpPolicy"
     env = DummyVecEnv([make] * copies)
     settings = {"policy_kwargs": {"net_arch": [8]}, "learning_starts": 10**6, "buffer_size": size}
-    return sb3.SAC(policy, env, seed=0, **settings, **KINDS[kind])
+    made = sb3.SAC(policy, env, seed=0, **settings, **KINDS[kind])
+    made.set_logger(Logger(None, []))
+    return made
 
 
 def arrays(buffer):
