@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from gymnasium.envs.registration import register, registry
 
+from dfplan.envs import fork
 from dfplan.envs.maze.layouts import Layout, named
 from dfplan.names import unknown
 
@@ -82,5 +83,7 @@ def register_all() -> None:
         if entry.env_id not in registry:
             kwargs = {"maze": entry.maze, "reward": entry.reward, "random_goal": entry.random_goal}
             register(entry.env_id, entry_point, max_episode_steps=entry.max_episode_steps, kwargs=kwargs)
+    if fork.ENV_ID not in registry:
+        register(fork.ENV_ID, "dfplan.envs.fork:ForkEnv", max_episode_steps=fork.STEPS)
     if CUSTOM_ID not in registry:  # the user passes layout="..."
         register(CUSTOM_ID, entry_point, max_episode_steps=_EPISODE_STEPS["large"], kwargs={"maze": None})

@@ -21,7 +21,7 @@ FLOORS = {
         {"models"},
         {"planning"},
     ),
-    "envs": ({"maze", "real_arrays", "minari_store"}, {"registry", "assemble"}, {"reference"}, {"collect"}),
+    "envs": ({"fork", "maze", "real_arrays", "minari_store"}, {"registry", "assemble"}, {"reference"}, {"collect"}),
     "agents": (
         {"loading", "base", "planning_agent", "jumps", "agent_config"},
         {"offline", "online", "adapters", "full_sequence"},
