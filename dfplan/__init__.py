@@ -1,3 +1,14 @@
 """dfplan: decision making and planning with Diffusion Forcing (Chen et al. 2024)."""
 
+from importlib import import_module
+from typing import Any
+
 __version__ = "0.1.0"
+_HOMES = {"evaluate": "dfplan.agents.evaluation"}
+"""Where the package's own names are, which are imported when they are asked for: `import dfplan` is cheap."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'dfplan' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

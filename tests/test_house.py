@@ -23,8 +23,8 @@ FLOORS = {
     ),
     "envs": ({"fork", "maze", "real_arrays", "minari_store"}, {"registry", "assemble"}, {"reference"}, {"collect"}),
     "agents": (
-        {"loading", "base", "planning_agent", "jumps", "agent_config"},
-        {"offline", "online", "adapters", "full_sequence"},
+        {"loading", "base", "planning_agent", "jumps", "agent_config", "episodes", "intervals"},
+        {"offline", "online", "adapters", "full_sequence", "evaluation"},
         {"diffuser", "decision_diffuser", "diffusion_veteran", "mppi"},
         {"diffusion_forcing", "weights"},
     ),

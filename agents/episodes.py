@@ -1,0 +1,145 @@
+"""Episodes of an agent in environments, several in lockstep: played once here, for `evaluate` and for the benchmark.
+
+Rewards are always counted; success is, where infos have it; goals are given, where there are any. Episodes may end early.
+Those of a batch that have ended wait for the others: their last observation is shown to the agent again, and what it does
+there counts for nothing. So any object with `reset` and `act` can be played, and what one episode gives depends on its
+batch alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import gymnasium
+import numpy as np
+
+SUCCESS = ("success", "is_success")
+"""Names under which infos say whether the task is done."""
+
+
+class Player(Protocol):
+    """What is asked of an agent."""
+
+    def reset(self, goal: Any = None, seed: int | None = None) -> None:
+        """Begin new episodes, with a goal (B, G) for each row; without `goal` where the environment has none."""
+
+    def act(self, observation: Any) -> np.ndarray:
+        """Actions (B, action_dim) for observations (B, observation_dim), or for a dictionary of such arrays."""
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where an episode begins: `env.reset(seed=seed, options=options)`."""
+
+    seed: int
+    options: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Played:
+    """What was counted of a batch of B episodes."""
+
+    rewards: np.ndarray
+    """(steps of the longest episode, B), float64; 0 after an episode's end."""
+    lengths: tuple[int, ...]
+    """Steps of each episode."""
+    first_success: tuple[int | None, ...] | None
+    """Steps until an episode's first success (0: at the reset), None for none; None altogether where no info has it."""
+
+    @property
+    def returns(self) -> tuple[float, ...]:
+        """Sum of rewards of each episode."""
+        return tuple(sum(self.rewards, np.zeros(self.rewards.shape[1])).tolist())
+
+
+Watch = Callable[[Any, Any, Sequence[dict[str, Any]]], None]
+"""Sees the agent, its observations (B, ...) and the B infos, after the reset and after each step."""
+
+
+def play(
+    agent: Player,
+    envs: Sequence[gymnasium.Env[Any, Any]],
+    starts: Sequence[Start],
+    *,
+    watch: Watch | None = None,
+    longest: int | None = None,
+    asked: Mapping[str, Any] | None = None,
+) -> Played:
+    """Play one episode from each start in an environment of its own, of which there may be more.
+
+    The agent is seeded by the first start; one whose `goal_dim` is 0 is given no goal. `longest`: steps after which
+    episodes are cut off, if the environment does not end them. `asked`: further arguments of the agent's `reset`. Raises
+    ValueError for actions of another shape than the environment's, and for actions or rewards that are not finite.
+    """
+    envs = envs[: len(starts)]
+    reset = [env.reset(**_reset(start)) for env, start in zip(envs, starts, strict=True)]
+    observations, infos = [observation for observation, _ in reset], [info for _, info in reset]
+    done = [_success(info) for info in infos]
+    known, first = any(one is not None for one in done), [0 if one else None for one in done]
+    rewards: list[np.ndarray] = []
+    lengths: list[int | None] = [None] * len(envs)
+    expected = (len(envs), *(envs[0].action_space.shape or ()))
+    goal = {} if getattr(agent, "goal_dim", None) == 0 else _goal(observations, infos)
+    agent.reset(**goal, seed=starts[0].seed, **(asked or {}))
+    batch = stacked(observations)
+    if watch is not None:
+        watch(agent, batch, infos)
+    while None in lengths and len(rewards) != longest:
+        actions = agent.act(batch)
+        _check(actions, expected)
+        rewards.append(np.zeros(len(envs)))
+        for i in (i for i, length in enumerate(lengths) if length is None):
+            observations[i], rewards[-1][i], terminated, truncated, infos[i] = envs[i].step(actions[i])
+            success = _success(infos[i])
+            known |= success is not None
+            if first[i] is None and success:
+                first[i] = len(rewards)
+            if terminated or truncated:
+                lengths[i] = len(rewards)
+        batch = stacked(observations)
+        if watch is not None:
+            watch(agent, batch, infos)
+    counted = np.array(rewards)
+    if not np.isfinite(counted).all():
+        raise ValueError(f"the environment gives rewards that are not finite, {counted[~np.isfinite(counted)][0]}")
+    ended = tuple(len(rewards) if length is None else length for length in lengths)
+    return Played(counted, ended, tuple(first) if known else None)
+
+
+def stacked(observations: Sequence[Any]) -> Any:
+    """Observations of B environments as one batch: arrays (B, ...); of a Dict or Tuple space, entry by entry."""
+    first = observations[0]
+    if isinstance(first, Mapping):
+        return {name: stacked([one[name] for one in observations]) for name in first}
+    if isinstance(first, tuple):
+        return tuple(map(stacked, zip(*observations, strict=True)))
+    return np.stack(observations)
+
+
+def _reset(start: Start) -> dict[str, Any]:
+    options = {} if start.options is None else {"options": dict(start.options)}
+    return {"seed": start.seed, **options}
+
+
+def _goal(observations: Sequence[Any], infos: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The goals (B, ...) as the argument of an agent's `reset`; none where the environment has none."""
+    if all(isinstance(one, Mapping) and "desired_goal" in one for one in observations):
+        return {"goal": stacked([one["desired_goal"] for one in observations])}
+    if all(info.get("goal") is not None for info in infos):
+        return {"goal": stacked([info["goal"] for info in infos])}
+    return {}
+
+
+def _success(info: Mapping[str, Any]) -> bool | None:
+    return next((bool(info[name]) for name in SUCCESS if name in info), None)
+
+
+def _check(actions: Any, expected: tuple[int, ...]) -> None:
+    if np.shape(actions) != expected:
+        raise ValueError(
+            f"actions for a batch of {expected[0]} must have the shape {expected}, got {np.shape(actions)}"
+        )
+    if not np.isfinite(actions).all():
+        raise ValueError("actions must be finite, got NaN or infinity")
