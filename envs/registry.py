@@ -1,62 +1,106 @@
-"""The registered tasks, as data.
+"""The registered tasks of all families, as data.
 
-D4RL's ids mean exactly D4RL's tasks (its registrations in `d4rl/pointmaze/__init__.py`): layout, reward, fixed goal
-and episode length. `multi2d-*` is the same maze with a new random goal each episode, under a name of its own.
+D4RL's maze ids mean exactly D4RL's tasks (its registrations in `d4rl/pointmaze/__init__.py`): layout, reward, fixed goal
+and episode length. `multi2d-*` is the same maze with a new random goal each episode, under a name of its own. OGBench's
+and Fetch's ids are those of their packages. Locomotion has ids of our own, one for each data set, which end in `-own`
+because the data are not D4RL's; the environments are Gymnasium's.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
-from gymnasium.envs.registration import register, registry
+import gymnasium
+from gymnasium.envs.registration import load_env_creator, register, registry
 
 from dfplan.envs import fork
 from dfplan.envs.maze.layouts import Layout, named
+from dfplan.envs.packages import Package
 from dfplan.names import unknown
 
 CUSTOM_ID = "maze2d-custom-v1"
+OGBENCH = Package("ogbench", "ogbench>=1.2")
+ROBOTICS = Package("gymnasium_robotics", "gymnasium-robotics>=1.4,<2")
 _EPISODE_STEPS = {"open": 150, "umaze": 300, "medium": 600, "large": 800}
+_MANIPULATION_STEPS = {"cube-single": 200, "cube-double": 500, "cube-triple": 1000, "scene": 750, "puzzle-3x3": 500}
+_WALKERS = {"hopper": "hopper_v5:HopperEnv", "walker2d": "walker2d_v5:Walker2dEnv"}
+_RUNNERS = {"halfcheetah": "half_cheetah_v5:HalfCheetahEnv"}
+LEVELS = ("medium", "expert", "mixed")
+"""Of locomotion's data: an agent in the middle of its training, at its end, and all that it was on the way."""
 
 
 @dataclass(frozen=True)
 class Task:
-    """One registered environment."""
+    """One environment, with what its benchmark protocol asks for."""
 
     env_id: str
-    """Its id for `gymnasium.make`, with the version."""
+    """Its id for `make`, with the version."""
+    suite: str
+    """The family of tasks that it belongs to: 'maze2d', 'ogbench', 'locomotion' or 'fetch'."""
+    data_id: str
+    """Id of the task whose data and weights serve this one."""
+    max_episode_steps: int
+    """Steps after which an episode is truncated."""
+    random_goal: bool = False
+    """True: the goal changes between episodes. False: it is fixed, or there is none."""
+    options: tuple[Mapping[str, Any], ...] = field(default=(), hash=False)
+    """What the protocol gives to `reset(options=...)`, one after another; empty for nothing."""
+    package: Package | None = None
+    """The optional package that has the environment."""
+    wrapper: str = ""
+    """'module:class' of a wrapper around the package's environment; empty for none."""
+
+    def make(self, **options: Any) -> gymnasium.Env:
+        """The environment, by `make`."""
+        return make(self.env_id, **options)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MazeTask(Task):
+    """A point mass in a maze."""
+
     maze: str
     """Name of the layout, a key of `dfplan.envs.maze.layouts.LAYOUTS`."""
     reward: str
     """'sparse' (1 within the goal's radius, else 0) or 'dense' (exp of minus the distance)."""
-    max_episode_steps: int
-    """Steps after which an episode is truncated; nothing else ends it."""
-    random_goal: bool
-    """True: a new goal at each reset (multi2d). False: the layout's fixed goal (maze2d)."""
 
     @property
     def layout(self) -> Layout:
         """The maze."""
         return named(self.maze)
 
-    @property
-    def data_id(self) -> str:
-        """The id under which this maze's data is collected: one data set serves all tasks in the same maze."""
-        return f"maze2d-{self.maze}-v{0 if self.maze == 'open' else 1}"
 
+def _mazes() -> Iterator[MazeTask]:
+    def of(name: str, maze: str, reward: str, random_goal: bool = False) -> MazeTask:
+        steps, data_id = _EPISODE_STEPS[maze.removeprefix("eval-")], f"maze2d-{maze}-v{0 if maze == 'open' else 1}"
+        return MazeTask(name, "maze2d", data_id, steps, random_goal, maze=maze, reward=reward)
 
-def _tasks() -> Iterable[Task]:
     for maze in ("open", "umaze", "medium", "large", "eval-umaze", "eval-medium", "eval-large"):
-        steps = _EPISODE_STEPS[maze.removeprefix("eval-")]
         version = 0 if maze == "open" else 1
-        yield Task(f"maze2d-{maze}-v{version}", maze, "sparse", steps, random_goal=False)
-        yield Task(f"maze2d-{maze}-dense-v{version}", maze, "dense", steps, random_goal=False)
+        yield of(f"maze2d-{maze}-v{version}", maze, "sparse")
+        yield of(f"maze2d-{maze}-dense-v{version}", maze, "dense")
     for maze in ("umaze", "medium", "large"):
-        yield Task(f"multi2d-{maze}-v1", maze, "sparse", _EPISODE_STEPS[maze], random_goal=True)
+        yield of(f"multi2d-{maze}-v1", maze, "sparse", random_goal=True)
 
 
-TASKS: dict[str, Task] = {task.env_id: task for task in _tasks()}
+def _robots() -> Iterator[Task]:
+    five_tasks = tuple({"task_id": number} for number in range(1, 6))
+    for name, steps in _MANIPULATION_STEPS.items():
+        wrapper = "dfplan.envs.ogbench:SeededGoal"
+        yield Task(f"{name}-v0", "ogbench", f"{name}-v0", steps, True, five_tasks, OGBENCH, wrapper)
+    for body in (*_WALKERS, *_RUNNERS):
+        for level in LEVELS:
+            name = f"{body}-{level}-own-v0"
+            yield Task(name, "locomotion", name, 1000)
+    for name in ("FetchReach-v4", "FetchPush-v4"):
+        yield Task(name, "fetch", name, 50, True, package=ROBOTICS)
+
+
+MAZES: dict[str, MazeTask] = {task.env_id: task for task in _mazes()}
+TASKS: dict[str, Task] = {**MAZES, **{task.env_id: task for task in _robots()}}
 
 
 def task(env_id: str) -> Task:
@@ -67,8 +111,10 @@ def task(env_id: str) -> Task:
 
 
 def find(name: str) -> Task:
-    """The task of an environment id with or without its version ('maze2d-large'); KeyError as in `task`."""
-    return task(next((known for known in (name, f"{name}-v1", f"{name}-v0") if known in TASKS), name))
+    """The task of an environment id with or without its version, in any case ('maze2d-large'); KeyError as in `task`."""
+    lower = name.lower()
+    known = (known for known in TASKS if lower in (known.lower(), short_name(known).lower()))
+    return task(next(known, name))
 
 
 def short_name(env_id: str) -> str:
@@ -76,9 +122,25 @@ def short_name(env_id: str) -> str:
     return re.sub(r"-v\d+$", "", env_id)
 
 
+def make(env_id: str, **options: Any) -> gymnasium.Env:
+    """`gymnasium.make` for any id; of a task in `TASKS`, with its package loaded first and its wrapper around it.
+
+    Raises ModuleNotFoundError, with one sentence that says how to install it, where that package is missing.
+    """
+    entry = TASKS.get(env_id)
+    if entry is not None and entry.package is not None:
+        entry.package.load(f"the environment {env_id}")
+    env = gymnasium.make(env_id, **options)
+    return load_env_creator(entry.wrapper)(env) if entry is not None and entry.wrapper else env
+
+
 def register_all() -> None:
-    """Make every task known to `gymnasium.make`; entry points are strings, so nothing heavy is imported."""
+    """Make every task that is not another package's known to `gymnasium.make`.
+
+    Entry points are strings, so nothing heavy is imported.
+    """
     entry_point = "dfplan.envs.maze.env:Maze2dEnv"
+<<<<<<< HEAD
     for entry in TASKS.values():
         if entry.env_id not in registry:
             kwargs = {"maze": entry.maze, "reward": entry.reward, "random_goal": entry.random_goal}
@@ -87,3 +149,17 @@ def register_all() -> None:
         register(fork.ENV_ID, "dfplan.envs.fork:ForkEnv", max_episode_steps=fork.STEPS)
     if CUSTOM_ID not in registry:  # the user passes layout="..."
         register(CUSTOM_ID, entry_point, max_episode_steps=_EPISODE_STEPS["large"], kwargs={"maze": None})
+=======
+    for maze in MAZES.values():
+        kwargs = {"maze": maze.maze, "reward": maze.reward, "random_goal": maze.random_goal}
+        _register(maze.env_id, entry_point, maze.max_episode_steps, kwargs)
+    _register(CUSTOM_ID, entry_point, _EPISODE_STEPS["large"], {"maze": None})  # the user passes layout="..."
+    for body, place in (_WALKERS | _RUNNERS).items():
+        for level in LEVELS:
+            _register(f"{body}-{level}-own-v0", f"gymnasium.envs.mujoco.{place}", 1000, {})
+
+
+def _register(env_id: str, entry_point: str, steps: int, kwargs: dict[str, Any]) -> None:
+    if env_id not in registry:
+        register(env_id, entry_point, max_episode_steps=steps, kwargs=kwargs)
+>>>>>>> 97f4f1d (Tasks of all families in one registry: OGBench, Fetch and locomotion beside the mazes, each with its package and its reset options)

@@ -21,7 +21,12 @@ FLOORS = {
         {"models"},
         {"planning"},
     ),
-    "envs": ({"fork", "maze", "real_arrays", "minari_store"}, {"registry", "assemble"}, {"reference"}, {"collect"}),
+    "envs": (
+        {"fork", "maze", "real_arrays", "minari_store", "packages", "ogbench"},
+        {"registry", "assemble"},
+        {"reference"},
+        {"collect"},
+    ),
     "agents": (
         {"loading", "base", "planning_agent", "jumps", "agent_config", "episodes", "intervals"},
         {"offline", "online", "adapters", "full_sequence", "evaluation"},
@@ -141,7 +146,9 @@ def imported_by(rooms):
     modules = {place(path): path for room in rooms for path in files(room)}
     graph = {}
     for module, path in modules.items():
-        names = {next((name for name in (full, full.rpartition(".")[0]) if name in modules), None) for full in imports(path)}
+        names = {
+            next((name for name in (full, full.rpartition(".")[0]) if name in modules), None) for full in imports(path)
+        }
         graph[module] = names - {None, module}
     return graph
 

@@ -21,7 +21,7 @@ from dfplan.benchmarks.recording import Recorder, planned_path
 from dfplan.benchmarks.speed import time_decisions
 from dfplan.envs.maze.expert import WaypointExpert
 from dfplan.envs.reference import reference
-from dfplan.envs.registry import TASKS, task
+from dfplan.envs.registry import MAZES, task
 
 UMAZE = "maze2d-umaze-v1"
 
@@ -56,7 +56,7 @@ def test_a_batch_never_mixes_evaluation_and_other_seeds():
             play(Steady(), UMAZE, mixed)
 
 
-@pytest.mark.parametrize("env_id", [name for name in TASKS if "open" not in name and "eval" not in name])
+@pytest.mark.parametrize("env_id", [name for name in MAZES if "open" not in name and "eval" not in name])
 def test_an_episode_is_as_long_as_its_reference_score_demands(env_id):
     if not env_id.startswith("maze2d-eval"):
         assert task(env_id).max_episode_steps == reference(env_id).max_episode_steps

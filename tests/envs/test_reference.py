@@ -4,8 +4,8 @@ from importlib.resources import files
 import numpy as np
 import pytest
 
-from dfplan.envs import TASKS
 from dfplan.envs.reference import normalized_score, reference, references
+from dfplan.envs.registry import MAZES
 
 
 def test_the_scale_runs_from_0_to_100():
@@ -16,10 +16,10 @@ def test_the_scale_runs_from_0_to_100():
     assert normalized_score("maze2d-umaze-v1", np.zeros((2, 3))).shape == (2, 3)
 
 
-@pytest.mark.parametrize("env_id", TASKS)
+@pytest.mark.parametrize("env_id", MAZES)
 def test_every_task_has_a_reference_of_its_own_episode_length(env_id):
     entry = reference(env_id)
-    assert entry.max_episode_steps == TASKS[env_id].max_episode_steps
+    assert entry.max_episode_steps == MAZES[env_id].max_episode_steps
     assert entry.min_return < entry.max_return
 
 

@@ -8,14 +8,13 @@ import pytest
 from gymnasium.utils.env_checker import check_env
 from stable_baselines3.common.env_checker import check_env as stable_baselines3_check
 
-from dfplan.envs import TASKS
 from dfplan.envs.maze.env import Maze2dEnv
-from dfplan.envs.registry import CUSTOM_ID
+from dfplan.envs.registry import CUSTOM_ID, MAZES
 
 LAYOUT = "######\n#OOOG#\n######"
 
 
-@pytest.mark.parametrize("env_id", [*TASKS, CUSTOM_ID])
+@pytest.mark.parametrize("env_id", [*MAZES, CUSTOM_ID])
 @pytest.mark.parametrize("goal_conditioned", [False, True])
 def test_gymnasiums_checker_accepts_every_id(env_id, goal_conditioned):
     options = {"layout": LAYOUT} if env_id == CUSTOM_ID else {}
@@ -26,7 +25,7 @@ def test_gymnasiums_checker_accepts_every_id(env_id, goal_conditioned):
         check_env(env.unwrapped)
 
 
-@pytest.mark.parametrize("env_id", [*TASKS, CUSTOM_ID])
+@pytest.mark.parametrize("env_id", [*MAZES, CUSTOM_ID])
 @pytest.mark.parametrize("goal_conditioned", [False, True])
 def test_stable_baselines3s_checker_accepts_every_id(env_id, goal_conditioned):
     options = {"layout": LAYOUT} if env_id == CUSTOM_ID else {}
