@@ -140,20 +140,11 @@ def register_all() -> None:
     Entry points are strings, so nothing heavy is imported.
     """
     entry_point = "dfplan.envs.maze.env:Maze2dEnv"
-<<<<<<< HEAD
-    for entry in TASKS.values():
-        if entry.env_id not in registry:
-            kwargs = {"maze": entry.maze, "reward": entry.reward, "random_goal": entry.random_goal}
-            register(entry.env_id, entry_point, max_episode_steps=entry.max_episode_steps, kwargs=kwargs)
-    if fork.ENV_ID not in registry:
-        register(fork.ENV_ID, "dfplan.envs.fork:ForkEnv", max_episode_steps=fork.STEPS)
-    if CUSTOM_ID not in registry:  # the user passes layout="..."
-        register(CUSTOM_ID, entry_point, max_episode_steps=_EPISODE_STEPS["large"], kwargs={"maze": None})
-=======
     for maze in MAZES.values():
         kwargs = {"maze": maze.maze, "reward": maze.reward, "random_goal": maze.random_goal}
         _register(maze.env_id, entry_point, maze.max_episode_steps, kwargs)
     _register(CUSTOM_ID, entry_point, _EPISODE_STEPS["large"], {"maze": None})  # the user passes layout="..."
+    _register(fork.ENV_ID, "dfplan.envs.fork:ForkEnv", fork.STEPS, {})
     for body, place in (_WALKERS | _RUNNERS).items():
         for level in LEVELS:
             _register(f"{body}-{level}-own-v0", f"gymnasium.envs.mujoco.{place}", 1000, {})
@@ -162,4 +153,3 @@ def register_all() -> None:
 def _register(env_id: str, entry_point: str, steps: int, kwargs: dict[str, Any]) -> None:
     if env_id not in registry:
         register(env_id, entry_point, max_episode_steps=steps, kwargs=kwargs)
->>>>>>> 97f4f1d (Tasks of all families in one registry: OGBench, Fetch and locomotion beside the mazes, each with its package and its reset options)
