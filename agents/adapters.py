@@ -6,14 +6,14 @@ Nothing here imports those libraries.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from dfplan.agents.jumps import Jumps
+AUTORESETS = ("SameStep", "NextStep", "Disabled")
+"""When a vector environment begins an episode after another has ended, by the names of Gymnasium's `AutoresetMode`."""
 
 
 class Agent(Protocol):
@@ -24,10 +24,6 @@ class Agent(Protocol):
 
     def act(self, observation: ArrayLike) -> NDArray[Any]:
         """The actions for observations."""
-
-
-AUTORESETS = ("SameStep", "NextStep", "Disabled")
-"""When a vector environment begins an episode after another has ended, by the names of Gymnasium's `AutoresetMode`."""
 
 
 class Policy:
@@ -68,8 +64,8 @@ class Policy:
         in Gymnasium. At the first call all rows begin. Rows that begin are planned anew. `deterministic` has no effect: an
         agent's randomness comes from the seed.
 
-        Warns, once, when a row moves as only a reset moves it, although no episode was to begin there. Raises ValueError
-        for an `episode_start` of another length, and TypeError if some but not all rows begin and the agent has no `forget`.
+        Raises ValueError for an `episode_start` of another length and for a row whose goal changes although no episode was to
+        begin there, and TypeError if some but not all rows begin and the agent has no `forget`.
         """
         plain, goal = self._parts(observation)
         rows = np.shape(plain)[:-1]
@@ -78,49 +74,34 @@ class Policy:
             raise ValueError(f"episode_start must have one entry for each row, {rows or (1,)}, got {ended.shape}")
         ended = ended.reshape(rows)
         if rows != self._rows:
-            self._rows, self._ended, self._jumps = rows, np.zeros(rows, dtype=bool), Jumps()
-            begins = np.ones(rows, dtype=bool)
+            self._rows, self._ended, begins = rows, np.zeros(rows, dtype=bool), np.ones(rows, dtype=bool)
         elif self.autoreset == "NextStep":
             begins, self._ended = self._ended, ended
         else:
             begins = ended
-        self._look_for_jumps(observation, goal, begins)
         if begins.all():
             self.agent.reset(goal, self.seed)
             self.seed = None  # one seed for the whole run: each further episode goes on with the same generator
-        elif begins.any():
-            self._begin_rows(np.flatnonzero(begins), goal)
+        else:
+            self._require_same_goals(goal, begins)
+            if begins.any():
+                self._begin_rows(np.flatnonzero(begins), goal)
+        self._goals = None if goal is None else goal.copy()
         return self.agent.act(plain), state
 
-    def _look_for_jumps(
-        self,
-        observation: NDArray[Any] | Mapping[str, NDArray[Any]],
-        goal: NDArray[np.float32] | None,
-        begins: NDArray[np.bool_],
-    ) -> None:
-        """Warn of rows in which an episode began unannounced, judged by where they are, in the columns of the goal."""
-        if goal is None or self._jumps.found or not begins.size:
+    def _require_same_goals(self, goal: NDArray[np.float32] | None, begins: NDArray[np.bool_]) -> None:
+        """A goal that changes shows an end that was not announced: the agent would go on with its old plan."""
+        if goal is None or self._goals is None or goal is self._goal:
             return
-        width = goal.shape[-1]
-        if isinstance(observation, Mapping):
-            where, aim = observation.get("achieved_goal"), goal.reshape(-1, width)
-        else:  # a goal that is a whole observation has velocities in it, and those may well jump
-            given = np.asarray(observation)
-            where, aim = given[..., :width] if width < given.shape[-1] else None, None
-        if where is None:
-            return
-        jumped = self._jumps.look(np.asarray(where, dtype=np.float64).reshape(begins.size, -1), aim, begins.reshape(-1))
-        if jumped.any():
-            warnings.warn(
-                f"row {int(np.argmax(jumped))} of the observations moved as only a new episode moves it, but episode_start "
-                "did not announce one there, so that the agent goes on with its old plan: pass `terminated | truncated` of "
-                'each step, and Policy(..., autoreset=envs.metadata["autoreset_mode"]) for Gymnasium\'s vector environments',
-                stacklevel=3,
+        changed = (goal != self._goals).any(axis=-1) & ~begins
+        if changed.any():
+            raise ValueError(
+                f"the goal of row {int(np.argmax(changed))} has changed, but episode_start did not announce a new episode "
+                "there: pass `terminated | truncated` of each step, and "
+                'Policy(..., autoreset=envs.metadata["autoreset_mode"]) for Gymnasium\'s vector environments'
             )
 
-    def _parts(
-        self, observation: NDArray[Any] | Mapping[str, NDArray[Any]]
-    ) -> tuple[NDArray[Any], NDArray[np.float32] | None]:
+    def _parts(self, observation: NDArray[Any] | Mapping[str, NDArray[Any]]) -> tuple[NDArray[Any], NDArray[np.float32] | None]:
         if not isinstance(observation, Mapping):
             return np.asarray(observation), self._goal
         missing = {"observation", "desired_goal"} - set(observation)

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import rich.box
 import tyro
@@ -26,38 +26,35 @@ from dfplan.agents.loading import load, pretrained_names, pretrained_path
 from dfplan.quoting import printable
 
 FINGERPRINT = 12
-"""Characters of a data fingerprint that are shown; 12 hex digits tell any data sets of ours apart."""
+"""Characters of a data fingerprint that are shown."""
 
 
-@dataclass(frozen=True)
-class Weights:
-    """One weights file in figures; None where its card has none."""
+class Weights(NamedTuple):
+    """One weights file in figures; None where its card has none.
+
+    `parameters` are those of one training seed; `seed` and `steps` those of training, without the time to collect data in
+    `training_seconds`. `data` names the training data, or the environment that it learned in online, whose sha256
+    `fingerprint` is None.
+    """
 
     name: str
-    """Such as 'maze2d-large'."""
     parameters: int
-    """Trained parameters of the agent; of one training seed where the file holds several."""
     seed: int | None
-    """Of training."""
     steps: int | None
-    """Optimizer steps."""
     data: str | None
-    """Name of the training data, such as 'dfplan/maze2d-large-v1', or of the environment that it learned in online."""
     fingerprint: str | None
-    """sha256 of the training data, in hex; an agent that learned online has none."""
     training_seconds: float | None
-    """Wall time of training, without collecting the data."""
     command: str | None
-    """That trained them."""
 
     @classmethod
     def of(cls, agent: Any, name: str) -> Weights:
         """The figures of an agent; `name` is for one whose card has no name."""
         card: Mapping[str, Any] = agent.card
-        data, seed, steps = card.get("data", {}), card.get("seed"), card.get("steps")
+        data = card.get("data", {})
         source = data.get("name") or card.get("recipe", {}).get("env_id")
         made = card.get("training_seconds"), card.get("command")
-        return cls(card.get("name", name), agent.parameters, seed, steps, source, data.get("fingerprint"), *made)
+        name = card.get("name", name)
+        return cls(name, agent.parameters, card.get("seed"), card.get("steps"), source, data.get("fingerprint"), *made)
 
 
 def shipped() -> list[Weights]:
@@ -77,23 +74,13 @@ def to_table(rows: Sequence[Weights]) -> Table:
     for heading in ("parameters\ntraining", "steps\nseed", "data\nfingerprint"):
         shown.add_column(heading, justify="right", no_wrap=True)
     for row in rows:
-        first = f"{printable(row.name)}\n  {printable(row.command or '(command unknown)')}"
+        minutes, seconds = divmod(round(row.training_seconds or 0), 60)
+        training = "?" if row.training_seconds is None else f"{minutes} min {seconds:02d} s"
+        steps, seed = ("?" if count is None else f"{count:,}" for count in (row.steps, row.seed))
+        made = f"{printable(row.name)}\n  {printable(row.command or '(command unknown)')}"
         data = f"{printable(row.data or '?')}\n{printable((row.fingerprint or '')[:FINGERPRINT])}"
-        size = f"{row.parameters:,}\n{_duration(row.training_seconds)}"
-        shown.add_row(*map(escape, (first, size, f"{_count(row.steps)}\n{_count(row.seed)}", data)))
+        shown.add_row(*map(escape, (made, f"{row.parameters:,}\n{training}", f"{steps}\n{seed}", data)))
     return shown
-
-
-def _count(value: int | None) -> str:
-    return "?" if value is None else f"{value:,}"
-
-
-def _duration(seconds: float | None) -> str:
-    """Minutes and seconds, as '38 min 02 s'."""
-    if seconds is None:
-        return "?"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest:02d} s"
 
 
 @dataclass(frozen=True)

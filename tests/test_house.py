@@ -28,7 +28,7 @@ FLOORS = {
         {"collect"},
     ),
     "agents": (
-        {"loading", "base", "planning_agent", "jumps", "agent_config", "episodes", "intervals"},
+        {"loading", "base", "planning_agent", "agent_config", "episodes", "intervals"},
         {"offline", "online", "adapters", "full_sequence", "evaluation"},
         {"diffuser", "decision_diffuser", "diffusion_veteran", "mppi"},
         {"diffusion_forcing", "weights"},

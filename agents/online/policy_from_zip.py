@@ -10,7 +10,6 @@ from __future__ import annotations
 import copy
 import importlib
 import inspect
-import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -56,8 +55,12 @@ def acting_model(model: ModelZip, device: str = "cpu") -> ActingModel:
     Raises CheckpointError for spaces that are not vectors, for an algorithm or a library that is not there, for weights
     that do not fit the policy, and for a policy that only pickles could describe.
     """
-    action_space = _action_space(model)
-    observation_space = _observation_space(model)
+    low, high = model.action_limits()
+    action_space = spaces.Box(low, high, low.shape, low.dtype.type)
+    widths = model.observation_widths()
+    observation_space: spaces.Space[Any] = spaces.Dict({name: _unlimited(width) for name, width in widths.items()})
+    if "" in widths:
+        observation_space = _unlimited(widths[""])
     algorithm = algorithm_class(model.data, model.name)
     policy_class = _policy_class(model, algorithm, isinstance(observation_space, spaces.Dict))
     state = model.state("policy")
@@ -184,50 +187,9 @@ def _without_memory(policy_class: type[BasePolicy]) -> Callable[..., BasePolicy]
     return build
 
 
-def _observation_space(model: ModelZip) -> spaces.Space[Any]:
-    """The space, without its limits, which no policy of vectors reads."""
-    described = model.data["observation_space"]
-    kind, text = described[":type:"], described.get("spaces")
-    if ".Box'" in kind:
-        return _unlimited(model, described.get("_shape"))
-    if ".Dict'" in kind and isinstance(text, str) and len(text) < 10_000:
-        parts = re.findall(r"'(\w+)'[,:] Box\(.*?, \((\d{1,9}),\), \w+\)", text, flags=re.DOTALL)
-        if parts and text.count("'") == 2 * len(parts):
-            return spaces.Dict({name: _unlimited(model, [int(width)]) for name, width in parts})
-    raise model.misfit(f"its observations are {kind}, expected a Box of shape (D,) or a Dict of them")
-
-
-def _unlimited(model: ModelZip, shape: Any) -> spaces.Box:
-    if not _is_vector(shape) or 4 * shape[0] > len(model.content):  # each number has weights, of four bytes
-        raise model.misfit(f"its observations have the shape {shape}, expected (D,)")
-    return spaces.Box(-np.inf, np.inf, (shape[0],), np.float32)
-
-
-def _action_space(model: ModelZip) -> spaces.Box:
-    described = model.data["action_space"]
-    if ".Box'" not in described[":type:"]:
-        raise model.misfit(f"its actions are {described[':type:']}, expected a Box")
-    shape, dtype = described.get("_shape"), described.get("dtype")
-    low, high = (_numbers(described.get(name)) for name in ("low", "high"))
-    whole = _is_vector(shape) and dtype in ("float16", "float32", "float64")
-    if not whole or not len(low) == len(high) == shape[0] or not all(a < b for a, b in zip(low, high, strict=True)):
-        raise model.misfit("expected actions in a Box of shape (A,) with finite limits")
-    return spaces.Box(np.array(low, dtype), np.array(high, dtype), (shape[0],), np.dtype(dtype).type)
-
-
-def _is_vector(shape: Any) -> bool:
-    return isinstance(shape, list) and len(shape) == 1 and type(shape[0]) is int and shape[0] > 0
-
-
-def _numbers(text: Any) -> list[float]:
-    """Finite numbers of an array's text, '[-1. 0.5]'; none where it is not one."""
-    if not isinstance(text, str) or not re.fullmatch(r"\[[-+.\de\s]*\]", text):
-        return []
-    try:
-        values = [float(word) for word in text[1:-1].split()]
-    except ValueError:
-        return []
-    return values if all(map(math.isfinite, values)) else []
+def _unlimited(width: int) -> spaces.Box:
+    """A space of observations without its limits, which no policy of vectors reads."""
+    return spaces.Box(-np.inf, np.inf, (width,), np.float32)
 
 
 def _needs_pickle(model: ModelZip, what: str) -> CheckpointError:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import re
 import struct
 import zipfile
@@ -20,7 +21,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NotRequired
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from typing_extensions import TypedDict
 
@@ -59,13 +62,45 @@ class ModelZip:
     content: bytes
     """The whole file."""
     data: Mapping[str, Any]
-    """The JSON: settings of the algorithm, with pickles as text."""
+    """The JSON: settings of the algorithm and its spaces as text, with pickles that are never opened."""
     tensors: Mapping[str, bytes]
     """The entries with tensors, still in torch's format, by name without `.pth`."""
 
     def misfit(self, what: str) -> CheckpointError:
         """The error for a whole file that cannot be used."""
         return CheckpointError(f"{self.name} does not fit: {what}")
+
+    def observation_widths(self) -> dict[str, int]:
+        """Columns of each entry of its observations; of observations that are one vector under the name ''.
+
+        CheckpointError for any others.
+        """
+        space = self.data["observation_space"]
+        kind, text = space[":type:"], space.get("spaces")
+        if ".Box'" in kind:
+            return {"": self._width(space.get("_shape"))}
+        if ".Dict'" in kind and isinstance(text, str) and len(text) < 10_000:
+            parts = re.findall(r"'(\w+)'[,:] Box\(.*?, \((\d{1,9}),\), \w+\)", text, flags=re.DOTALL)
+            if parts and text.count("'") == 2 * len(parts):
+                return {name: self._width([int(width)]) for name, width in parts}
+        raise self.misfit(f"its observations are {kind}, expected a Box of shape (D,) or a Dict of them")
+
+    def action_limits(self) -> tuple[NDArray[Any], NDArray[Any]]:
+        """The lowest and the highest actions (A,), as the file prints them. CheckpointError if they are no vectors."""
+        space = self.data["action_space"]
+        if ".Box'" not in space[":type:"]:
+            raise self.misfit(f"its actions are {space[':type:']}, expected a Box")
+        shape, dtype = space.get("_shape"), space.get("dtype")
+        low, high = (_numbers(space.get(name)) for name in ("low", "high"))
+        whole = _is_vector(shape) and dtype in ("float16", "float32", "float64")
+        if not whole or not len(low) == len(high) == shape[0] or not all(a < b for a, b in zip(low, high, strict=True)):
+            raise self.misfit("expected actions in a Box of shape (A,) with finite limits")
+        return np.array(low, dtype), np.array(high, dtype)
+
+    def _width(self, shape: Any) -> int:
+        if not _is_vector(shape) or 4 * shape[0] > len(self.content):  # each number has weights, of four bytes
+            raise self.misfit(f"its observations have the shape {shape}, expected (D,)")
+        return int(shape[0])
 
     def load(self, part: str) -> Any:
         """The contents of an entry: tensors in dictionaries and lists, on the CPU. CheckpointError if it cannot be read."""
@@ -138,6 +173,21 @@ def _data(entry: bytes, name: str) -> dict[str, Any]:
     except ValueError as error:
         raise CheckpointError(f"{name} is not a whole model of stable-baselines3: {error}") from error
     return data
+
+
+def _is_vector(shape: Any) -> bool:
+    return isinstance(shape, list) and len(shape) == 1 and type(shape[0]) is int and shape[0] > 0
+
+
+def _numbers(text: Any) -> list[float]:
+    """Finite numbers of an array's text, '[-1. 0.5]'; none where it is not one."""
+    if not isinstance(text, str) or not re.fullmatch(r"\[[-+.\de\s]*\]", text):
+        return []
+    try:
+        values = [float(word) for word in text[1:-1].split()]
+    except ValueError:
+        return []
+    return values if all(map(math.isfinite, values)) else []
 
 
 def _unfolded(entries: list[zipfile.ZipInfo]) -> int:

@@ -7,7 +7,7 @@ import pickle
 import signal
 import tempfile
 import zipfile
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
@@ -19,7 +19,7 @@ import torch
 from dfplan.agents.online import trainer
 from dfplan.agents.online.recipe import OnlineRecipe
 from dfplan.agents.online.stable_baselines import StableBaselinesAgent
-from dfplan.agents.online.trainer import ActionRepeat, OnlineRun, new_model
+from dfplan.agents.online.trainer import ActionRepeat, new_model
 from dfplan.benchmarks.recipes.online import ONLINE
 from dfplan.benchmarks.suites import maze2d
 from dfplan.envs.maze.env import Maze2dEnv
@@ -28,6 +28,7 @@ from dfplan.locks import InUseError
 from dfplan.training.checkpoint import CheckpointError
 from dfplan.training.interrupt import TrainingInterrupted
 from dfplan.training.log import read_records
+from dfplan.training.online_loop import OnlineRun
 from dfplan.training.run_folder import claimed
 
 sb3 = pytest.importorskip("stable_baselines3")
@@ -238,7 +239,7 @@ def test_a_run_goes_on_without_unpickling(name, tmp_path, monkeypatch):
     for file in ("model.zip", "best.zip"):
         infect(folder / file, marker=tmp_path / "marker")
 
-    run = OnlineRun(recipe, 0, tmp_path, built(recipe), measure=None)
+    run = OnlineRun(built(recipe), asdict(recipe), 0, tmp_path, measure=None)
     assert run.step == expected.num_timesteps == 260 and run.model._n_updates == expected._n_updates > 0
     for part, state in expected.get_parameters().items():
         assert_equal(run.model.get_parameters()[part], state)
@@ -328,7 +329,7 @@ def test_tensors_of_another_shape_are_refused_before_they_are_used(tmp_path):
 
 def test_a_replay_buffer_of_an_earlier_version_is_not_opened(tmp_path):
     recipe = small("sac", steps=160)
-    run = OnlineRun(recipe, 0, tmp_path, built(recipe), measure=None)
+    run = OnlineRun(built(recipe), asdict(recipe), 0, tmp_path, measure=None)
     run.save()
     (tmp_path / "checkpoint-0" / "replay.safetensors").unlink()
     (tmp_path / "checkpoint-0" / "replay.pkl").write_bytes(pickle.dumps(Marks(tmp_path / "marker")))
