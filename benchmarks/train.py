@@ -25,6 +25,7 @@ from dfplan.benchmarks.recipes.online import ONLINE
 from dfplan.benchmarks.recipes.recipe import RECIPES
 from dfplan.benchmarks.suites import maze2d
 from dfplan.config_json import config_to_json
+from dfplan.data.features import Features
 from dfplan.data.readers import load, load_minari
 from dfplan.data.trajectories import Trajectories
 from dfplan.envs.collect import own_data
@@ -158,7 +159,12 @@ def scores(row: rows.Row, env_id: str) -> dict[str, Any]:
 
 def read_data(env: str, source: str | None) -> Trajectories:
     """The data to train on; a maze's own data is collected first if it is not there or not whole."""
-    return load_minari(own_data(env)) if source is None else load(source)
+    if source is None:
+        return load_minari(own_data(env))
+    data = load(source)
+    if "observation" in data.features.keys:  # goals are columns of that entry: a recipe says which
+        return load(source, features=Features(keys=("observation",)))
+    return data
 
 
 def as_typed(arguments: Arguments) -> str:

@@ -4,7 +4,11 @@ from importlib import import_module
 from typing import Any
 
 __version__ = "0.1.0"
-_HOMES = {"evaluate": "dfplan.agents.evaluation"}
+_HOMES = {
+    "evaluate": "dfplan.agents.evaluation",
+    "load": "dfplan.data.readers",
+    "register_features": "dfplan.data.features",
+}
 """Where the package's own names are, which are imported when they are asked for: `import dfplan` is cheap."""
 
 
@@ -12,3 +16,7 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'dfplan' has no attribute {name!r}")
     return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOMES])

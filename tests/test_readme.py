@@ -171,6 +171,19 @@ def test_the_example_that_trains_on_other_data_runs(tmp_path, monkeypatch):
     assert (tmp_path / "runs" / "robot" / "weights.safetensors").is_file()
 
 
+def test_the_examples_of_loading_data_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("dfplan.data.features._FUNCTIONS", {})
+    states, ends = np.arange(70.0).reshape(10, 7), np.arange(10) == 9
+    np.savez("robot.npz", observations=states, actions=states[:, :3], terminals=ends)
+    arrays = {"states": states, "actions": states[:, :3], "rewards": ends, "falls": ends, "ends": ends}
+    names = {"np": np, **arrays}
+    exec(block("test:load", PAGES["training.md"]), names)
+    assert names["data"].terminations.tolist() == ends.tolist()
+    exec(block("test:features", PAGES["training.md"]), names)
+    assert names["data"].observations.shape == (9, 10) and names["data"].features.goal_columns == (3, 4, 5)
+
+
 def test_the_agent_example_joins_the_table(tmp_path):
     (tmp_path / "my_agent.py").write_text(block("test:agent"))
     words = next(command for command in commands() if "my_agent:make" in command)[1:]

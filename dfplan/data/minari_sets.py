@@ -14,7 +14,8 @@ from typing_extensions import TypedDict  # pydantic reads typing's own from Pyth
 
 from dfplan.config_json import checked
 from dfplan.data.array_files import check_hdf5_tree, open_hdf5, require_ordinary
-from dfplan.data.trajectories import BoolArray, FloatArray, Trajectories, check_steps
+from dfplan.data.features import AS_RECORDED, Features, completed
+from dfplan.data.trajectories import BoolArray, FloatArray, Trajectories, as_float32, check_steps
 from dfplan.fields import Whole
 from dfplan.quoting import printable, shortened
 from dfplan.whole_files import opened
@@ -25,29 +26,36 @@ def is_minari_id(name: str) -> bool:
     return re.fullmatch(r"(?:[-\w]+/)*[-\w]+-v\d+", name) is not None
 
 
-def load_minari(dataset_id: str, download: bool = False) -> Trajectories:
+def load_minari(
+    dataset_id: str, download: bool = False, *, goal: Any = None, features: Features | None = None
+) -> Trajectories:
     """Read a Minari dataset, such as 'dfplan/maze2d-large-v1', of whichever data format, into flat arrays.
 
     Rewards, terminations and truncations are kept, and so is the observation after an episode's last action, as
-    `Trajectories.last_observations`. Goal-conditioned sets (D4RL/pointmaze/*) have dictionary observations: 'observation'
-    is taken, the goals are left.
+    `Trajectories.last_observations`. Observations may be a Box, a Dict or a Tuple. Without `features` their entries are
+    joined. Of goal-conditioned sets (D4RL/pointmaze/*) these are `observation` and then `achieved_goal`, whose columns are
+    the goal's; `desired_goal` is left.
 
     Args:
         dataset_id: the id in Minari's local store ($MINARI_DATASETS_PATH, by default ~/.minari/datasets).
         download: fetch the dataset from Minari's server when it is not in the local store.
+        goal: columns of the observation, as `features` leave it, in which a goal stands; see `dfplan.load`.
+        features: how observations become flat ones; they are completed from the first episode.
 
     Raises FileNotFoundError when the dataset is neither there nor can be downloaded, ImportError when a download or a
-    data format needs a package that is missing, ValueError naming file and key for a broken file.
+    data format needs a package that is missing, ValueError naming file and key for a broken file, and for
+    features that do not fit the observations.
     """
+    features = features or AS_RECORDED
     if not is_minari_id(dataset_id):
         raise ValueError(f"'{dataset_id}' is no Minari id with its version, such as 'D4RL/pointmaze/large-v2'.")
     try:
-        return _local_minari(dataset_id)
+        return _local_minari(dataset_id, goal, features)
     except FileNotFoundError as error:
         if not download:
             raise FileNotFoundError(f"There is no local Minari dataset '{dataset_id}'.") from error
     _download_minari(dataset_id)
-    return _local_minari(dataset_id)
+    return _local_minari(dataset_id, goal, features)
 
 
 class _Metadata(TypedDict):
@@ -66,7 +74,7 @@ LONGEST_METADATA = 2**26
 """Bytes of a Minari dataset's metadata: the limits of image observations are written out in it."""
 
 
-def _local_minari(dataset_id: str) -> Trajectories:
+def _local_minari(dataset_id: str, goal: Any, features: Features) -> Trajectories:
     """Read a dataset of the local store; FileNotFoundError if there is none."""
     import minari  # here, so that reading a file by its path does not need it
     from minari.storage.datasets_root_dir import get_dataset_path
@@ -93,7 +101,9 @@ def _local_minari(dataset_id: str) -> Trajectories:
     episodes: list[_Episode] = []
     try:
         for episode in minari.load_dataset(dataset_id).iterate_episodes():
-            episodes.append(_minari_episode(episode, len(episodes), where))
+            if not episodes:
+                features = _completed(features, goal, episode.observations, where)
+            episodes.append(_minari_episode(episode, len(episodes), where, features))
     except ImportError as error:
         raise ImportError(
             f"Minari dataset '{dataset_id}' is in {form} form, which needs pyarrow: install dfplan[arrow]."
@@ -105,7 +115,11 @@ def _local_minari(dataset_id: str) -> Trajectories:
     lengths = np.array([len(episode.rewards) for episode in episodes])
     if (found := int(lengths.sum())) != metadata["total_steps"]:
         # Minari takes a record batch, at most 32,768 rows, for a whole episode.
-        hint = "" if form == "hdf5" else f"; Minari reads no {form} episodes of more than 32,767 steps: write the set as hdf5"
+        hint = (
+            ""
+            if form == "hdf5"
+            else f"; Minari reads no {form} episodes of more than 32,767 steps: write the set as hdf5"
+        )
         raise ValueError(f"{where}: Minari reads {found} steps; the metadata promise {metadata['total_steps']}{hint}.")
     return Trajectories(
         _join([episode.observations for episode in episodes], "observations", where),
@@ -116,6 +130,7 @@ def _local_minari(dataset_id: str) -> Trajectories:
         np.concatenate([episode.terminations for episode in episodes]),
         np.concatenate([episode.truncations for episode in episodes]),
         np.stack([episode.last_observation for episode in episodes]),
+        features=AS_RECORDED if features.as_recorded else features,
     )
 
 
@@ -180,27 +195,37 @@ class _BrokenEpisodeError(ValueError):
     """Our own complaint about an episode, told apart from Minari's."""
 
 
-def _minari_episode(episode: Any, number: int, path: Path) -> _Episode:
-    """Checked and as float32."""
-    observations = episode.observations
-    key = f"episode_{number}/observations"
-    if isinstance(observations, dict):
-        key += "/observation"
-        observations = observations.get("observation")
-    given = {
-        key: (observations, 2),
-        f"episode_{number}/actions": (episode.actions, 2),
-        **{
-            f"episode_{number}/{name}": (getattr(episode, name), 1)
-            for name in ("rewards", "terminations", "truncations")
-        },
-    }
+def _completed(features: Features, goal: Any, observations: Any, path: Path) -> Features:
+    """The features of a dataset whose first episode has these observations."""
     try:
-        arrays = [_as_floats(value, name, ndim, path) for name, (value, ndim) in given.items()]
+        return completed(features, goal, observations)
+    except ValueError as error:
+        raise _BrokenEpisodeError(f"{path}: {error}") from error
+
+
+def _observed(features: Features, observations: Any, key: str, path: Path) -> FloatArray:
+    """The features (T + 1, F) of an episode's observations; all entries that are used are finite."""
+    try:
+        entries = features.entries(observations)
+        flat = features(observations)
+    except ValueError as error:
+        raise ValueError(f"{path}: '{key}': {error}") from error
+    for name, entry in entries.items():
+        check_steps(entry, f"{key}/{name}".rstrip("/"), 2, str(path))
+    return as_float32(flat)
+
+
+def _minari_episode(episode: Any, number: int, path: Path, features: Features) -> _Episode:
+    """Checked and as float32."""
+    key = f"episode_{number}/observations"
+    given = {"actions": 2, "rewards": 1, "terminations": 1, "truncations": 1}
+    try:
+        states = _observed(features, episode.observations, key, path)
+        arrays = [_as_floats(getattr(episode, name), f"episode_{number}/{name}", given[name], path) for name in given]
     except ValueError as error:
         raise _BrokenEpisodeError(str(error)) from error
-    states, actions, rewards, terminations, truncations = arrays
-    lengths = {len(array) for array in arrays[1:]}
+    actions, rewards, terminations, truncations = arrays
+    lengths = {len(array) for array in arrays}
     if lengths != {len(states) - 1}:
         raise _BrokenEpisodeError(
             f"{path}: '{key}' has {len(states)} rows, 'actions' {len(actions)}, 'rewards' {len(rewards)}, 'terminations' "
@@ -213,8 +238,7 @@ def _minari_episode(episode: Any, number: int, path: Path) -> _Episode:
 def _as_floats(value: Any, key: str, ndim: int, path: Path) -> FloatArray:
     array = value if isinstance(value, np.ndarray) else np.asarray(value)
     check_steps(array, key, ndim, str(path))
-    with np.errstate(over="ignore"):
-        return array.astype(np.float32, copy=False)
+    return as_float32(array)
 
 
 def _join(parts: list[FloatArray], key: str, path: Path) -> FloatArray:

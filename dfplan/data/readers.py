@@ -1,198 +1,119 @@
-"""Readers of recorded behaviour: Minari datasets, D4RL's HDF5 files and package, OGBench's npz, into `Trajectories`."""
+"""One way to all recorded behavior: `dfplan.load`."""
 
-import difflib
-import os
-import urllib.request
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from dfplan.data.array_files import find, open_hdf5, open_npz, read_hdf5, read_npz
+from dfplan.data.d4rl import load_d4rl, load_d4rl_hdf5
+from dfplan.data.episodes import KEYS, of_arrays
+from dfplan.data.features import FeatureFunction, Features, as_columns, asked, completed, flat
 from dfplan.data.minari_sets import is_minari_id, load_minari
-from dfplan.data.trajectories import FloatArray, Trajectories
+from dfplan.data.npz_files import load_npz
+from dfplan.data.trajectories import FloatArray, Trajectories, as_float32, check_finite, check_form
+
+Asked = Features | str | FeatureFunction | Sequence[int] | None
+"""What `dfplan.data.features.asked` reads."""
 
 
-def load(spec: str | Path) -> Trajectories:
-    """Read what `spec` names: a path ending in .hdf5 or .h5 is a D4RL file, one in .npz a file in OGBench's form,
-    'd4rl:NAME' one of D4RL's own datasets, anything else a Minari id, downloaded when it is not in the local store.
+def load(
+    source: str | Path | Trajectories | Mapping[str, Any],
+    *,
+    goal: Sequence[int] | None = None,
+    features: Asked = None,
+) -> Trajectories:
+    """Recorded behavior from anywhere, as one kind of data that all learners train on.
 
-    Endings may be in capitals, and '~' stands for the home folder. Raises ValueError for a path that is none of these,
-    and what `load_d4rl_hdf5`, `load_npz`, `load_d4rl` or `load_minari` raises.
+    Args:
+        source: a Minari id, downloaded when it is not in the local store; a path that ends in .hdf5 or .h5 (D4RL's layout)
+            or .npz (OGBench's form, see `load_npz`); 'd4rl:NAME', one of D4RL's own datasets; `Trajectories`; or a
+            dictionary of arrays by the keys of `dfplan.data.episodes.of_arrays`, in which observations may be a Dict or
+            Tuple of arrays. Endings may be in capitals, and '~' stands for the home folder.
+        goal: columns of the observation, as `features` leave it, in which a goal stands, such as (0, 1). None: those of the
+            achieved goal where observations are a Dict with `achieved_goal` and `desired_goal`; otherwise there are no
+            goals. () for no goals.
+        features: which parts of an observation an agent works with: columns, a function decorated by
+            `dfplan.register_features`, its name, or a `Features`. None: all of it; the entries of a Dict or Tuple are joined.
+
+    Raises ValueError for a source, columns or features that are none of these, and what `load_d4rl_hdf5`, `load_npz`,
+    `load_d4rl` or `load_minari` raises.
     """
-    name = str(spec)
+    if isinstance(source, Mapping):
+        return _of_memory(source, goal, asked(features))
+    if isinstance(source, Trajectories):
+        return seen_through(source, goal, asked(features))
+    name = str(source)
     if name.startswith("d4rl:"):
-        return load_d4rl(name.removeprefix("d4rl:"))
-    path = _path(spec)
-    suffix = path.suffix.lower()
-    if suffix in (".hdf5", ".h5"):
-        return load_d4rl_hdf5(path)
-    if suffix == ".npz":
-        return load_npz(path)
-    if isinstance(spec, Path) or not is_minari_id(name):
+        return seen_through(load_d4rl(name.removeprefix("d4rl:")), goal, asked(features))
+    read = {".hdf5": load_d4rl_hdf5, ".h5": load_d4rl_hdf5, ".npz": load_npz}.get(Path(name).suffix.lower())
+    if read is not None:
+        return seen_through(read(_path(name)), goal, asked(features))
+    if not isinstance(source, str) or not is_minari_id(name):
         raise ValueError(
             f"'{name}' names no data: expected a file ending in .hdf5, .h5 or .npz, 'd4rl:NAME', or a Minari id with its "
             "version, such as 'D4RL/pointmaze/large-v2'."
         )
-    return load_minari(name, download=True)
+    return load_minari(name, download=True, goal=goal, features=asked(features))
 
 
-def _path(spec: str | Path) -> Path:
-    try:
-        return Path(spec).expanduser()
-    except RuntimeError:  # a user whose home is not known
-        return Path(spec)
+def seen_through(data: Trajectories, goal: Any, features: Features) -> Trajectories:
+    """The same data with `features` of their observations and goals in these columns of them; see `load`.
 
-
-def load_d4rl_hdf5(path: str | Path, cut_at_flags: bool | None = None) -> Trajectories:
-    """Read an HDF5 file in D4RL's layout: `observations`, `actions`, `rewards`, `terminals`, optionally `timeouts`,
-    `next_observations` and `infos/goal`; an episode ends where `terminals` or `timeouts` is set, and at the end of the
-    file. `terminals` are the terminations; where `timeouts` alone is set, the episode was truncated.
-
-    The maze2d files (v1) are different: each is one drive without any reset. `terminals` is never set in the published
-    files, and `timeouts` is set where the driver reached its random target, or ran out of time, and was given the next
-    one (D4RL issue 85; scripts/generation/generate_maze2d_datasets.py, whose own output sets `terminals` there). The
-    ball rolls on, so such a flag is no end: cutting there would leave drives of about 150 steps, shorter than a plan,
-    and hide how one drive joins the next. Hence, in a file with `infos/goal`, flags across which the position (first
-    two columns) never moves further than it does elsewhere do not cut, and nothing terminates. Two oddities of these
-    files are left as they are: the observation after a new target repeats the one before it, and a reward belongs to the
-    observation of its own row, not to the next (D4RL issue 194).
-
-    Args:
-        path: the file.
-        cut_at_flags: True always cuts at the flags, False never; None decides as said above.
-
-    Raises FileNotFoundError, or ValueError naming file and key: truncated file, a file that another program holds open,
-    missing key, links, NaN, wrong shape or type, sizes that the file has no room for.
+    Raises ValueError if the observations are features already and others are asked for.
     """
-    path = _path(path)
-    with open_hdf5(path) as file:
-        observations, actions = (read_hdf5(file, key, 2, path) for key in ("observations", "actions"))
-        rewards, terminations = (read_hdf5(file, key, 1, path) for key in ("rewards", "terminals"))
-        timeouts = read_hdf5(file, "timeouts", 1, path) if find(file, "timeouts", path) else np.zeros_like(terminations)
-        following = read_hdf5(file, "next_observations", 2, path) if find(file, "next_observations", path) else None
-        has_targets = find(file, "infos/goal", path) is not None
-    arrays = {"observations": observations, "actions": actions, "rewards": rewards, "terminals": terminations}
-    _same_length(path, **arrays, timeouts=timeouts)
-    flags = (terminations != 0) | (timeouts != 0)
-    starts = np.flatnonzero(flags[:-1]) + 1
-    if cut_at_flags is None:
-        cut_at_flags = not has_targets or not _rolls_on(observations[:, :2], starts)
-    episode_starts = np.append(0, starts if cut_at_flags else []).astype(np.int64)
-    return Trajectories(
-        observations,
-        actions,
-        rewards,
-        episode_starts,
-        str(path),
-        terminations=(terminations != 0) & cut_at_flags,
-        last_observations=_after_ends(path, following, observations, episode_starts),
-    )
-
-
-def load_npz(path: str | Path) -> Trajectories:
-    """Read an npz file in OGBench's form: `observations`, `actions`, `terminals`, optionally `rewards` and `masks`.
-
-    An episode ends where `terminals` is set, by running out of time. Its last row holds the observation after its last
-    action (`Trajectories.last_observations`); an action and a reward in that row belong to no step. Files with
-    `next_observations` (OGBench's regular form) hold steps only, files with `valids` (its compact form) say themselves
-    which rows are last ones. The task terminates where `masks` is 0. Without `rewards`, they are 0.
-
-    Raises FileNotFoundError, or ValueError naming file and key, as `load_d4rl_hdf5` does.
-    """
-    path = _path(path)
-    with open_npz(path) as archive:
-        there = {name.removesuffix(".npy") for name in archive.namelist()}
-        arrays = {key: read_npz(archive, key, 2, path) for key in ("observations", "actions")}
-        if "next_observations" in there:
-            arrays["next_observations"] = read_npz(archive, "next_observations", 2, path)
-        for key in ("terminals", *sorted(there & {"rewards", "masks", "valids"})):
-            arrays[key] = read_npz(archive, key, 1, path)
-    _same_length(path, **arrays)
-    observations, ends = arrays["observations"], arrays["terminals"] != 0
-    following = arrays.get("next_observations")
-    if following is None:
-        closing = arrays["valids"] == 0 if "valids" in arrays else ends
-        closing[-1] = True
-        steps = ~closing
-        if (closing[1:] & closing[:-1]).any() or closing[0]:
-            raise ValueError(
-                f"{path}: an episode needs a step and a last row; 'terminals' must be set at last rows only."
-            )
-        starts = np.flatnonzero(steps[1:] & closing[:-1]) + 1
-        starts = np.append(0, starts - np.arange(1, len(starts) + 1))  # counted without the last rows before
-        last_observations = observations[closing]
-    else:
-        steps = np.ones(len(ends), bool)
-        starts = np.append(0, np.flatnonzero(ends[:-1]) + 1)
-        last_observations = _after_ends(path, following, observations, starts)
-    rewards = arrays.get("rewards", np.zeros(len(steps), np.float32))
-    return Trajectories(
-        observations[steps],
-        arrays["actions"][steps],
-        rewards[steps],
-        starts.astype(np.int64),
-        str(path),
-        terminations=arrays["masks"][steps] == 0 if "masks" in arrays else None,  # type: ignore[arg-type]
-        last_observations=last_observations,
-    )
-
-
-def _after_ends(
-    path: Path, following: FloatArray | None, observations: FloatArray, episode_starts: np.ndarray
-) -> FloatArray | None:
-    """The rows of `next_observations` (N, obs_dim) that belong to the last steps of the episodes."""
-    if following is None:
-        return None
-    if following.shape != observations.shape:
-        raise ValueError(
-            f"{path}: 'next_observations' has shape {following.shape} but 'observations' {observations.shape}."
+    if data.features.as_recorded:
+        whole = completed(features, goal, data.observations)
+        if whole.as_recorded:
+            return data
+        last = data.last_observations
+        return replace(
+            data,
+            observations=as_float32(whole(data.observations)),
+            last_observations=None if last is None else as_float32(whole(last)),
+            features=whole,
         )
-    return following[np.append(episode_starts[1:], len(following)) - 1]
+    if features != Features():
+        raise ValueError(f"{data.name}: the observations are features already; load their source with other ones.")
+    if goal is None:
+        return data
+    columns = as_columns(goal, "goal")
+    key = data.features.goal_key if len(columns) == len(data.features.goal_columns) else ""
+    return replace(data, features=replace(data.features, goal_columns=columns, goal_key=key))
 
 
-def _rolls_on(positions: FloatArray, starts: np.ndarray) -> bool:
-    """Whether the position (N, 2) nowhere jumps between step `starts - 1` and step `starts`."""
-    moves = np.linalg.norm(np.diff(positions, axis=0), axis=1)
-    across = moves[starts - 1]
-    moves[starts - 1] = 0
-    return len(starts) > 0 and bool(across.max() <= 2 * moves.max())
-
-
-def load_d4rl(name: str) -> Trajectories:
-    """Read one of D4RL's own datasets, such as 'maze2d-large-v1', at the address the installed `d4rl` gives for it.
-    The file is downloaded once, into d4rl's folder ($D4RL_DATASET_DIR, by default ~/.d4rl/datasets).
-
-    d4rl cannot be installed with what it declares (mujoco-py, an old gym); beside dfplan, this is enough for its data:
-    `pip install --no-deps d4rl==1.1 gym==0.26.2 tqdm`, then D4RL_SUPPRESS_IMPORT_ERROR=1 quiets its imports.
-
-    Raises ImportError when d4rl is missing, ValueError for an unknown name, ConnectionError when the download fails
-    (nothing is left behind), and what `load_d4rl_hdf5` raises.
-    """
+def _of_memory(arrays: Mapping[str, Any], goal: Any, features: Features) -> Trajectories:
+    """The episodes of a dictionary of arrays: the keys and axes of `KEYS`; other keys are not read."""
+    name = "the arrays"
+    if "observations" not in arrays:
+        raise ValueError(f"{name}: the key 'observations' is missing; there are {sorted(map(str, arrays))}.")
     try:
-        import d4rl.infos
-        import d4rl.offline_env
-    except ImportError as error:
-        raise ImportError(
-            "Reading D4RL's datasets by name needs the d4rl package (pip install --no-deps d4rl==1.1 gym==0.26.2 tqdm)."
-        ) from error
-    addresses = d4rl.infos.DATASET_URLS
-    if name not in addresses:
-        close = difflib.get_close_matches(name, addresses, n=3)
-        raise ValueError(f"d4rl knows no dataset '{name}'" + (f"; close to it: {', '.join(close)}." if close else "."))
-    path = Path(d4rl.offline_env.filepath_from_url(addresses[name]))
-    if not path.exists():
-        partial = path.with_name(f"{path.name}.{os.getpid()}.part")
-        try:
-            urllib.request.urlretrieve(addresses[name], partial)
-            os.replace(partial, path)
-        except OSError as error:
-            raise ConnectionError(f"Could not download '{name}' from {addresses[name]}: {error}.") from error
-        finally:
-            partial.unlink(missing_ok=True)
-    return load_d4rl_hdf5(path)
+        whole = completed(features, goal, arrays["observations"])
+        observed = {
+            key: whole(arrays[key]) for key in KEYS if key.endswith("observations") and arrays.get(key) is not None
+        }
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error
+    others = {key: arrays[key] for key in KEYS if key not in observed and arrays.get(key) is not None}
+    read = {key: _as_array(value, key, name) for key, value in {**observed, **others}.items()}
+    data = of_arrays(read, name)
+    return data if whole.as_recorded else replace(data, features=whole)
 
 
-def _same_length(path: Path, **arrays: np.ndarray) -> None:
-    lengths = {key: len(array) for key, array in arrays.items()}
-    if len(set(lengths.values())) > 1:
-        raise ValueError(f"{path}: the arrays differ in length: {lengths}.")
+def _as_array(value: Any, key: str, name: str) -> FloatArray:
+    """An array of a user's as finite numbers with the axes that its key asks for, in float32 but for counts of steps."""
+    array = np.asarray(flat(value, f"{name}: '{key}'"))
+    if key == "episode_starts":
+        array = np.asarray(value)
+    array = array.reshape(-1) if KEYS[key] == 1 and array.shape[1:] == (1,) else array
+    check_form(array.dtype, array.shape, key, KEYS[key], name)
+    check_finite(array, key, name)
+    return array if key == "episode_starts" else as_float32(array)
+
+
+def _path(name: str) -> Path:
+    try:
+        return Path(name).expanduser()
+    except RuntimeError:  # a user whose home is not known
+        return Path(name)

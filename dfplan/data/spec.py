@@ -1,17 +1,18 @@
-"""How wide observations and actions are, and where in an observation a goal stands: what networks are sized by."""
+"""What recorded data say of a task: widths, goals, rewards and ends. Networks and plans are sized by it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Self
 
+from dfplan.data.features import AS_RECORDED, Features
 from dfplan.data.trajectories import Trajectories
-from dfplan.fields import Size, check_columns, check_fields
+from dfplan.fields import Size, Whole, check_columns, check_fields
 
 
 @dataclass(frozen=True)
 class Spec:
-    """Widths of recorded behavior. Raises ValueError for goal columns that an observation does not have."""
+    """What data say of a task. Raises ValueError for goal columns that an observation does not have."""
 
     observation_dim: Size
     """Columns of an observation."""
@@ -19,12 +20,28 @@ class Spec:
     """Columns of an action."""
     goal_columns: tuple[int, ...] = ()
     """Observation columns in which a goal is given; none where there are no goals."""
+    features: Features = AS_RECORDED
+    """How what an environment observes becomes such an observation."""
+    longest: Whole = 0
+    """Steps of the longest recorded episode; 0 where there are no data."""
+    rewards: bool = False
+    """Whether recorded rewards differ, so that there is something to be gained."""
+    terminates: bool = False
+    """Whether an episode can end because the task does."""
 
     def __post_init__(self) -> None:
         check_fields(self)
         check_columns(self.goal_columns, self.observation_dim, "goal_columns")
 
     @classmethod
-    def of(cls, data: Trajectories, goal_columns: tuple[int, ...] = ()) -> Self:
-        """The widths of recorded data, whose goals, if any, stand in these columns of an observation."""
-        return cls(data.observations.shape[1], data.actions.shape[1], goal_columns)
+    def of(cls, data: Trajectories, goal_columns: tuple[int, ...] | None = None) -> Self:
+        """What recorded data say. Goals stand in `goal_columns` of an observation, by default those of the data's features."""
+        return cls(
+            data.observations.shape[1],
+            data.actions.shape[1],
+            data.features.goal_columns if goal_columns is None else goal_columns,
+            data.features,
+            int((data.episode_ends - data.episode_starts).max()),
+            bool((data.rewards != data.rewards[0]).any()),
+            bool(data.terminations.any()),
+        )

@@ -2,12 +2,16 @@
 
 import dataclasses
 import hashlib
+import json
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from dfplan.data.features import AS_RECORDED, Features
+from dfplan.fields import check_columns
 
 FloatArray = NDArray[np.float32]
 IntArray = NDArray[np.int64]
@@ -29,7 +33,8 @@ class Trajectories:
     gained or lost after it. `truncations` (N,) bool: the record stops after this step, though the task went on. Without
     flags nothing terminates; a last step of an episode that does not terminate counts as truncated. `last_observations`
     (E, obs_dim), float32 and finite, is what was observed after each episode's last action, or None where the source
-    has no such thing.
+    has no such thing. `features` say how raw observations became these, and in which of their columns a goal stands; by
+    default they are as recorded, without goals.
 
     Raises ValueError for any array that is not so, naming the key and the first bad row.
     """
@@ -43,6 +48,7 @@ class Trajectories:
     terminations: BoolArray = None  # type: ignore[assignment]
     truncations: BoolArray = None  # type: ignore[assignment]
     last_observations: FloatArray | None = None
+    features: Features = AS_RECORDED
 
     def __post_init__(self) -> None:
         for key, ndim in (("observations", 2), ("actions", 2), ("rewards", 1)):
@@ -76,6 +82,10 @@ class Trajectories:
                     f"{self.name}: 'last_observations' have {self.last_observations.shape[1]} columns but 'observations' "
                     f"{self.observations.shape[1]}."
                 )
+        try:
+            check_columns(self.features.goal_columns, self.observations.shape[1], "goal columns")
+        except ValueError as error:
+            raise ValueError(f"{self.name}: {error}.") from error
         for field in dataclasses.fields(self):
             array = getattr(self, field.name)
             if isinstance(array, np.ndarray):
@@ -103,9 +113,15 @@ class Trajectories:
         return np.append(self.episode_starts[1:], len(self))
 
     @cached_property
+    def returns(self) -> NDArray[np.float64]:
+        """(E,) the sum of each episode's rewards."""
+        return np.add.reduceat(self.rewards, self.episode_starts, dtype=np.float64)
+
+    @cached_property
     def fingerprint(self) -> str:
-        """sha256 hex over each array's key, shape and little-endian bytes; over the terminations only if there is one. The
-        name is left out: the same data under another name have the same fingerprint."""
+        """sha256 hex over each array's key, shape and little-endian bytes; over the terminations only if there is one, and
+        over the features only if they do something. The name is left out: the same data under another name have the same
+        fingerprint."""
         digest = hashlib.sha256()
         keys = [("observations", "<f4"), ("actions", "<f4"), ("rewards", "<f4"), ("episode_starts", "<i8")]
         if self.terminations.any():
@@ -114,7 +130,15 @@ class Trajectories:
             array = np.ascontiguousarray(getattr(self, key), dtype=dtype)
             digest.update(f"{key} {array.shape}\n".encode())
             digest.update(array.data)
+        if not self.features.as_recorded:
+            digest.update(f"features {json.dumps(dataclasses.asdict(self.features), sort_keys=True)}\n".encode())
         return digest.hexdigest()
+
+
+def as_float32(array: np.ndarray) -> FloatArray:
+    """The same numbers in float32; those beyond its range become infinite, which `Trajectories` refuses."""
+    with np.errstate(over="ignore"):
+        return array.astype(np.float32, copy=False)
 
 
 def check_steps(array: np.ndarray, key: str, ndim: int, source: str) -> None:

@@ -59,7 +59,9 @@ def test_sizes_that_a_file_has_no_room_for_are_refused_before_anything_is_alloca
 def test_a_chunk_counts_with_all_that_it_unfolds_to(path):
     with h5py.File(path, "a") as file:
         del file["rewards"]
-        file.create_dataset("rewards", shape=(STEPS,), maxshape=(None,), chunks=(2**29,), dtype="f4", compression="gzip")
+        file.create_dataset(
+            "rewards", shape=(STEPS,), maxshape=(None,), chunks=(2**29,), dtype="f4", compression="gzip"
+        )
     refused(path, r"'rewards' would take 2\.0 GiB")
 
 
@@ -143,6 +145,11 @@ def test_pipes_folders_and_circles_of_links_are_refused_at_once(tmp_path, suffix
 # npz
 
 
+def drawn_out() -> dict[str, np.ndarray]:
+    """Rows as OGBench's files hold them: no rewards, and each episode's last row is its last observation."""
+    return {key: value for key, value in content().items() if key != "rewards"}
+
+
 def regular(**other: np.ndarray) -> dict[str, np.ndarray]:
     """Steps with their next observations, as OGBench's loader gives them."""
     given = content()
@@ -152,7 +159,7 @@ def regular(**other: np.ndarray) -> dict[str, np.ndarray]:
 
 def test_the_last_row_of_an_episode_in_an_npz_file_is_its_last_observation(tmp_path):
     path = tmp_path / "data.NPZ"
-    given = {key: value for key, value in content().items() if key != "rewards"}
+    given = drawn_out()
     with open(path, "wb") as file:
         np.savez_compressed(file, **given)
     data, steps = load(path), ~given["terminals"]
@@ -165,8 +172,8 @@ def test_the_last_row_of_an_episode_in_an_npz_file_is_its_last_observation(tmp_p
 
 
 def test_an_npz_file_in_ogbenchs_compact_form_is_the_same(tmp_path):
-    given = content()
-    np.savez(tmp_path / "raw.npz", **given)
+    given = drawn_out()
+    np.savez(tmp_path / "raw.npz", **given, qpos=np.zeros((STEPS, 9)))
     ends = given["terminals"].astype(np.float32)
     compact = given | {"valids": 1 - ends, "terminals": np.minimum(ends + np.append(ends[1:], 1), 1)}
     np.savez(tmp_path / "compact.npz", **compact)
@@ -176,7 +183,7 @@ def test_an_npz_file_in_ogbenchs_compact_form_is_the_same(tmp_path):
 
 
 def test_an_npz_file_that_stops_within_an_episode_ends_it_there(tmp_path):
-    np.savez(tmp_path / "cut.npz", **(content() | {"terminals": np.arange(STEPS) == 11}))
+    np.savez(tmp_path / "cut.npz", **(drawn_out() | {"terminals": np.arange(STEPS) == 11}))
     data = load(tmp_path / "cut.npz")
     np.testing.assert_array_equal(data.episode_starts, [0, 11])
     np.testing.assert_array_equal(data.last_observations, content()["observations"][[11, 19]])
@@ -189,6 +196,15 @@ def test_an_npz_file_with_next_observations_holds_steps_only_and_its_masks_end_t
     assert len(data) == STEPS and np.flatnonzero(data.terminations).tolist() == [7]
     np.testing.assert_array_equal(data.episode_starts, [0, 5, 10, 15])
     np.testing.assert_array_equal(data.last_observations, regular()["next_observations"][4::5])
+
+
+def test_terminals_beside_rewards_are_terminations_as_in_d4rl(tmp_path):
+    timeouts = np.arange(STEPS) == 2
+    np.savez(tmp_path / "d4rl.npz", **regular(timeouts=timeouts))
+    data = load(tmp_path / "d4rl.npz")
+    assert len(data) == STEPS and np.flatnonzero(data.terminations).tolist() == [4, 9, 14, 19]
+    assert data.episode_starts.tolist() == [0, 3, 5, 10, 15] and np.flatnonzero(data.truncations).tolist() == [2]
+    np.testing.assert_array_equal(data.last_observations, regular()["next_observations"][data.episode_ends - 1])
 
 
 def test_d4rl_files_with_next_observations_keep_the_last_ones(path):
@@ -228,7 +244,10 @@ NPY = {
     "brackets without end": (header("(" * 9000), "'observations' cannot be read; the file is truncated or damaged"),
     "code": (header("__import__('os').abort()"), "'observations' cannot be read"),
     "nothing": (b"", "'observations' cannot be read"),
-    "objects, which are pickles": (npy(np.full((20, 4), None)), "'observations' holds object; expected an array of numbers"),
+    "objects, which are pickles": (
+        npy(np.full((20, 4), None)),
+        "'observations' holds object; expected an array of numbers",
+    ),
     "too few numbers": (npy(np.zeros((20, 4), np.float32))[:-8], "'observations' cannot be read"),
     "too many axes": (npy(np.zeros((20, 4, 1), np.float32)), r"'observations' has shape \(20, 4, 1\)"),
     "NaN": (npy(np.full((20, 4), np.nan)), "'observations' holds NaN or infinity, first at step 0"),
@@ -256,7 +275,7 @@ def test_a_truncated_or_foreign_npz_file_is_named(tmp_path):
         refused(path, "not a whole npz file; it is truncated or of another kind")
     np.savez(path, **{key: value for key, value in content().items() if key != "terminals"})
     refused(path, "the key 'terminals' is missing")
-    np.savez(path, **(content() | {"terminals": np.arange(STEPS) > 17}))
+    np.savez(path, **(drawn_out() | {"terminals": np.arange(STEPS) > 17}))
     refused(path, "an episode needs a step and a last row")
     np.savez(path, **(content() | {"rewards": np.zeros(19)}))
     refused(path, "the arrays differ in length: .*'rewards': 19")

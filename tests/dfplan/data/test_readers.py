@@ -1,3 +1,4 @@
+import dataclasses
 import fcntl
 import json
 import os
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 from minari.data_collector.episode_buffer import EpisodeBuffer
 
+from dfplan.data.features import Features
 from dfplan.data.readers import load, load_d4rl, load_d4rl_hdf5, load_minari
 
 ACTIONS = gym.spaces.Box(-1, 1, (2,), np.float32)
@@ -51,6 +53,12 @@ def collect(dataset_id: str, episodes: list[EpisodeBuffer], goals: bool = False,
         )
 
 
+def observed(source: EpisodeBuffer) -> np.ndarray:
+    """(T + 1, D): the observation, and the achieved goal after it, if there is one."""
+    seen = source.observations
+    return np.float32(np.hstack([seen["observation"], seen["achieved_goal"]]) if isinstance(seen, dict) else seen)
+
+
 @pytest.mark.parametrize("goals", [False, True])
 def test_minari_episodes_are_laid_end_to_end_with_all_that_is_recorded(store, goals):
     rng = np.random.default_rng(0)
@@ -61,14 +69,14 @@ def test_minari_episodes_are_laid_end_to_end_with_all_that_is_recorded(store, go
     assert trajectories.name == "here/maze-v1"
     np.testing.assert_array_equal(trajectories.episode_starts, [0, 5, 6, 18, 21, 23, 25, 27, 29, 31, 33])
     for start, end, source in zip(trajectories.episode_starts, trajectories.episode_ends, episodes, strict=True):
-        observations = source.observations["observation"] if goals else source.observations
-        np.testing.assert_array_equal(trajectories.observations[start:end], observations[:-1].astype(np.float32))
+        np.testing.assert_array_equal(trajectories.observations[start:end], observed(source)[:-1])
         np.testing.assert_array_equal(trajectories.actions[start:end], source.actions)
         np.testing.assert_array_equal(trajectories.rewards[start:end], source.rewards.astype(np.float32))
         np.testing.assert_array_equal(trajectories.terminations[start:end], source.terminations)
         np.testing.assert_array_equal(trajectories.truncations[start:end], source.truncations)
-    last = [e.observations["observation"][-1] if goals else e.observations[-1] for e in episodes]
-    np.testing.assert_array_equal(trajectories.last_observations, np.float32(last))
+    np.testing.assert_array_equal(trajectories.last_observations, [observed(e)[-1] for e in episodes])
+    features = Features(("observation", "achieved_goal"), (), "", "desired_goal", (4, 5), (4, 2))
+    assert trajectories.features == (features if goals else Features())
     assert trajectories.terminations.sum() == 6
 
 
@@ -94,7 +102,11 @@ def replace(group: h5py.Group, key: str, value: np.ndarray | None) -> None:
         ("episode_0/actions", np.full((5, 2), b"x"), r"'episode_0/actions' holds \|S1; expected an array of numbers"),
         ("episode_0/actions", np.bytes_(b"x"), "'episode_0/actions' holds"),
         ("episode_0/observations", np.zeros((5, 4)), "'episode_0/observations' has 5 rows, 'actions' 5, "),
-        ("episode_1/observations", np.zeros((4, 3)), r"the episodes' 'observations' differ in width: \[3, 4\]"),
+        (
+            "episode_1/observations",
+            np.zeros((4, 3)),
+            r".*/observations': an observation must be \(..., 4\), got \(4, 3\)",
+        ),
     ],
 )
 def test_a_bad_minari_file_is_named_with_its_key(store, key, value, message):
@@ -166,7 +178,10 @@ BOX = {"type": "Box", "dtype": "float32", "shape": [4], "low": [-1] * 4, "high":
         ({"observation_space": None}, "metadata.observation_space"),  # Minari would make an environment to find it
         ({"observation_space": "[" * 100_000}, "not the metadata of a Minari dataset"),
         ({"observation_space": json.dumps(BOX | {"shape": [10**12]})}, "a space of 1,000,000,000,000 numbers in"),
-        ({"action_space": json.dumps({"type": "Dict", "subspaces": {"a": BOX | {"shape": [9, 10**9]}}})}, "a space of 9,000"),
+        (
+            {"action_space": json.dumps({"type": "Dict", "subspaces": {"a": BOX | {"shape": [9, 10**9]}}})},
+            "a space of 9,000",
+        ),
         ({"action_space": json.dumps(5)}, "not the metadata of a Minari dataset"),
     ],
 )
@@ -206,6 +221,42 @@ def test_metadata_that_are_a_pipe_or_too_long_are_refused(store, monkeypatch):
     refused(path, "pipe or a device")
 
 
+@pytest.mark.parametrize("data_format", ["hdf5", "arrow"])
+def test_tuples_and_nested_dictionaries_are_joined(store, data_format):
+    one, two = (gym.spaces.Box(-np.inf, np.inf, (n,), np.float64) for n in (1, 2))
+    space = gym.spaces.Tuple([two, gym.spaces.Dict(b=one, a=two)])
+    rng = np.random.default_rng(0)
+    place, a, b = rng.standard_normal((4, 2)), rng.standard_normal((4, 2)), rng.standard_normal((4, 1))
+    one_episode = dataclasses.replace(episode(3, rng), observations=(place, {"b": b, "a": a}))
+    with pytest.warns(UserWarning):
+        minari.create_dataset_from_buffers(
+            "here/maze-v1", [one_episode], observation_space=space, action_space=ACTIONS, data_format=data_format
+        )
+    data = load("here/maze-v1")
+    expected = np.float32(np.hstack([place, a, b]))
+    np.testing.assert_array_equal(np.vstack([data.observations, data.last_observations]), expected)
+    assert data.features == Features(("0", "1"), widths=(2, 3))
+    np.testing.assert_array_equal(np.float32(data.features((place[0], {"a": a[0], "b": b[0]}))), expected[0])
+
+
+def test_features_and_goals_of_a_minari_set_are_those_asked_for(store):
+    episodes = [episode(steps, np.random.default_rng(steps), goals=True) for steps in (5, 3)]
+    collect("here/maze-v1", episodes, goals=True)
+    only = load("here/maze-v1", features=Features(keys=("observation",)), goal=(1, 0))
+    np.testing.assert_array_equal(only.observations[:5], np.float32(episodes[0].observations["observation"][:-1]))
+    assert only.features.goal_columns == (1, 0) and only.features.goal_key == ""
+    columns = load("here/maze-v1", features=(5, 0, 4))
+    np.testing.assert_array_equal(columns.observations[5:], observed(episodes[1])[:-1, [5, 0, 4]])
+    assert columns.features.goal_columns == (2, 0) and columns.features.goal_key == "desired_goal"
+    with pytest.raises(ValueError, match=r"main_data.hdf5: where does 'achieved_goal' stand in these features\? Give"):
+        load("here/maze-v1", features=(0, 4))
+    assert load("here/maze-v1", features=(0, 4), goal=()).features.goal_key == ""
+    with pytest.raises(
+        ValueError, match=r"main_data.hdf5: an observation lacks the entry 'place'; it has \['achieved_goal', "
+    ):
+        load("here/maze-v1", features=Features(keys=("place",)))
+
+
 @pytest.mark.parametrize("data_format", ["arrow", "parquet"])
 def test_minari_sets_of_other_data_formats_are_the_same(store, data_format):
     episodes = [episode(steps, np.random.default_rng(steps)) for steps in (5, 2, 3)]
@@ -229,7 +280,9 @@ def test_minari_sets_of_other_data_formats_are_the_same(store, data_format):
 
 def test_an_arrow_episode_that_minari_cuts_off_is_refused(store):
     collect("here/long-v1", [episode(40_000, np.random.default_rng(0))], data_format="arrow")
-    with pytest.raises(ValueError, match=r"Minari reads 32767 steps; the metadata promise 40000; .* write the set as hdf5"):
+    with pytest.raises(
+        ValueError, match=r"Minari reads 32767 steps; the metadata promise 40000; .* write the set as hdf5"
+    ):
         load("here/long-v1")
 
 
@@ -237,7 +290,9 @@ def test_a_data_format_without_its_package_is_named(store, monkeypatch):
     collect("here/maze-v1", [episode(5, np.random.default_rng(0))], data_format="arrow")
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     monkeypatch.delitem(sys.modules, "minari.dataset._storages.arrow_storage", raising=False)
-    with pytest.raises(ImportError, match=r"'here/maze-v1' is in arrow form, which needs pyarrow: install dfplan\[arrow\]"):
+    with pytest.raises(
+        ImportError, match=r"'here/maze-v1' is in arrow form, which needs pyarrow: install dfplan\[arrow\]"
+    ):
         load("here/maze-v1")
 
 
@@ -250,10 +305,14 @@ def test_endings_may_be_in_capitals_and_tilde_is_the_home_folder(tmp_path, monke
         load("~/b.NPZ")
 
 
-@pytest.mark.parametrize("spec", ["data.csv", "/tmp", "~/data", "../up-v0/x", "maze2d-large", "", "a b-v1", Path("a-v1")])
+@pytest.mark.parametrize(
+    "spec", ["data.csv", "/tmp", "~/data", "../up-v0/x", "maze2d-large", "", "a b-v1", Path("a-v1")]
+)
 def test_what_is_neither_file_nor_id_is_no_minari_id(spec, monkeypatch):
     monkeypatch.setattr(minari, "download_dataset", lambda _: pytest.fail("asked the server"))
-    with pytest.raises(ValueError, match=r"names no data: expected a file ending in \.hdf5, \.h5 or \.npz, 'd4rl:NAME', or"):
+    with pytest.raises(
+        ValueError, match=r"names no data: expected a file ending in \.hdf5, \.h5 or \.npz, 'd4rl:NAME', or"
+    ):
         load(spec)
     with pytest.raises(ValueError, match="is no Minari id with its version"):
         load_minari("maze2d-large")
