@@ -31,10 +31,11 @@ from dfplan.benchmarks.protocol import BATCH, EPISODES, evaluation_seeds
 from dfplan.benchmarks.results import Cell, Timing
 from dfplan.benchmarks.speed import DECISIONS, THREADS
 from dfplan.benchmarks.store import Wanted
+from dfplan.benchmarks.suites import suite
 from dfplan.envs.reference import reference
 from dfplan.envs.registry import Task, find, short_name
 
-ALL = tuple(f"{family}-{maze}" for family in ("maze2d", "multi2d") for maze in rows.MAZES)
+ALL = suite.named(suite.MAIN).tasks
 """What `--env all` stands for."""
 Say = play.Say
 _QUICK_EPISODES, _QUICK_DECISIONS = 10, 100
