@@ -97,7 +97,7 @@ def require_fit(agent: Any, env_id: str, name: str) -> None:
     sentence that calls the agent `name`, where they differ.
     """
     theirs = {part: getattr(agent, f"{part}_space", None) for part in ("action", "observation")}
-    if theirs == {"action": None, "observation": None}:
+    if not any(theirs.values()):
         return
     conditioned = {"goal_conditioned": True} if isinstance(theirs["observation"], Dict) else {}
     env = gymnasium.make(env_id, disable_env_checker=True, **conditioned)
@@ -110,20 +110,14 @@ def require_fit(agent: Any, env_id: str, name: str) -> None:
 
 
 def _described(space: Any, part: str) -> str:
-    """What of a space must be equal, in words: 'vectors of 2 numbers from -1 to 1'."""
+    """What of a space must be equal, in words: 'arrays of shape (2,) from [-1. -1.] to [1. 1.]'."""
     if isinstance(space, Dict):
         parts = (f"{key} ({_described(inner, part)})" for key, inner in sorted(space.spaces.items()))
         return f"a dictionary of {', '.join(parts)}"
     if not isinstance(space, Box):
         return repr(space)
-    size = f"vectors of {space.shape[0]} numbers" if len(space.shape) == 1 else f"arrays of shape {space.shape}"
-    return f"{size} from {_limit(space.low)} to {_limit(space.high)}" if part == "action" else size
-
-
-def _limit(values: np.ndarray) -> str:
-    """A limit that all numbers share, or each one's, to six digits."""
-    shown = [f"{value:.6g}" for value in values.ravel()]
-    return shown[0] if len(set(shown)) == 1 else f"({', '.join(shown)})"
+    limits = f" from {np.round(space.low, 6)} to {np.round(space.high, 6)}" if part == "action" else ""
+    return f"arrays of shape {space.shape}{limits}"
 
 
 def require_decisions(agent: Any, name: str, env_id: str) -> None:
@@ -148,8 +142,7 @@ def require_decisions(agent: Any, name: str, env_id: str) -> None:
             raise ValueError(f"the agent {name!r} failed on {env_id} with {form}: {blame(error)}") from error
         expected = (*rows, *width)
         if np.shape(actions) != expected:
-            raise ValueError(
-                f"the agent {name!r} answers {form} with actions {np.shape(actions)}; expected the shape {expected}"
-            )
+            said = f"the agent {name!r} answers {form} with actions {np.shape(actions)}"
+            raise ValueError(f"{said}; expected the shape {expected}")
         if not np.isfinite(np.asarray(actions, dtype=float)).all():
             raise ValueError(f"the agent {name!r} answers {form} with NaN or infinity")

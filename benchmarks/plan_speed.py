@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import resource
 import sys
 from dataclasses import dataclass
 
@@ -12,10 +13,10 @@ import numpy as np
 from rich.table import Table
 
 from dfplan import command
-from dfplan.benchmarks import own, play, provenance, rows, speed
+from dfplan.benchmarks import jobs, own, provenance, rows, speed
 from dfplan.benchmarks.protocol import TUNING_SEEDS
-from dfplan.benchmarks.store import Wanted
-from dfplan.envs.registry import find, task
+from dfplan.benchmarks.wanted import Wanted
+from dfplan.envs.registry import Task, find
 
 
 @dataclass(frozen=True)
@@ -34,8 +35,8 @@ class Settings:
     """cpu, cuda, or one of several as in cuda:1."""
 
 
-def check(settings: Settings) -> str:
-    """The environment's id. Raises ValueError or KeyError, with one sentence, for settings that cannot be used."""
+def check(settings: Settings) -> Task:
+    """The task. Raises ValueError or KeyError, with one sentence, for settings that cannot be used."""
     if not settings.agents:
         raise ValueError("expected one or more agents, not none")
     if not 1 <= settings.plans < len(TUNING_SEEDS):
@@ -43,18 +44,20 @@ def check(settings: Settings) -> str:
     if min(settings.threads, default=0) < 1:
         raise ValueError("threads must be one or more numbers of at least 1")
     rows.require_device(settings.device)
-    return find(settings.env).env_id
+    return find(settings.env)
 
 
-def time_plans(name: str, env_id: str, settings: Settings, threads: int) -> np.ndarray:
+def time_plans(name: str, where: Task, settings: Settings, threads: int) -> np.ndarray:
     """Milliseconds (plans,) of an agent's plans. ValueError for an agent that does not plan, or fails."""
-    (seed, *_) = rows.row(name).training_seeds(task(env_id))
-    agent = play.build(Wanted(name, name, env_id, seed, settings.device))
+    import torch  # late: see dfplan.command
+
+    (seed, *_) = rows.row(name).training_seeds(where)
+    agent = jobs.build(Wanted(name, where.env_id, seed, settings.device))
     if not hasattr(agent, "plan"):
         raise ValueError(f"the agent {name!r} does not plan")
-    speed.use_threads(threads)
+    torch.set_num_threads(threads)
     try:
-        return speed.time_plans(agent, env_id, settings.plans)
+        return speed.time_plans(agent, where.env_id, settings.plans)
     except Exception as error:
         raise ValueError(f"the agent {name!r} failed to plan: {own.blame(error)}") from error
 
@@ -62,18 +65,18 @@ def time_plans(name: str, env_id: str, settings: Settings, threads: int) -> np.n
 @command.with_arguments(Settings, __doc__)
 def main(settings: Settings) -> None:
     """Time the plans and show a table."""
-    machine = provenance.hardware()
-    table = Table(title=f"one plan, batch 1, {settings.env}, {settings.device}, {machine['cpu']}")
-    for column in ("agent", "threads", "median ms", "p95 ms", "longest ms"):
-        table.add_column(column, justify="left" if column == "agent" else "right")
-    env_id = check(settings)
+    where, cpu = check(settings), provenance.hardware()["cpu"]
+    table = Table("agent", title=f"one plan, batch 1, {settings.env}, {settings.device}, {cpu}")
+    for column in ("threads", "median ms", "p95 ms", "longest ms"):
+        table.add_column(column, justify="right")
     for name in settings.agents:
         for threads in settings.threads:
-            times = time_plans(name, env_id, settings, threads)
+            times = time_plans(name, where, settings, threads)
             figures = (np.median(times), np.quantile(times, 0.95), times.max())
             table.add_row(name, str(threads), *(f"{figure:.1f}" for figure in figures))
     command.console().print(table)
-    print(f"peak memory of this process: {speed.peak_memory_mib():.0f} MiB")
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+    print(f"peak memory of this process: {peak:.0f} MiB")
 
 
 if __name__ == "__main__":

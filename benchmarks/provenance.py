@@ -1,19 +1,16 @@
-"""Where a number comes from, and what it depends on: code, configuration, weights, protocol, machine.
+"""Where a number comes from, and what it depends on: code, configuration, weights, commit, versions, machine.
 
-A result is void when its `Key` is another today. The code in it is dfplan's own: the bytes of all Python files of the
-method, the environments and the agents, and of the protocol. What a user's own agent reads besides is found by
-`dfplan.benchmarks.reading` and compared by `changed`.
+The code that counts is dfplan's own: the bytes of all Python files of the method, the environments and the agents, and of
+the protocol. What a user's own agent reads besides is found by `dfplan.benchmarks.reading`.
 """
 
 from __future__ import annotations
 
-import ast
 import hashlib
 import json
 import platform
 import subprocess
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
 from functools import cache
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
@@ -26,21 +23,6 @@ ROOMS = ("dfplan", "dfplan.envs", "dfplan.agents", "dfplan.benchmarks")
 PLAYED = ("protocol.py", "baselines.py", "suites/maze2d_mppi.py", "speed.py")
 """Files of the benchmark that decide about episodes, actions and times."""
 _PACKAGES = ("torch", "numpy", "gymnasium", "mujoco", "scipy", "stable-baselines3")
-
-
-@dataclass(frozen=True)
-class Key:
-    """What a result depends on, each a sha256 in hex."""
-
-    code: str
-    config: str
-    weights: str | None
-    """None where there are none."""
-    protocol: str
-
-    def to_dict(self) -> dict[str, str | None]:
-        """As result files hold it."""
-        return asdict(self)
 
 
 def folders() -> list[Path]:
@@ -60,53 +42,23 @@ def code() -> str:
     return digest.hexdigest()
 
 
-def config(values: Mapping[str, Any]) -> str:
+def data_hash(values: Mapping[str, Any]) -> str:
     """Hash of plain data (numbers, strings, None, lists and mappings of them), whatever the order of its keys."""
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
-def weights(path: str | Path) -> str:
+def file_hash(path: str | Path) -> str:
     """Hash of a file's bytes. FileNotFoundError if there is none."""
     path = Path(path)
     found = path.stat()
-    return _bytes_hash(path, found.st_mtime_ns, found.st_size)  # large files are not read again for every row
+    read = _bytes_hash if found.st_size > 2**20 else _bytes_hash.__wrapped__  # large files are read once, not for every row
+    return read(path, found.st_mtime_ns, found.st_size)
 
 
 @cache
 def _bytes_hash(path: Path, modified: int, size: int) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def file(path: str | Path) -> str | None:
-    """Hash of a file that a user's agent reads, or None if it cannot be read.
-
-    Of Python's source neither comments and layout count, nor docstrings; of any other file all bytes do.
-    """
-    path = Path(path)
-    try:
-        return _source_hash(path.read_bytes()) if path.suffix == ".py" else weights(path)
-    except (OSError, ValueError, SyntaxError, RecursionError, MemoryError):
-        return None
-
-
-@cache
-def _source_hash(source: bytes) -> str:
-    tree = ast.parse(source)
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            node.body = [line for line in node.body if not _is_text(line)] or [ast.Pass()]
-    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()
-
-
-def _is_text(line: ast.stmt) -> bool:
-    """A docstring, or a sentence under a field: a string that is a statement of its own."""
-    return isinstance(line, ast.Expr) and isinstance(line.value, ast.Constant) and isinstance(line.value.value, str)
-
-
-def changed(files: Mapping[str, str]) -> list[str]:
-    """Those of the paths in `files` that are not, or no longer, files of these hashes, as `file` makes them."""
-    return [path for path, known in files.items() if file(path) != known]
 
 
 def commit() -> str | None:
@@ -138,11 +90,7 @@ def versions() -> dict[str, str]:
 
 def hardware() -> dict[str, Any]:
     """Processor model, the cores that this process may use, system and machine."""
-    return {
-        "cpu": _cpu_model(),
-        "cores": cores(),
-        "system": f"{platform.system()} {platform.machine()}",
-    }
+    return {"cpu": _cpu_model(), "cores": cores(), "system": f"{platform.system()} {platform.machine()}"}
 
 
 def _cpu_model() -> str:

@@ -14,7 +14,7 @@ import importlib.util
 import os
 import sys
 import sysconfig
-from collections.abc import Callable
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,35 +24,24 @@ _ELSEWHERE = ("/proc/", "/sys/", "/dev/")
 _PYTHON = tuple(Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib"))
 _opened: set[str] = set()
 """Paths of files that this process has opened for reading since `listen`."""
-_listening = False
 
 
+@functools.cache
 def listen() -> None:
     """From now on note which files this process reads."""
-    global _listening
-    if _listening:
-        return
-    _listening = True
-    sys.addaudithook(_note)
     import safetensors
 
-    reporting = _reporting(safetensors.safe_open)
+    sys.addaudithook(_note)
+    opener = safetensors.safe_open
+
+    @functools.wraps(opener)
+    def reporting(filename: Any, *arguments: Any, **options: Any) -> Any:
+        _note("open", (filename, "rb", os.O_RDONLY))
+        return opener(filename, *arguments, **options)
+
     for module in (safetensors, *(sys.modules.get(f"safetensors.{name}") for name in ("torch", "numpy"))):
         if hasattr(module, "safe_open"):
             module.safe_open = reporting  # type: ignore[union-attr]
-
-
-def files() -> dict[str, str]:
-    """Hash (`provenance.file`) of each file that was read and is there, but for Python's and dfplan's own code.
-
-    Paths below the working directory are relative to it.
-    """
-    found = {}
-    for path in sorted(filter(_counts, map(_source, list(_opened)))):
-        digest = provenance.file(path)
-        if digest is not None:
-            found[_short(path)] = digest
-    return found
 
 
 def _note(event: str, arguments: tuple[Any, ...]) -> None:
@@ -64,13 +53,26 @@ def _note(event: str, arguments: tuple[Any, ...]) -> None:
         _opened.add(os.path.abspath(os.fsdecode(path)))
 
 
-def _reporting(opener: Callable[..., Any]) -> Callable[..., Any]:
-    @functools.wraps(opener)
-    def reporting(filename: Any, *arguments: Any, **options: Any) -> Any:
-        _note("open", (filename, "rb", os.O_RDONLY))
-        return opener(filename, *arguments, **options)
+def files() -> dict[str, str]:
+    """sha256 of each file that was read and is there, but for Python's, installed packages' and dfplan's own code.
 
-    return reporting
+    Paths below the working directory are relative to it.
+    """
+    paths = sorted(path for path in map(_source, list(_opened)) if path.is_file() and _counts(path))
+    here = Path.cwd()
+    found = {str(path.relative_to(here) if path.is_relative_to(here) else path): _hash(path) for path in paths}
+    return {path: digest for path, digest in found.items() if digest is not None}
+
+
+def changed(known: Mapping[str, str]) -> list[str]:
+    """Those of the paths that are not, or no longer, files of these hashes."""
+    return [path for path, digest in known.items() if _hash(Path(path)) != digest]
+
+
+def _hash(path: Path) -> str | None:
+    with contextlib.suppress(OSError, ValueError):
+        return provenance.file_hash(path)
+    return None
 
 
 def _source(path: str) -> Path:
@@ -82,15 +84,8 @@ def _source(path: str) -> Path:
 
 
 def _counts(path: Path) -> bool:
+    """Not installed packages, whose versions are recorded instead."""
     ours = path.suffix == ".py" and any(path.is_relative_to(folder) for folder in provenance.folders())
-    return not ours and not str(path).startswith(_ELSEWHERE) and path.is_file() and not _is_installed(path)
-
-
-def _is_installed(path: Path) -> bool:
-    """Whether a file is Python's or of an installed package, whose versions are recorded instead."""
-    packages = {"site-packages", "dist-packages"} & set(path.parts)
-    return bool(packages) or any(path.resolve().is_relative_to(folder) for folder in _PYTHON)
-
-
-def _short(path: Path) -> str:
-    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+    installed = {"site-packages", "dist-packages"} & set(path.parts)
+    python = any(path.resolve().is_relative_to(folder) for folder in _PYTHON)
+    return not (ours or installed or python or str(path).startswith(_ELSEWHERE))

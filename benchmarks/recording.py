@@ -5,21 +5,14 @@ Positions are the first two entries of an observation.
 
 from __future__ import annotations
 
-import io
-import zipfile
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import gymnasium
 import numpy as np
 
 import dfplan.envs  # noqa: F401 (registers the environments)
-
-LARGEST = 64 * 2**20
-"""Bytes of arrays that a file of paths may unfold to."""
 
 
 @dataclass(frozen=True)
@@ -31,16 +24,7 @@ class Paths:
     executed: tuple[np.ndarray, ...]
     """Positions (steps + 1, 2) from the reset on."""
     planned: tuple[np.ndarray | None, ...]
-    """Positions (points, 2) of the plan that the first decision followed, None for agents that do not plan."""
-
-    def to_npz(self) -> bytes:
-        """A compressed npz file; plans that are not finite are left out."""
-        arrays = {f"path{i}": path for i, path in enumerate(self.executed)}
-        plans = {f"plan{i}": plan for i, plan in enumerate(self.planned) if plan is not None}
-        arrays |= {name: plan for name, plan in plans.items() if np.isfinite(plan).all()}
-        file = io.BytesIO()
-        np.savez_compressed(file, goals=np.stack(self.goals), **arrays)  # type: ignore[arg-type]
-        return file.getvalue()
+    """Positions (points, 2) of the plan that the first decision followed, None without a plan, or one that is not finite."""
 
 
 @dataclass
@@ -62,34 +46,6 @@ class Recorder:
     def paths(self) -> Paths:
         """What was recorded."""
         return Paths(tuple(self.goals), tuple(np.stack(self.positions, axis=1)), tuple(self.planned))
-
-
-def read_paths(path: Path, episodes: int, steps: int) -> Paths | None:
-    """Paths of at most so many episodes of so many steps from a file; None if there is no file.
-
-    Raises ValueError, naming the file, if it is damaged or of other episodes.
-    """
-    if not path.exists():
-        return None
-    try:
-        with zipfile.ZipFile(path) as archive:
-            if sum(member.file_size for member in archive.infolist()) > LARGEST:
-                raise ValueError(f"it unfolds to more than {LARGEST // 2**20} MiB")
-        with np.load(path, allow_pickle=False) as arrays:
-            goals = _points(arrays["goals"])
-            executed = tuple(_points(arrays[f"path{i}"]) for i in range(len(goals)))
-            planned = tuple(_points(arrays[f"plan{i}"]) if f"plan{i}" in arrays else None for i in range(len(goals)))
-        if not 0 < len(goals) <= episodes or {len(one) for one in executed} != {steps + 1}:
-            raise ValueError("it does not fit the result beside it")
-    except (ValueError, OSError, KeyError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
-        raise ValueError(f"{path} is damaged ({error})") from error
-    return Paths(tuple(goals), executed, planned)
-
-
-def _points(array: np.ndarray) -> np.ndarray:
-    if array.ndim != 2 or array.shape[1] != 2 or array.dtype.kind != "f" or not np.isfinite(array).all():
-        raise ValueError("it holds other things than points")
-    return array
 
 
 @dataclass(frozen=True)
@@ -127,7 +83,8 @@ def planned_path(agent: Any, row: int) -> np.ndarray | None:
     plan = getattr(agent, "last_plan", None)
     if plan is None:
         return None
-    return positions(plan.observations[row, : int(plan.lengths[row]) + 1])
+    path = positions(plan.observations[row, : int(plan.lengths[row]) + 1])
+    return path if np.isfinite(path).all() else None
 
 
 def positions(tokens: Any) -> np.ndarray:

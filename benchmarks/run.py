@@ -1,4 +1,4 @@
-"""Evaluate agents on mazes and write the table, the results and the pictures.
+"""Evaluate agents and write the table, the results and the pictures.
 
     python benchmarks/run.py --env maze2d-large
     python benchmarks/run.py --env all --agents all
@@ -12,32 +12,28 @@ configuration or weights have changed; after Ctrl-C or a kill the same command g
 from __future__ import annotations
 
 import os
-import shlex
-import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
-from rich.console import Group
 
 from dfplan import command
-from dfplan.benchmarks import cluster, play, provenance, recording, rows, store
-from dfplan.benchmarks.protocol import BATCH, EPISODES, evaluation_seeds
-from dfplan.benchmarks.results import Cell, Timing
+from dfplan.benchmarks import play, rows, store
+from dfplan.benchmarks.protocol import EPISODES, evaluation_seeds
+from dfplan.benchmarks.show import show
 from dfplan.benchmarks.speed import DECISIONS, THREADS
-from dfplan.benchmarks.store import Wanted
-from dfplan.benchmarks.suites import suite
-from dfplan.envs.reference import reference
-from dfplan.envs.registry import Task, find, short_name
+from dfplan.benchmarks.wanted import timings, train_missing, wanted
+from dfplan.benchmarks.workers import LOCAL, workers
+from dfplan.envs.registry import Task, find
+from dfplan.worker_processes import WorkersDiedError
 
-ALL = suite.named(suite.MAIN).tasks
+ALL = tuple(f"{family}-{maze}" for family in ("maze2d", "multi2d") for maze in rows.MAZES)
 """What `--env all` stands for."""
-Say = play.Say
 _QUICK_EPISODES, _QUICK_DECISIONS = 10, 100
 
 
@@ -66,8 +62,8 @@ class Arguments:
     """Play everything again, whatever results there are; each is replaced when its new one is whole."""
     retime: bool = False
     """Time decisions again, whatever timings there are."""
-    output: Path | None = None
-    """Folder for the files, without it results; those of other episodes go to a folder in it, block1 for --seed 1."""
+    output: Path = Path("results")
+    """Folder for the files; those of other episodes go to a folder in it, block1 for --seed 1."""
     threads: int = min(2, os.cpu_count() or 1)
     """Processes that play episodes. (Decisions are timed with two threads, or as many as there are cores.)"""
     cluster: Annotated[str | None, tyro.conf.arg(metavar="[ADDRESS]")] = None
@@ -76,119 +72,23 @@ class Arguments:
 
 def check(arguments: Arguments) -> tuple[list[Task], range, Path]:
     """The tasks, the episodes' seeds and the output folder. ValueError or KeyError, with one sentence, for bad ones."""
-    names = [name for given in arguments.env for name in (ALL if given == "all" else (given,))]
-    tasks = [find(name) for name in dict.fromkeys(names)]
-    for task in tasks:
-        reference(task.env_id)
-    if not tasks or len({task.env_id for task in tasks}) < len(tasks):
-        raise ValueError(f"expected one or more different environments, not {' '.join(arguments.env) or 'none'}")
-    if not arguments.agents or len(set(arguments.agents)) < len(arguments.agents):
-        raise ValueError(f"expected one or more different agents, not {' '.join(arguments.agents) or 'none'}")
+    tasks = [find(name) for name in dict.fromkeys(name for env in arguments.env for name in (ALL if env == "all" else (env,)))]
+    chosen = arguments.training_seeds
+    for several, of in (([task.env_id for task in tasks], "environments"), (arguments.agents, "agents")):
+        if not several or len(set(several)) < len(several):
+            raise ValueError(f"expected one or more different {of}, not {' '.join(several) or 'none'}")
     if "all" in arguments.agents and len(arguments.agents) > 1:
         raise ValueError("'all' stands for every registered agent: expected no other beside it")
-    chosen = arguments.training_seeds
     if chosen is not None and (not chosen or not set(chosen) <= set(rows.TRAINING_SEEDS) or len(set(chosen)) < len(chosen)):
-        several = ", ".join(map(str, rows.TRAINING_SEEDS))
-        raise ValueError(f"training seeds are one or more of {several}, not {' '.join(map(str, chosen)) or 'none'}")
+        known = ", ".join(map(str, rows.TRAINING_SEEDS))
+        raise ValueError(f"training seeds are one or more of {known}, not {' '.join(map(str, chosen)) or 'none'}")
     rows.require_device_name(arguments.device)
     if arguments.threads < 1:
         raise ValueError(f"threads must be at least 1, not {arguments.threads}")
-    episodes = _QUICK_EPISODES if arguments.quick else EPISODES
-    seeds = evaluation_seeds(episodes if arguments.episodes is None else arguments.episodes, arguments.seed)
-    folder = arguments.output or Path("results")
-    if arguments.seed:
-        folder /= f"block{arguments.seed}"
-    # Now, not after minutes of playing, it is said that nothing can be written there.
-    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    if not existing.is_dir():
-        raise ValueError(f"cannot write into the output folder {folder}: {existing} is a file")
-    if not os.access(existing, os.W_OK):
-        raise ValueError(f"cannot write into the output folder {folder}: no permission to write in {existing}")
-    return tasks, seeds, folder
-
-
-def train_missing(tasks: Sequence[Task], agents: Sequence[str], seeds: Sequence[int] | None) -> None:
-    """Train the weights that rows lack, of these training seeds. ValueError for a maze without recipes, or a failure."""
-    for task in tasks:
-        for row in map(rows.row, agents):
-            while row.refusal(task) is None:
-                try:
-                    row.training_seeds(task, seeds)
-                    break
-                except rows.MissingWeightsError as missing:
-                    words = [sys.executable, "-m", "dfplan.benchmarks.train", *missing.command]
-                    if subprocess.run(words, check=False).returncode:
-                        raise ValueError(f"training the weights {missing.weights!r} failed") from missing
-                    if row.weights_file(task, missing.seed) is None:
-                        raise
-
-
-def wanted(
-    tasks: Sequence[Task], agents: Sequence[str], seeds: range, arguments: Arguments
-) -> tuple[list[Wanted], list[str]]:
-    """The cells of all agents on all tasks, and a sentence for each row that is left out on a task.
-
-    Left out are rows that cannot play a task, and those without weights. Raises KeyError or FileNotFoundError for an agent
-    that is not there, ValueError if no cell is left, or if two rows would be kept in the same folder.
-    """
-    chosen = {agent: rows.row(agent) for agent in agents}
-    found: list[Wanted] = []
-    skipped = []
-    for task in tasks:
-        for agent, row in chosen.items():
-            try:
-                refusal, training_seeds = row.refusal(task), row.training_seeds(task, arguments.training_seeds)
-            except ValueError as error:
-                refusal, training_seeds = row.refusal(task) or str(error), ()
-            if refusal is not None:
-                skipped.append(f"{agent} is left out on {task.env_id}: {refusal}")
-                continue
-            if arguments.quick and arguments.training_seeds is None:
-                training_seeds = training_seeds[:1]
-            found += [_cell(agent, row, task, seeds, arguments.device, seed) for seed in training_seeds]
-    if not found:
-        more = f" (and {len(skipped) - 1} more)" if len(skipped) > 1 else ""
-        raise ValueError(f"nothing is left to play: {skipped[0]}{more}")
-    owners: dict[str, str] = {}
-    for cell in found:
-        other, place = owners.setdefault(store.agent_folder(cell.name), cell.name), store.agent_folder(cell.name)
-        if other != cell.name:
-            raise ValueError(f"the agents {other!r} and {cell.name!r} would share the folder {place!r}")
-    return found, skipped
-
-
-def _cell(agent: str, row: rows.Row, task: Task, seeds: range, device: str, training_seed: int | None) -> Wanted:
-    protocol = {
-        "env": task.env_id,
-        "episode_steps": task.max_episode_steps,
-        "first_seed": seeds.start,
-        "batch": BATCH,
-        "device": device,
-    }
-    return Wanted(
-        rows.shown(agent),
-        agent,
-        task.env_id,
-        training_seed,
-        device,
-        store.key(row, task, training_seed, protocol),
-        own=row.own,
-        seeds=tuple(seeds),
-        steps=task.max_episode_steps,
-    )
-
-
-def timings(cells: Sequence[Wanted], decisions: int) -> list[Wanted]:
-    """One timing for each group of cells, of its first training seed."""
-    first: dict[tuple[str, str], Wanted] = {}
-    for cell in cells:
-        first.setdefault(cell.group, cell)
-    return [replace(cell, key=_timing_key(cell), seeds=(), decisions=decisions) for cell in first.values()]
-
-
-def _timing_key(cell: Wanted) -> provenance.Key:
-    protocol = {"env": cell.env_id, "device": cell.device}
-    return store.key(rows.row(cell.agent), find(cell.env_id), cell.training_seed, protocol)
+    episodes = arguments.episodes if arguments.episodes is not None else _QUICK_EPISODES if arguments.quick else EPISODES
+    folder = arguments.output / f"block{arguments.seed}" if arguments.seed else arguments.output
+    store.require_writable(folder)
+    return tasks, evaluation_seeds(episodes, arguments.seed), folder
 
 
 def run(arguments: Arguments, console: Any) -> None:
@@ -202,131 +102,35 @@ def run(arguments: Arguments, console: Any) -> None:
     agents = tuple(rows.ROWS) if arguments.agents == ("all",) else arguments.agents
     if arguments.train:
         train_missing(tasks, agents, arguments.training_seeds)
-    cells, skipped = wanted(tasks, agents, seeds, arguments)
+    first_only = arguments.quick and arguments.training_seeds is None
+    cells, skipped = wanted(tasks, agents, seeds, arguments.training_seeds, arguments.device, first_only)
     for sentence in skipped:
         say(sentence)
-    tasks = [task for task in tasks if any(cell.env_id == task.env_id for cell in cells)]
     times = timings(cells, _QUICK_DECISIONS if arguments.quick else DECISIONS)
-    store.check(folder, cells, times, fresh=arguments.fresh)
-    missing = [cell for cell in cells if arguments.fresh or not isinstance(store.look(folder, cell), Cell)]
+    missing, fresh = store.missing(folder, cells, times, arguments.fresh), arguments.fresh
     with ExitStack() as written:
-        with play.workers(arguments.threads, arguments.cluster if missing else None) as pool:
+        with workers(arguments.threads, arguments.cluster if missing else None) as (pool, hardware):
             # All that can be wrong with an agent is said before anything is written.
             descriptions = play.describe_all(pool, missing)
-            written.enter_context(store.writing(folder, [task.env_id for task in tasks]))
-            store.check(folder, cells, times, fresh=arguments.fresh)  # again: another run may have written since
-            played = play_missing(arguments, pool, cells, descriptions, folder, say)
+            written.enter_context(store.writing(folder, {cell.env_id for cell in cells}))
+            store.missing(folder, cells, times, fresh)  # again: another run may have written since
+            origin = {"command": command.typed("benchmarks/run.py", arguments, leave_out=["output"]), "hardware": hardware}
+            played = play.play_missing(pool, cells, descriptions, folder, origin, say, fresh)
         # Decisions are timed and plans recorded on this machine, wherever the episodes were played.
-        with play.workers(1, threads=THREADS) as machine:
-            measured = time_missing(arguments, machine, times, folder, say)
+        with workers(1, threads=THREADS) as (machine, _):
+            measured = play.time_missing(machine, times, folder, say, fresh=fresh or arguments.retime)
             shown = [show(machine, task, played, measured, folder, say) for task in tasks]
-    for table, files in shown:
+    for table, files in filter(None, shown):
         console.print(table)
         say(f"wrote {', '.join(files)}")
     console.print(f"{time.perf_counter() - began:.0f} s; results are in {folder}", soft_wrap=True)
-
-
-def play_missing(
-    arguments: Arguments, pool: play.Workers, cells: Sequence[Wanted], descriptions: play.Descriptions, folder: Path, say: Say
-) -> dict[Wanted, Cell]:
-    """All cells, after playing those that are not there, and the first batches of those whose paths are damaged."""
-    there: dict[Wanted, Cell] = {}
-    for cell in cells:
-        found = store.look(folder, cell)
-        if arguments.fresh:
-            store.begin_afresh(folder, cell)
-        elif isinstance(found, Cell):
-            there[cell] = found
-        elif found is not None:
-            say(f"{cell} is played again: {found}")
-    if there:
-        say(f"{len(there)} of {len(cells)} results are there and used again; --fresh plays them anew")
-    missing = [cell for cell in cells if cell not in there]
-    if missing:
-        # Another run may have changed what was there when agents were tried.
-        late = play.describe_all(pool, [cell for cell in missing if cell not in descriptions])
-        origin = {"command": as_typed(sys.argv[1:]), "commit": provenance.commit(), "versions": provenance.versions()}
-        origin |= {"hardware": pool.hardware()}
-        there |= play.play_all(pool, missing, {**descriptions, **late}, folder, origin, say)
-    damaged = []
-    for wanted, played in there.items():
-        try:
-            paths_of(folder, wanted, played)
-        except ValueError as error:
-            say(f"the first episodes of {played.agent} on {played.env_id} are played again: {error}")
-            damaged.append(wanted)
-    play.play_first(pool, damaged, folder)
-    return {cell: there[cell] for cell in cells}
-
-
-def paths_of(folder: Path, wanted: Wanted, cell: Cell) -> recording.Paths | None:
-    """Paths of a cell's first episodes, None if their file is missing. ValueError, naming it, if it is damaged."""
-    return recording.read_paths(store.paths_path(folder, wanted), len(cell.seeds), cell.episode_steps)
-
-
-def as_typed(words: Sequence[str]) -> str:
-    """A command line for result files, to be typed as it stands; the folder that they are written to does not matter."""
-    kept, words = [], list(words)
-    while words:
-        word = words.pop(0)
-        if word == "--output":
-            del words[:1]
-        elif not word.startswith("--output="):
-            kept.append(word)
-    return shlex.join(["python", "benchmarks/run.py", *kept])
-
-
-def time_missing(
-    arguments: Arguments, machine: play.Workers, times: Sequence[Wanted], folder: Path, say: Say
-) -> list[Timing]:
-    """All timings, measuring those that are not there; without those of agents that cannot be timed."""
-    hardware = provenance.hardware()
-    there: dict[Wanted, Timing] = {}
-    for one in times:
-        found = store.look_for_timing(folder, one, hardware)
-        if isinstance(found, Timing) and not arguments.fresh and not arguments.retime:
-            there[one] = found
-        elif isinstance(found, str):
-            say(f"{one.name} on {one.env_id} is timed again: {found}")
-    missing = [one for one in times if one not in there]
-    there |= play.time_all(machine, missing, folder, hardware, provenance.commit(), say)
-    return [there[one] for one in times if one in there]
-
-
-def show(
-    machine: play.Workers, task: Task, played: Mapping[Wanted, Cell], times: Sequence[Timing], folder: Path, say: Say
-) -> tuple[Group, list[str]]:
-    """Write the table and the pictures of an environment; the table for the screen, and the names of the files."""
-    from dfplan.benchmarks.report import pictures, summaries, tables
-
-    mine = {wanted: cell for wanted, cell in played.items() if wanted.env_id == task.env_id}
-    players = {(cell.agent, cell.training_seed): wanted for wanted, cell in mine.items()}
-
-    def record(cell: Cell, seed: int) -> recording.Denoising | None:
-        try:
-            return machine.call(f"a plan of {cell.agent}", play.record_plan, players[cell.agent, cell.training_seed], seed)
-        except (ValueError, KeyError, OSError, RuntimeError) as error:
-            say(f"no plan of {cell.agent} is drawn: {error}")
-            return None
-
-    drawn: dict[str, tuple[Cell, recording.Paths]] = {}
-    for wanted, cell in mine.items():
-        paths = paths_of(folder, wanted, cell) if cell.agent not in drawn else None
-        if paths is not None:
-            drawn[cell.agent] = cell, paths
-    place = folder / short_name(task.env_id)
-    summary = summaries.summarize(list(mine.values()), [timing for timing in times if timing.env_id == task.env_id])
-    tables.write(place, summary)
-    pictures.write(place, task.layout, drawn, record)
-    names = [name for name in ("table.md", "table.csv", "paths.png", "denoising.gif") if (place / name).exists()]
-    return tables.to_rich(summary), names
 
 
 @command.with_arguments(
     Arguments,
     __doc__,
     interrupted="what was played is kept, and the same command, without --fresh, goes on from there",
-    failures=(play.WorkersDiedError,),
+    failures=(WorkersDiedError,),
 )
 def _main(arguments: Arguments) -> None:
     run(arguments, command.console())
@@ -334,15 +138,11 @@ def _main(arguments: Arguments) -> None:
 
 def main(words: Sequence[str] | None = None) -> int:
     """Run the benchmark with these words of a command line, or those of this process."""
-    return _main(with_address(list(sys.argv[1:] if words is None else words)))
-
-
-def with_address(words: list[str]) -> list[str]:
-    """The command line with 'local' after a --cluster that no address follows."""
-    found = []
-    for word, following in zip(words, [*words[1:], "--"], strict=True):
-        found += [word, cluster.LOCAL] if word == "--cluster" and following.startswith("-") else [word]
-    return found
+    given = list(sys.argv[1:] if words is None else words)
+    for place, following in reversed(list(enumerate([*given[1:], "--"], start=1))):
+        if given[place - 1 : place] == ["--cluster"] and following.startswith("-"):
+            given.insert(place, LOCAL)
+    return _main(given)
 
 
 if __name__ == "__main__":

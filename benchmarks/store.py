@@ -1,162 +1,47 @@
-"""What is on disk of the wanted results: whole ones, and the finished batches of unfinished ones.
+"""What is on disk of the wanted results: whole ones, which can be used or not, and the batches of unfinished ones.
 
-    results/maze2d-large/diffusion-forcing/seed0.json       a cell: an agent whose weights were trained with seed 0
-    results/maze2d-large/expert/untrained.json              an agent that is not trained
-    results/maze2d-large/expert/untrained.paths.npz         paths and plans of its first episodes, for the picture
-    results/maze2d-large/expert/timing.json                 how long decisions take, measured once for all its seeds
-    results/maze2d-large/expert/.untrained/batch-0003.json  a finished batch of a cell that is not whole yet
+    results/maze2d-large/expert/untrained.json          a cell (`dfplan.benchmarks.results`)
+    results/maze2d-large/expert/.untrained.jsonl        what is played of a cell that is not whole yet: a line a batch
 
-Every file carries the key of what it depends on, and is written whole or not at all: a kill at any moment costs no more
-than the batches that were being played. What cannot be used is said and played again; an old cell stays until the new one
-is whole. Processes that write into the same environment's folder do so one after another (`dfplan.locks`).
+Results are written whole or not at all, and batches line by line: a kill at any moment costs no more than the batches that
+were being played. What cannot be used is said and played again; an old cell stays until the new one is whole. Processes
+that write into the same environment's folder do so one after another (`dfplan.locks`).
 """
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
-import re
-import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from dfplan.benchmarks import provenance
-from dfplan.benchmarks.protocol import BATCH, Episodes, batches, join
+from dfplan.benchmarks.protocol import Episodes, batches
 from dfplan.benchmarks.results import (
-    SCHEMA,
-    STRICT,
     Cell,
     NewerSchemaError,
     Timing,
+    adapter,
+    cell_path,
     check_episodes,
-    read,
     read_cell,
     read_timing,
+    timing_path,
 )
-from dfplan.benchmarks.rows import Row
-from dfplan.envs.reference import reference
-from dfplan.envs.registry import Task, short_name
+from dfplan.benchmarks.wanted import Wanted
+from dfplan.envs.registry import short_name, task
 from dfplan.locks import hold
 from dfplan.whole_files import write_whole
 
-_AFRESH = "afresh"
-"""File among the batches of a cell that is played anew though there is a whole one: so many episodes of it."""
+_ELSEWHERE = "choose another --output"
 
 
-@dataclass(frozen=True)
-class Batch:
-    """A finished batch of a cell that is not whole yet."""
-
-    episodes: Episodes
-    key: dict[str, str | None]
-    files: dict[str, str]
-    """As of a cell."""
-    schema: int = SCHEMA
-
-    __pydantic_config__ = STRICT
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """A result that is to be in the table, there already or not; what a worker process needs to know of it."""
-
-    name: str
-    """Of the row, as tables show it."""
-    agent: str
-    """As `dfplan.benchmarks.rows.row` takes it."""
-    env_id: str
-    training_seed: int | None
-    device: str
-    key: provenance.Key | None = None
-    """A process whose code or weights are others refuses to play."""
-    own: bool = False
-    """Whether it is of a user's own agent, whose results say which files it read."""
-    seeds: tuple[int, ...] = ()
-    """Reset seeds of a cell's episodes."""
-    steps: int = 0
-    """Of one episode."""
-    decisions: int = 0
-    """Of a timing."""
-
-    def __str__(self) -> str:
-        return f"{self.name} on {self.env_id} ({seed_name(self.training_seed)})"
-
-    @property
-    def group(self) -> tuple[str, str]:
-        """Cells that differ in their training seed only are a group."""
-        return self.env_id, self.name
-
-    def changed(self, found: Cell | Timing | Batch) -> str | None:
-        """What has changed since a result was made, in words; None if nothing that it depends on has."""
-        parts = [kind for kind, value in key_of(self).items() if found.key.get(kind) != value]
-        if parts:
-            return f"its {' and '.join(parts)} changed"
-        if self.own and not found.files:
-            return "it does not say which files the agent read"
-        files = provenance.changed(found.files)
-        return f"{' and '.join(files[:3])} changed" if files else None
-
-
-def key(row: Row, task: Task, training_seed: int | None, protocol: Mapping[str, Any]) -> provenance.Key:
-    """What a row's results on a task depend on, with what of the protocol decides about them."""
-    path, member = row.weights_file(task, training_seed), training_seed if row.stacked > 1 else None
-    chosen = {"agent": row.agent, "options": dict(row.options), "member": member}
-    return provenance.Key(
-        code=provenance.code(),
-        config=provenance.config(chosen),
-        weights=None if path is None else provenance.weights(path),
-        protocol=provenance.config(protocol),
-    )
-
-
-def key_of(wanted: Wanted) -> dict[str, str | None]:
-    """The key as files hold it."""
-    return {} if wanted.key is None else wanted.key.to_dict()
-
-
-def agent_folder(agent: str) -> str:
-    """The agent's name with '_' for whatever does not belong into a file name."""
-    return re.sub(r"[^A-Za-z0-9._-]", "_", agent)
-
-
-def seed_name(training_seed: int | None) -> str:
-    """'seed1', or 'untrained'."""
-    return "untrained" if training_seed is None else f"seed{training_seed}"
-
-
-def cell_path(folder: str | Path, env_id: str, agent: str, training_seed: int | None) -> Path:
-    """Where the tree in `folder` keeps a cell."""
-    return Path(folder) / short_name(env_id) / agent_folder(agent) / f"{seed_name(training_seed)}.json"
-
-
-def timing_path(folder: str | Path, env_id: str, agent: str) -> Path:
-    """Where the tree in `folder` keeps a timing."""
-    return Path(folder) / short_name(env_id) / agent_folder(agent) / "timing.json"
-
-
-def paths_path(folder: str | Path, wanted: Wanted) -> Path:
-    """Where the tree in `folder` keeps the paths of a cell's first episodes: `dfplan.benchmarks.recording.read_paths`."""
-    return _path(folder, wanted).with_suffix(".paths.npz")
-
-
-def write_cell(folder: str | Path, cell: Cell) -> Path:
-    """Write a cell into the tree in `folder` and return its path. ValueError for a number that is not finite."""
-    return _write(cell_path(folder, cell.env_id, cell.agent, cell.training_seed), cell)
-
-
-def write_timing(folder: str | Path, timing: Timing) -> Path:
-    """Write a timing into the tree in `folder` and return its path. ValueError for a number that is not finite."""
-    return _write(timing_path(folder, timing.env_id, timing.agent), timing)
-
-
-def _write(path: Path, result: Any) -> Path:
-    write_whole(path, json.dumps(dataclasses.asdict(result), indent=1, allow_nan=False, default=str) + "\n")
-    return path
+def path_of(folder: str | Path, wanted: Wanted) -> Path:
+    """Where the tree in `folder` keeps a wanted cell."""
+    return cell_path(folder, wanted.env_id, wanted.name, wanted.training_seed)
 
 
 def look(folder: Path, wanted: Wanted) -> Cell | str | None:
@@ -165,144 +50,133 @@ def look(folder: Path, wanted: Wanted) -> Cell | str | None:
     Raises ValueError, with one sentence, where a cell must not be replaced by the wanted one: it is of a newer schema, of
     another agent, environment or block, or has more episodes.
     """
-    path = _path(folder, wanted)
-    cell = _look(path, read_cell)
+    path = path_of(folder, wanted)
+    cell = _read(path, read_cell)
     if not isinstance(cell, Cell):
         return cell
     if (cell.agent, cell.env_id) != (wanted.name, wanted.env_id):
-        raise ValueError(f"{path} is of {cell.agent} on {cell.env_id}, not of {wanted}: choose another --output")
+        raise ValueError(f"{path} is of {cell.agent} on {cell.env_id}, not of {wanted}: {_ELSEWHERE}")
     if cell.seeds[0] != wanted.seeds[0]:
-        raise ValueError(
-            f"{path} holds episodes from seed {cell.seeds[0]} on, not from {wanted.seeds[0]}: choose another --output"
-        )
+        raise ValueError(f"{path} holds episodes from seed {cell.seeds[0]} on, not from {wanted.seeds[0]}: {_ELSEWHERE}")
     there, asked = len(cell.seeds), len(wanted.seeds)
-    difference = wanted.changed(cell) or (None if there >= asked else f"it has {there} of {asked} episodes")
-    if difference is None and _afresh(folder, wanted) != asked:
-        return cell
-    if there > asked:
-        raise _fewer(path, there, asked)
-    return difference or "an interrupted --fresh goes on"
+    difference = wanted.changed(cell.key, cell.files)
+    if difference is None and there >= asked:
+        begun = Unfinished(folder, wanted).head.get("episodes") == asked
+        return "an interrupted --fresh goes on" if begun else cell
+    require_fewer(path, there, asked)
+    return difference or f"it has {there} of {asked} episodes"
+
+
+def require_fewer(path: Path, there: int, new: int) -> None:
+    """ValueError if a cell has more episodes than those that are to replace it."""
+    if there > new:
+        would = f"{path} holds {there} episodes, which {new} new ones would replace"
+        raise ValueError(f"{would}: {_ELSEWHERE}, or --episodes {there}")
 
 
 def look_for_timing(folder: Path, wanted: Wanted, hardware: Mapping[str, Any]) -> Timing | str | None:
-    """The wanted timing; why that which is there cannot be used, in words; None if there is none, or an older one.
+    """The wanted timing; why that which is there cannot be read, in words; None if there is none, or an older one.
 
     Raises ValueError for one of a newer schema, which must not be replaced.
     """
-    found = _look(timing_path(folder, wanted.env_id, wanted.name), read_timing)
+    found = _read(timing_path(folder, wanted.env_id, wanted.name), read_timing)
     if not isinstance(found, Timing):
         return found
     same = found.agent == wanted.name and found.hardware == hardware and found.decisions >= wanted.decisions
-    return found if same and wanted.changed(found) is None else None
+    return found if same and wanted.changed(found.key, found.files) is None else None
 
 
-def _look(path: Path, read: Callable[[Path], Any]) -> Any:
+def _read(path: Path, read: Callable[[Path], Any]) -> Any:
     """What a file holds, why it cannot be read, or None if there is none. ValueError where none can be written."""
-    reason = None
-    try:
-        if path.exists():
-            return read(path)
-    except NewerSchemaError as error:
-        raise ValueError(f"{error}: choose another --output") from error
-    except (ValueError, OSError) as error:
-        reason = str(error)
-    if path.is_dir() and not path.is_symlink():
-        raise ValueError(f"{path} is a folder, where a result is to be written: choose another --output")
     taken = next((folder for folder in path.parents if folder.exists() and not folder.is_dir()), None)
-    if taken is not None:
-        raise ValueError(f"{taken} is a file, where a folder of results is to be: choose another --output")
-    return reason
+    if taken is not None or (path.is_dir() and not path.is_symlink()):
+        raise ValueError(f"{taken or path} is in the way of a result: {_ELSEWHERE}")
+    try:
+        return read(path) if path.exists() else None
+    except NewerSchemaError as error:
+        raise ValueError(f"{error}: {_ELSEWHERE}") from error
+    except (ValueError, OSError) as error:
+        return str(error)
 
 
-def check(folder: Path, cells: Iterable[Wanted], timings: Iterable[Wanted], *, fresh: bool) -> None:
-    """Raise ValueError, with one sentence, where a file that is there must not be replaced, or none can be written.
+def missing(folder: Path, cells: Sequence[Wanted], timings: Iterable[Wanted], fresh: bool = False) -> list[Wanted]:
+    """Those of the cells that are to be played, all if `fresh`.
 
-    `fresh`: cells are to be replaced that could be used.
+    Raises ValueError, with one sentence, where a file that is there must not be replaced, or none can be written.
     """
-    for cell in cells:
-        found = look(folder, cell)
-        if fresh and isinstance(found, Cell) and len(found.seeds) > len(cell.seeds):
-            raise _fewer(_path(folder, cell), len(found.seeds), len(cell.seeds))
     for timing in timings:
         look_for_timing(folder, timing, {})
+    found = {cell: look(folder, cell) for cell in cells}
+    for wanted, cell in found.items():
+        if fresh and isinstance(cell, Cell):
+            require_fewer(path_of(folder, wanted), len(cell.seeds), len(wanted.seeds))
+    return [wanted for wanted, cell in found.items() if fresh or not isinstance(cell, Cell)]
 
 
-def _fewer(path: Path, there: int, new: int) -> ValueError:
-    return ValueError(
-        f"{path} holds {there} episodes, which {new} new ones would replace: choose another --output, or --episodes {there}"
-    )
+def require_writable(folder: Path) -> None:
+    """ValueError where no folder of that path can be written: this is said now, not after minutes of playing."""
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not existing.is_dir():
+        raise ValueError(f"cannot write into the output folder {folder}: {existing} is a file")
+    if not os.access(existing, os.W_OK):
+        raise ValueError(f"cannot write into the output folder {folder}: no permission to write in {existing}")
 
 
-def begin_afresh(folder: Path, wanted: Wanted) -> None:
-    """Delete the finished batches of a cell, and note that a whole one is not to be used until it is played anew."""
-    shutil.rmtree(_parts(folder, wanted), ignore_errors=True)
-    write_whole(_parts(folder, wanted) / _AFRESH, str(len(wanted.seeds)))
+class Unfinished:
+    """The file of a cell that is not whole yet: a line that says what it is to be, then a line for each batch."""
 
-
-def _afresh(folder: Path, wanted: Wanted) -> int | None:
-    """How many episodes an interrupted run was to play anew."""
-    try:
-        return int((_parts(folder, wanted) / _AFRESH).read_bytes()[:20])
-    except (OSError, ValueError):
-        return None
-
-
-def keep(folder: Path, wanted: Wanted, index: int, batch: Batch, paths: bytes | None = None) -> None:
-    """Keep a finished batch; of the first one also its paths."""
-    if paths is not None:
-        write_whole(_parts(folder, wanted) / "paths.npz", paths)
-    _write(_parts(folder, wanted) / _batch_name(index), batch)
-
-
-def kept(folder: Path, wanted: Wanted, say: Callable[[str], None] = lambda sentence: None) -> dict[int, Batch]:
-    """The finished batches of a cell by their index, where nothing has changed since; `say` is given damaged ones."""
-    found = {}
-    for index, seeds in enumerate(batches(wanted.seeds)):
-        path = _parts(folder, wanted) / _batch_name(index)
+    def __init__(self, folder: Path, wanted: Wanted) -> None:
+        self.wanted, cell = wanted, path_of(folder, wanted)
+        self.path = cell.with_name(f".{cell.stem}.jsonl")
         try:
-            batch = read(path, Batch)
-            check_episodes(path, batch.episodes, wanted.steps)
-        except FileNotFoundError:
-            continue
-        except (ValueError, OSError) as error:
-            say(f"a batch is played again: {error}")
-            continue
-        if wanted.changed(batch) is None and batch.episodes.seeds == tuple(seeds):
-            found[index] = batch
-    return found
+            self._lines = self.path.read_bytes().splitlines()
+        except OSError:
+            self._lines = []
+        self.head: dict[str, Any] = {}
+        with suppress(ValueError, RecursionError):
+            head = json.loads(self._lines[0]) if self._lines else None
+            whole = isinstance(head, dict) and all(isinstance(head.get(name), dict) for name in ("key", "files"))
+            self.head = head if whole else {}
+
+    def batches(self, say: Callable[[str], None] = lambda sentence: None) -> dict[int, Episodes]:
+        """The batches by their index, where nothing has changed since; `say` is given damaged ones."""
+        index_of = {tuple(seeds): index for index, seeds in enumerate(batches(self.wanted.seeds))}
+        found = {}
+        for number, line in enumerate(self._lines, start=1):
+            try:
+                if number == 1:
+                    if self.wanted.changed(self.head["key"], self.head["files"]):
+                        return {}
+                    continue
+                episodes = adapter(Episodes).validate_json(line, strict=True)
+                check_episodes(self.path, episodes, task(self.wanted.env_id).max_episode_steps)
+            except (ValueError, KeyError) as error:
+                reason = str(error).splitlines()[0]
+                say(f"what was played of {self.wanted} is played again: line {number} of {self.path} is damaged ({reason})")
+                break
+            if episodes.seeds in index_of:
+                found[index_of[episodes.seeds]] = episodes
+        return found
+
+    def begin(self, files: Mapping[str, str], kept: Iterable[Episodes] = ()) -> None:
+        """Begin the file anew with the batches that are kept, for an agent that has read these files."""
+        head = {"episodes": len(self.wanted.seeds), "key": dict(self.wanted.key), "files": dict(files)}
+        write_whole(self.path, b"".join(map(_line, (head, *map(asdict, kept)))))
+
+    def add(self, episodes: Episodes) -> None:
+        """Add a batch; when this returns, it is on the disk."""
+        with open(self.path, "ab") as file:
+            file.write(_line(asdict(episodes)))
+            file.flush()
+            os.fsync(file.fileno())
+
+    def remove(self) -> None:
+        """The cell is whole."""
+        self.path.unlink(missing_ok=True)
 
 
-def finish(
-    folder: Path, wanted: Wanted, parts: Sequence[Episodes], description: Mapping[str, Any], origin: Mapping[str, Any]
-) -> Cell:
-    """Write the cell of all its batches, in order, and delete them on disk.
-
-    description: about, execution, parameters, config, card and files of the agent; origin: command, commit, versions and
-    hardware.
-    """
-    entry, episodes = reference(wanted.env_id), join(parts)
-    lists: dict[str, Any] = {name: list(getattr(episodes, name)) for name in ("seeds", "returns", "success", "first_reach")}
-    cell = Cell(
-        env_id=wanted.env_id,
-        agent=wanted.name,
-        training_seed=wanted.training_seed,
-        episode_steps=wanted.steps,
-        reference={"min": entry.min_return, "max": entry.max_return},
-        batch=BATCH,
-        **lists,
-        reward_curve=[round(reward, 4) for reward in episodes.reward_curve],
-        seconds=round(episodes.seconds, 1),
-        device=wanted.device,
-        key=key_of(wanted),
-        created=now(),
-        **description,
-        **origin,
-    )
-    if (_parts(folder, wanted) / "paths.npz").exists():  # else it was moved by a run that was killed just then
-        os.replace(_parts(folder, wanted) / "paths.npz", paths_path(folder, wanted))
-    write_cell(folder, cell)
-    shutil.rmtree(_parts(folder, wanted), ignore_errors=True)
-    return cell
+def _line(entry: Mapping[str, Any]) -> bytes:
+    return json.dumps(entry, allow_nan=False).encode() + b"\n"
 
 
 @contextmanager
@@ -311,12 +185,11 @@ def writing(folder: Path, env_ids: Iterable[str]) -> Iterator[None]:
 
     What killed runs left half written there is removed.
     """
-    since = now()
     with ExitStack() as locks:
         for name in sorted(map(short_name, env_ids)):  # the same order in all runs: none waits in a circle
             place = folder / name
             place.mkdir(parents=True, exist_ok=True)
-            locks.enter_context(hold(place / ".lock", f"which plays {name} in {folder} since {since}", wait=True))
+            locks.enter_context(hold(place / ".lock", f"which plays {name} in {folder} since {now()}", wait=True))
             for partial in place.rglob(".*.partial"):
                 if not partial.is_dir() or partial.is_symlink():
                     partial.unlink(missing_ok=True)
@@ -326,16 +199,3 @@ def writing(folder: Path, env_ids: Iterable[str]) -> Iterator[None]:
 def now() -> str:
     """UTC, ISO 8601, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def _path(folder: str | Path, wanted: Wanted) -> Path:
-    return cell_path(folder, wanted.env_id, wanted.name, wanted.training_seed)
-
-
-def _parts(folder: Path, wanted: Wanted) -> Path:
-    path = _path(folder, wanted)
-    return path.with_name(f".{path.stem}")
-
-
-def _batch_name(index: int) -> str:
-    return f"batch-{index:04d}.json"

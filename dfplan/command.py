@@ -18,9 +18,11 @@ from __future__ import annotations
 import functools
 import io
 import os
+import shlex
 import sys
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from dataclasses import fields
+from typing import Any, TypeVar
 
 from rich.console import Console
 
@@ -79,6 +81,20 @@ def with_arguments(
         return main
 
     return decorate
+
+
+def typed(program: str, arguments: Any, leave_out: Sequence[str] = ()) -> str:
+    """A command line to be typed as it stands: `program` with the options that are not at their defaults.
+
+    `leave_out`: names of options that do not matter.
+    """
+    words = ["python", program]
+    for option in fields(arguments):
+        value = getattr(arguments, option.name)
+        if option.name not in leave_out and value != option.default:
+            words.append(f"--{option.name.replace('_', '-')}")
+            words += [] if value is True else map(str, value if isinstance(value, tuple) else [value])
+    return shlex.join(words)
 
 
 def refuse(error: BaseException) -> int:

@@ -1,4 +1,4 @@
-"""Processes that work for this one by joblib: they leave Ctrl-C to it, and none outlives it."""
+"""Processes that work for this one by joblib: they leave Ctrl-C to it, none outlives it, and those that die are replaced."""
 
 from __future__ import annotations
 
@@ -7,10 +7,16 @@ import signal
 import threading
 import time
 import warnings
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+DEATHS = 3
+"""So many workers may die of one job before it is given up."""
 LOOK_SECONDS = 1.0
 """How often a worker looks whether the process that it works for is still there."""
 
@@ -66,3 +72,62 @@ def _begin(parent: int) -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+class WorkersDiedError(RuntimeError):
+    """A job killed every worker that it was given to."""
+
+
+@dataclass(frozen=True)
+class Workers:
+    """So many processes that call functions, within `worker_processes` or what else joblib is configured with."""
+
+    count: int
+    death: type[Exception] = BrokenProcessPool
+    """What joblib raises when a worker has died."""
+
+    def ended(self, jobs: Mapping[Any, Sequence[Any]]) -> Iterator[tuple[Any, Any]]:
+        """Each job's name and value, as they end; a job is a function and its arguments, all of which can be pickled.
+
+        A worker's death ends all that is being called, and joblib does not say whose it was: what was under way is
+        called again, one job at a time. Raises what a job raises, and WorkersDiedError for one that kills every worker.
+        """
+        left, deaths = dict(jobs), Counter[Any]()
+        while left:
+            suspects = [name for name in left if deaths[name]]
+            begun: list[Any] = []
+            try:
+                for name, value in self._call(left, suspects[:1] or list(left), begun):
+                    del left[name]
+                    begun.remove(name)
+                    yield name, value
+            except self.death as error:
+                deaths.update(begun)
+                for name in begun:
+                    if deaths[name] == DEATHS:
+                        sentence = f"{DEATHS} worker processes died of {name} (not enough memory?), so it is given up"
+                        raise WorkersDiedError(sentence) from error
+
+    def _call(self, jobs: Mapping[Any, Sequence[Any]], names: Sequence[Any], begun: list[Any]) -> Iterator[Any]:
+        from joblib import delayed
+
+        def handed() -> Iterator[Any]:  # joblib asks for the next when a worker is free
+            for name in names:
+                begun.append(name)
+                yield delayed(_answer)(str(Path.cwd()), name, *jobs[name])
+
+        # With a single worker joblib would call the functions in this process, whose death ends the run: two, one of
+        # which has nothing to do.
+        return as_they_end(handed(), max(2, self.count), ahead=self.count)
+
+    def call(self, name: str, function: Callable[..., Any], *arguments: Any) -> Any:
+        """One call, waited for."""
+        ((_, value),) = self.ended({name: (function, *arguments)})
+        return value
+
+
+def _answer(folder: str, name: Any, function: Callable[..., Any], *arguments: Any) -> tuple[Any, Any]:
+    """Call in the driver's working folder, where a machine has one of that name."""
+    if Path(folder).is_dir():
+        os.chdir(folder)
+    return name, function(*arguments)

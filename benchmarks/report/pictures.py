@@ -38,15 +38,26 @@ Agents = Mapping[str, tuple[Cell, Paths]]
 """By name: a cell of each agent, with the paths of its first episodes."""
 
 
-def write(folder: Path, layout: Layout, agents: Agents, record: Callable[[Cell, int], Denoising | None]) -> None:
+def write(
+    folder: Path,
+    layout: Layout,
+    cells: Mapping[str, Cell],
+    paths_of: Callable[[str], Paths | None],
+    record: Callable[[str, int], Denoising | None],
+) -> None:
     """Write paths.png, and denoising.gif of the longest plan of the first agent that plans, of one environment.
 
-    Nothing is drawn again for the same cells. `record`: from a cell and a reset seed to the denoising of the agent's plan
-    there, None for one that keeps no record of it. Without any, a denoising.gif of an earlier run is removed.
+    Nothing is drawn again for the same cells. `paths_of`: an agent's paths in its cell's first episodes. `record`: from an
+    agent and a reset seed to the denoising of its plan there. Both give None where there is none. Without any, a
+    denoising.gif of an earlier run is removed.
     """
-    played = [[cell.agent, cell.training_seed, cell.key, cell.created] for cell, _ in agents.values()]
+    played = [[cell.agent, cell.training_seed, cell.key, cell.created] for cell in cells.values()]
     digest = hashlib.sha256(repr(played).encode()).hexdigest()
-    if not agents or figures.digest_of(folder / "paths.png") == digest:
+    if figures.digest_of(folder / "paths.png") == digest:
+        return
+    paths = {agent: paths_of(agent) for agent in cells}
+    agents = {agent: (cells[agent], found) for agent, found in paths.items() if found is not None}
+    if not agents:
         return
     denoising = next((record(*plan) for plan in map(_longest_plan, agents.values()) if plan), None)
     if denoising is None:
@@ -56,11 +67,11 @@ def write(folder: Path, layout: Layout, agents: Agents, record: Callable[[Cell, 
     figures.save(folder / "paths.png", draw_paths(layout, agents), digest)  # last, for its digest stands for both
 
 
-def _longest_plan(played: tuple[Cell, Paths]) -> tuple[Cell, int] | None:
-    """The cell and reset seed of the longest plan; None if there is no plan."""
+def _longest_plan(played: tuple[Cell, Paths]) -> tuple[str, int] | None:
+    """The agent and reset seed of the longest plan; None if there is no plan."""
     cell, paths = played
     lengths = [0 if plan is None else len(plan) for plan in paths.planned]
-    return (cell, cell.seeds[int(np.argmax(lengths))]) if max(lengths) > 0 else None
+    return (cell.agent, cell.seeds[int(np.argmax(lengths))]) if max(lengths) > 0 else None
 
 
 def draw_paths(layout: Layout, agents: Agents) -> Figure:

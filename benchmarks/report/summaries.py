@@ -1,9 +1,9 @@
-"""The numbers of the tables: a data frame of episodes, and of it one line for each agent on each environment."""
+"""The numbers of the tables: a data frame of episodes, and of it one line for each agent in each environment."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -13,12 +13,11 @@ from dfplan.benchmarks.protocol import EPISODES
 from dfplan.benchmarks.report.intervals import Estimate, compare, interquartile_mean, mean, over_seeds_and_starts
 from dfplan.benchmarks.results import Cell, Timing
 from dfplan.benchmarks.rows import ROWS, TRAINING_SEEDS
-from dfplan.envs.reference import normalized_score
 
 
 @dataclass(frozen=True)
 class Summary:
-    """What tables, pages and plots are made from: results, and the numbers of each agent on each environment."""
+    """What tables, pages and plots are made from: results, and the numbers of each agent in each environment."""
 
     cells: list[Cell]
     timings: list[Timing]
@@ -32,9 +31,8 @@ class Summary:
 
     def of(self, env_id: str) -> Summary:
         """The part of one environment."""
-        cells = [cell for cell in self.cells if cell.env_id == env_id]
-        timings = [timing for timing in self.timings if timing.env_id == env_id]
-        return Summary(cells, timings, self.rows[self.rows["env"] == env_id])
+        cells, timings = ([one for one in found if one.env_id == env_id] for found in (self.cells, self.timings))
+        return Summary(cells, timings, self.rows[self.rows["env"] == env_id])  # type: ignore[arg-type]
 
 
 def in_order(agents: Iterable[str]) -> list[str]:
@@ -43,24 +41,32 @@ def in_order(agents: Iterable[str]) -> list[str]:
     return sorted(set(agents), key=lambda name: (rank.get(name, len(rank)), name))
 
 
+def scores(cell: Cell) -> np.ndarray:
+    """One of each episode: normalized by the cell's reference returns; without them 100 for success, or the raw return."""
+    if cell.reference is not None:
+        low, high = cell.reference["min"], cell.reference["max"]
+        return 100.0 * (np.array(cell.returns) - low) / (high - low)
+    return np.array(cell.returns) if cell.success is None else 100.0 * np.array(cell.success)
+
+
 def episodes_of(cells: Iterable[Cell]) -> pd.DataFrame:
     """One line an episode, in the order of the cells.
 
     Columns: `env` and `agent` (names), `training_seed` (-1 for an agent that is not trained), `start` (reset seed),
-    `return` (raw), `score` (D4RL-normalised), `success`, and `first_reach` (steps, missing if the goal was not reached).
+    `return` (raw), `score`, `success` and `first_reach` (steps; both are missing where the environment has no success).
     """
-    columns = {"start": "seeds", "return": "returns", "success": "success", "first_reach": "first_reach"}
     frames = []
     for cell in cells:
-        episodes = pd.DataFrame({column: getattr(cell, name) for column, name in columns.items()})
+        columns = {"start": cell.seeds, "return": cell.returns, "success": cell.success, "first_reach": cell.first_reach}
+        episodes = pd.DataFrame({name: np.nan if values is None else values for name, values in columns.items()})
         seed = -1 if cell.training_seed is None else cell.training_seed
-        episodes = episodes.assign(env=cell.env_id, agent=cell.agent, training_seed=seed).astype({"first_reach": float})
-        frames.append(episodes.assign(score=normalized_score(cell.env_id, cell.returns)))
+        episodes = episodes.assign(env=cell.env_id, agent=cell.agent, training_seed=seed, score=scores(cell))
+        frames.append(episodes.astype({"success": float, "first_reach": float}))
     return pd.concat(frames, ignore_index=True)
 
 
 def summarize(cells: Sequence[Cell], timings: Iterable[Timing]) -> Summary:
-    """The numbers of each agent on each environment, all training seeds together, in the order of the cells.
+    """The numbers of each agent in each environment, all training seeds together, in the order of the cells.
 
     Columns of the rows, in which a missing number is NaN:
 
@@ -84,11 +90,11 @@ def summarize(cells: Sequence[Cell], timings: Iterable[Timing]) -> Summary:
     episodes = dict(list(episodes_of(cells).groupby(["env", "agent"], sort=False)))
     firsts = {env_id: episodes[env_id, agent] for env_id, agent in reversed(groups)}
     rows = [
-        dict(zip(("env", "agent"), key, strict=True))
-        | _scores(episodes[key], firsts[key[0]])
-        | _times(measured.get(key))
+        {"env": env_id, "agent": agent}
+        | _scores(episodes[env_id, agent], firsts[env_id])
+        | _times(measured.get((env_id, agent)))
         | _facts(group)
-        for key, group in groups.items()
+        for (env_id, agent), group in groups.items()
     ]
     return Summary(list(cells), list(measured.values()), pd.DataFrame(rows))
 
@@ -104,9 +110,7 @@ def _facts(cells: Sequence[Cell]) -> dict[str, Any]:
     first, cards = cells[0], [cell.card for cell in cells if cell.card]
     trained, episodes = first.training_seed is not None, [len(cell.seeds) for cell in cells]
     curves = [cell.reward_curve for cell in cells]
-    return {
-        "about": first.about,
-        "execution": first.execution,
+    return {name: getattr(first, name) for name in ("about", "execution", "device")} | {
         "training_seeds": len(cells) if trained else 0,
         "episodes": min(episodes),
         "lacks": lacking(trained, len(cells), min(episodes)),
@@ -115,7 +119,6 @@ def _facts(cells: Sequence[Cell]) -> dict[str, Any]:
         "stacked": len(cards[0].get("seeds", [])) if cards else 0,
         "machines": [card.get("hardware") for card in cards],
         "parameters": np.nan if first.parameters is None else first.parameters,
-        "device": first.device,
         "play_seconds": np.mean([cell.seconds for cell in cells]),
     }
 
@@ -124,24 +127,22 @@ def _scores(own: pd.DataFrame, first: pd.DataFrame) -> dict[str, Any]:
     """The numbers of one agent's episodes, and their difference to those of the environment's first agent."""
     strata = [seed["score"].to_numpy() for _, seed in own.groupby("training_seed", sort=False)]
     means = tuple(float(stratum.mean()) for stratum in strata)
-    scores, others = _crossed(own), _crossed(first)
-    spread = Estimate(float(np.mean(means))) if scores is None else over_seeds_and_starts(scores)
-    difference, p = Estimate(np.nan), np.nan
-    if own is not first and scores is not None and others is not None and scores.columns.equals(others.columns):
-        compared = compare(scores, others, list(scores.columns), list(others.columns))
-        difference, p = compared.difference, compared.p
-    estimates = {"normalized": mean(strata), "iqm": interquartile_mean(strata), "over_seeds": spread, "difference": difference}
-    found = {**own[["return", "success", "first_reach"]].mean(), "seed_means": means, "wilcoxon_p": p}
+    mine, others = (frame.pivot(index="training_seed", columns="start", values="score") for frame in (own, first))
+    crossed = not mine.isna().any(axis=None)  # otherwise training seeds played different starts
+    estimates = {
+        "normalized": mean(strata),
+        "iqm": interquartile_mean(strata),
+        "over_seeds": over_seeds_and_starts(mine) if crossed else Estimate(float(np.mean(means))),
+        "difference": Estimate(np.nan),
+    }
+    found = {**own[["return", "success", "first_reach"]].mean(), "seed_means": means, "wilcoxon_p": np.nan}
+    if own is not first and crossed and not others.isna().any(axis=None) and mine.columns.equals(others.columns):
+        compared = compare(mine, others, list(mine.columns), list(others.columns))
+        estimates["difference"], found["wilcoxon_p"] = compared.difference, compared.p
     for name, estimate in estimates.items():
-        low, high = (np.nan if bound is None else bound for bound in (estimate.low, estimate.high))
-        found |= {name: estimate.value, f"{name}_low": low, f"{name}_high": high}
+        bounds = {f"_{part}": np.nan if bound is None else bound for part, bound in asdict(estimate).items()}
+        found |= {name: bounds["_value"], f"{name}_low": bounds["_low"], f"{name}_high": bounds["_high"]}
     return found
-
-
-def _crossed(episodes: pd.DataFrame) -> pd.DataFrame | None:
-    """Scores, a line for each training seed and a column for each start; None where seeds played different starts."""
-    scores = episodes.pivot(index="training_seed", columns="start", values="score")
-    return None if scores.isna().any(axis=None) else scores
 
 
 def _times(timing: Timing | None) -> dict[str, float]:

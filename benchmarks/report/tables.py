@@ -104,9 +104,9 @@ def decimal(value: float, sign: str = "") -> str:
 
 
 def reach(row: Row) -> str:
-    """The share of episodes that reached the goal, and in a second line the steps until they did."""
+    """The share of successful episodes, and in a second line the steps until the success; empty where there is none."""
     steps = "" if pd.isna(row["first_reach"]) else f"\n{row['first_reach']:.0f}"
-    return f"{row['success']:.0%}{steps}"
+    return "" if pd.isna(row["success"]) else f"{row['success']:.0%}{steps}"
 
 
 def milliseconds(value: float) -> str:

@@ -1,11 +1,14 @@
 import os
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from dfplan.benchmarks import jobs, provenance, reading
 from dfplan.benchmarks import run as benchmark
+from dfplan.worker_processes import Workers
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -46,14 +49,43 @@ def begin(tmp_path):
         process.communicate()
 
 
+class Here(Workers):
+    """Stand-in for worker processes: what is called is called in this one, and the files that it reads are noted alone."""
+
+    def ended(self, jobs):
+        for name, (function, *arguments) in jobs.items():
+            reading._opened.clear()
+            reading._opened.update(OPENED)
+            yield name, function(*arguments)
+            OPENED.update(reading._opened)
+
+
+OPENED = set()
+
+
 @pytest.fixture
-def within(tmp_path, monkeypatch, capsys):
-    """Run the benchmark in an empty folder, within this process, to its exit status, output and errors."""
+def here():
+    """Workers that are this process."""
+    OPENED.clear()
+    jobs.build.cache_clear()
+    return Here(1)
+
+
+@pytest.fixture
+def within(here, tmp_path, monkeypatch, capsys):
+    """Run the benchmark in an empty folder, all of it within this process, to its exit status, output and errors."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    joined = contextmanager(lambda *_, **options: (yield here, provenance.hardware()))
+    monkeypatch.setattr(benchmark, "workers", joined)
     monkeypatch.setattr(sys, "path", [*sys.path])  # what a run appends to it is gone with the test
 
     def call(*arguments):
+        OPENED.clear()
+        jobs.build.cache_clear()
+        users = str(tmp_path.parent), str(Path(__file__).parent / "stand_in")
+        for name, module in [*sys.modules.items()]:
+            if str(getattr(module, "__file__", None)).startswith(users):
+                monkeypatch.delitem(sys.modules, name)
         monkeypatch.setattr(sys, "argv", ["run.py", *map(str, arguments)])
         status = benchmark.main()
         return status, *capsys.readouterr()

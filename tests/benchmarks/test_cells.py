@@ -3,8 +3,18 @@ import json
 
 import pytest
 
-from dfplan.benchmarks.results import Cell, NewerSchemaError, Timing, cells_in, read_cell, read_timing, timings_in
-from dfplan.benchmarks.store import agent_folder, cell_path, write_cell, write_timing
+from dfplan.benchmarks.results import (
+    Cell,
+    NewerSchemaError,
+    Timing,
+    agent_folder,
+    cell_path,
+    cells_in,
+    read_cell,
+    read_timing,
+    timings_in,
+    write,
+)
 from dfplan.envs.registry import short_name
 
 KEY = {"code": "a" * 64, "config": "b" * 64, "weights": None, "protocol": "c" * 64}
@@ -25,7 +35,7 @@ def small_cell(**changes):
     cell = dataclasses.replace(cell, **changes)
     if "reward_curve" in changes:
         return cell
-    if "first_reach" not in changes and "success" in changes:
+    if "first_reach" not in changes and "success" in changes and changes["success"] is not None:
         cell = dataclasses.replace(cell, first_reach=[12 if entered else None for entered in cell.success])
     total = sum(cell.returns)  # all at one step, which is as good as any other
     return dataclasses.replace(cell, reward_curve=[*[0.0] * (cell.episode_steps - 1), round(total / count, 4)])
@@ -41,8 +51,8 @@ def small_timing(**changes):
 
 
 def test_a_cell_and_a_timing_are_read_back_as_they_were_written(tmp_path):
-    assert read_cell(write_cell(tmp_path, small_cell())) == small_cell()
-    assert read_timing(write_timing(tmp_path, small_timing())) == small_timing()
+    assert read_cell(write(tmp_path, small_cell())) == small_cell()
+    assert read_timing(write(tmp_path, small_timing())) == small_timing()
 
 
 def test_each_cell_has_a_place_of_its_own(tmp_path):
@@ -57,12 +67,9 @@ def test_a_tree_is_read_in_order_without_what_is_unfinished(tmp_path):
         ("maze2d-umaze-v1", "b", None),
         ("maze2d-umaze-v1", "a", 0),
     ]:
-        write_cell(tmp_path, small_cell(env_id=env_id, agent=agent, training_seed=seed))
-        write_timing(tmp_path, small_timing(env_id=env_id, agent=agent, training_seed=seed))
-    unfinished = tmp_path / "maze2d-umaze" / "a" / ".seed1" / "batch-0000.json"
-    unfinished.parent.mkdir()
-    unfinished.write_text("{}")
-    (tmp_path / "maze2d-umaze" / "a" / "seed0.paths.npz").touch()
+        write(tmp_path, small_cell(env_id=env_id, agent=agent, training_seed=seed))
+        write(tmp_path, small_timing(env_id=env_id, agent=agent, training_seed=seed))
+    (tmp_path / "maze2d-umaze" / "a" / ".seed1.jsonl").write_text("{}")
     (tmp_path / "maze2d-umaze" / "a" / ".seed0.json.partial").write_text("{")
     found = [(cell.env_id, cell.agent, cell.training_seed) for cell in cells_in(tmp_path)]
     assert found == [("maze2d-umaze-v1", "a", 0), ("maze2d-umaze-v1", "b", None), ("multi2d-umaze-v1", "b", 1)]
@@ -73,16 +80,16 @@ def test_a_tree_is_read_in_order_without_what_is_unfinished(tmp_path):
 
 def test_not_a_number_is_never_written(tmp_path):
     with pytest.raises(ValueError):
-        write_cell(tmp_path, small_cell(returns=[float("nan"), 0.0]))
+        write(tmp_path, small_cell(returns=[float("nan"), 0.0]))
     assert list(tmp_path.rglob("*.json")) == []
 
 
 def test_returns_that_were_typed_into_a_file_are_found_by_the_reward_curve(tmp_path):
     """Whatever the number of episodes, and though the curve is rounded."""
     seeds = list(range(7))
-    path = write_cell(tmp_path, small_cell(seeds=seeds, returns=[10.0, 0, 3, 0, 0, 0, 1]))
+    path = write(tmp_path, small_cell(seeds=seeds, returns=[10.0, 0, 3, 0, 0, 0, 1]))
     assert read_cell(path).returns[2] == 3
-    dense = write_cell(tmp_path, small_cell(agent="dense", seeds=seeds, returns=[10.25, 0.5, 3, 0, 0, 0, 1]))
+    dense = write(tmp_path, small_cell(agent="dense", seeds=seeds, returns=[10.25, 0.5, 3, 0, 0, 0, 1]))
     assert read_cell(dense).returns[0] == 10.25
     for one, returns in ((path, [10.0, 0, 4, 0, 0, 0, 1]), (dense, [10.25, 0.5, 4, 0, 0, 0, 1])):
         one.write_text(json.dumps(json.loads(one.read_text()) | {"returns": returns}))
@@ -91,7 +98,7 @@ def test_returns_that_were_typed_into_a_file_are_found_by_the_reward_curve(tmp_p
 
 
 def test_what_is_no_cell_is_named(tmp_path):
-    path = write_cell(tmp_path, small_cell())
+    path = write(tmp_path, small_cell())
     whole = json.loads(path.read_text())
     cases = {
         "{": "not JSON",
@@ -134,3 +141,11 @@ def test_what_is_no_cell_is_named(tmp_path):
         read_cell(path)
     with pytest.raises(FileNotFoundError, match="there is no timing"):
         read_timing(tmp_path / "timing.json")
+
+
+def test_an_environment_without_success_or_a_score_has_cells_too(tmp_path):
+    plain = small_cell(success=None, first_reach=None, reference=None, lengths=[300, 12])
+    assert read_cell(write(tmp_path, plain)) == plain
+    for part in ({"lengths": [1]}, {"success": [True, False]}):
+        with pytest.raises(ValueError, match=r"has not one entry|the same episodes"):
+            read_cell(write(tmp_path, dataclasses.replace(plain, **part)))

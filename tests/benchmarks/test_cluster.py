@@ -4,11 +4,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from test_play import FAULTY, ORIGIN, UMAZE, begun, cells, whole
+from test_play import FAULTY, ORIGIN, RESULTS, UMAZE, begun, cells, whole
 
-from dfplan.benchmarks import cluster, play, rows, run, store
+from dfplan.benchmarks import play, rows, run, store
 from dfplan.benchmarks.protocol import evaluate, evaluation_seeds
 from dfplan.benchmarks.results import read_cell
+from dfplan.benchmarks.workers import LOCAL, workers
+from dfplan.worker_processes import WorkersDiedError
 
 
 @pytest.mark.slow  # starting Ray takes long on a busy machine
@@ -18,42 +20,43 @@ def test_a_cluster_plays_every_batch_though_its_workers_are_killed(tmp_path, mon
     pytest.importorskip("ray")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
-    with play.workers(2, cluster.LOCAL) as pool:
+    with workers(2, LOCAL) as (pool, hardware):
         asked = cells(FAULTY, "expert")
         Path("fault").write_text("worker 100005")
-        play.play_all(pool, asked, play.describe_all(pool, asked), Path("results"), ORIGIN)
+        play.play_all(pool, asked, play.describe_all(pool, asked), RESULTS, ORIGIN)
         assert set(begun()) == {100_000, 100_005, 100_010} and begun().count(100_005) == 2
         alone = evaluate(rows.row("random").build(UMAZE), UMAZE.env_id, evaluation_seeds(15))
         faulty, expert = map(whole, asked)
         assert faulty.seeds == list(evaluation_seeds(15)) and faulty.returns == list(alone.returns)
         assert all(expert.success)
 
-        hardware = pool.hardware()
         assert hardware["machines"] == 1 and hardware["cores"] == 2 and hardware["cpu"]
 
-        store.begin_afresh(Path("results"), asked[0])
         Path("fault").write_text("always 100005")
-        with pytest.raises(play.WorkersDiedError, match="3 worker processes died of batch 1 of stand_in_faults:Faulty"):
-            play.play_all(pool, asked[:1], play.describe_all(pool, asked[:1]), Path("results"), ORIGIN)
+        with pytest.raises(WorkersDiedError, match="3 worker processes died of batch 1 of stand_in_faults:Faulty"):
+            play.play_all(pool, asked[:1], play.describe_all(pool, asked[:1]), RESULTS, ORIGIN)
         assert begun().count(100_005) == 2 + 3
-    assert read_cell(store.cell_path("results", UMAZE.env_id, FAULTY, None)) == faulty  # the old one stays
+    assert read_cell(store.path_of(RESULTS, asked[0])) == faulty  # the old one stays
 
 
 def test_without_ray_one_sentence_says_how_to_get_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     expected = r"needs Ray, which is not installed: `pip install .*cluster"
-    with pytest.raises(ValueError, match=expected), play.workers(1, cluster.LOCAL):
+    with pytest.raises(ValueError, match=expected), workers(1, LOCAL):
         pass
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1"])
 def test_an_address_where_nobody_listens_is_said_at_once(address):
     pytest.importorskip("ray")
-    with pytest.raises(ConnectionError, match="no Ray cluster answers at"), play.workers(1, address):
+    with pytest.raises(ConnectionError, match="no Ray cluster answers at"), workers(1, address):
         pass
 
 
-def test_cluster_without_an_address_is_one_on_this_machine():
-    assert run.with_address(["--cluster", "--quick"]) == ["--cluster", cluster.LOCAL, "--quick"]
-    assert run.with_address(["--quick", "--cluster"]) == ["--quick", "--cluster", cluster.LOCAL]
-    assert run.with_address(["--cluster", "auto"]) == ["--cluster", "auto"]
+@pytest.mark.parametrize(
+    ("words", "address"), [("--cluster --quick", LOCAL), ("--quick --cluster", LOCAL), ("--cluster auto", "auto")]
+)
+def test_cluster_without_an_address_is_one_on_this_machine(words, address, monkeypatch):
+    asked = []
+    monkeypatch.setattr(run, "run", lambda arguments, console: asked.append(arguments.cluster))
+    assert run.main(words.split()) == 0 and asked == [address]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dfplan.benchmarks import env_speed, plan_speed
+from dfplan.benchmarks import plan_speed
 from dfplan.benchmarks.report import __main__ as report
 from dfplan.command import LONGEST
 
@@ -85,15 +85,6 @@ PLAN_SPEED = [
     ("--agents torn:Agent --plans 1", "torn.py"),
     ("--env maze2d-open", "'open'"),
 ]
-ENV_SPEED = [
-    ("--envs", "expected one or more environments"),
-    ("--envs maze2d-umaze-v7", "unknown environment"),
-    ("--envs maze2d-lrge", "did you mean maze2d-large"),
-    ("--repeats 0", "repeats must be at least 1"),
-    ("--vector 0", "vector must be at least 1"),
-    ("--steps 7", "steps must be at least the 8"),
-    ("--steps -1", "steps must be at least"),
-]
 REPORT = [("--root nowhere", "there is no recorded result"), ("--check", "there is no recorded result")]
 
 
@@ -119,8 +110,7 @@ def test_run_refuses(folder, within, line, sentence):
     refused(status, errors, sentence, folder)
 
 
-OTHERS = [(program, *case) for program, cases in
-          ((plan_speed, PLAN_SPEED), (env_speed, ENV_SPEED), (report, REPORT)) for case in cases]  # fmt: skip
+OTHERS = [(program, *case) for program, cases in ((plan_speed, PLAN_SPEED), (report, REPORT)) for case in cases]
 
 
 @pytest.mark.parametrize(
@@ -151,5 +141,3 @@ def test_a_terminal_without_the_characters_of_the_table_costs_nothing(command, t
     assert done.returncode == 0, done.stderr
     assert "random" in done.stdout and "1 ?" in done.stdout and "results are in results" in done.stdout
     assert "†" in (tmp_path / "results" / "maze2d-umaze" / "table.md").read_text(encoding="utf-8")
-    done = command("env_speed.py", "--envs", "maze2d-umaze", "--steps", 8, "--repeats", 1, PYTHONIOENCODING="ascii")
-    assert done.returncode == 0 and "maze2d-umaze-v1" in done.stdout, done.stderr

@@ -1,14 +1,13 @@
-import dataclasses
-
 import numpy as np
 import pytest
 import torch
 
-from dfplan.benchmarks import play, protocol, rows, store
+from dfplan.benchmarks import jobs, protocol, rows
 from dfplan.benchmarks.recipes.recipe import RECIPES
 from dfplan.benchmarks.recording import Recorder
-from dfplan.benchmarks.store import Wanted
+from dfplan.benchmarks.results import KEY
 from dfplan.benchmarks.suites import maze2d
+from dfplan.benchmarks.wanted import Wanted, key
 from dfplan.envs.registry import task
 
 UMAZE = task("maze2d-umaze-v1")
@@ -49,15 +48,15 @@ def test_a_planning_agent_plays_and_is_described(found):
     protocol.play(agent, UMAZE.env_id, [100_000, 100_001], recorder)
     paths = recorder.paths()
     assert all(np.allclose(plan[0], path[0], atol=1e-4) for plan, path in zip(paths.planned, paths.executed, strict=True))
-    described = play.describe(Wanted("df", "diffusion-forcing", UMAZE.env_id, 0, "cpu"))
+    described = jobs.describe(Wanted("diffusion-forcing", UMAZE.env_id, 0))
     assert described["execution"] == "learned inverse dynamics" and described["parameters"] > 100_000
     assert described["config"]["plan"]["futures"] == 0
 
 
 def test_a_recorded_denoising_runs_from_noise_to_clean(found):
-    play.build.cache_clear()
-    denoising = play.record_plan(Wanted("df", "diffusion-forcing-mcg", UMAZE.env_id, 0, "cpu"), 100_000)
-    play.build.cache_clear()
+    jobs.build.cache_clear()
+    denoising = jobs.record_plan(Wanted("diffusion-forcing-mcg", UMAZE.env_id, 0), 100_000)
+    jobs.build.cache_clear()
     rows, points, _ = denoising.positions.shape
     assert rows > 2 and denoising.levels.shape == (rows, points)
     assert denoising.levels[0].max() == 1.0 and denoising.levels[-1].max() == 0.0
@@ -80,22 +79,25 @@ def test_missing_weights_of_a_further_training_seed_are_said_too(found, monkeypa
 
 
 def test_what_a_result_depends_on_is_told_apart(found, weights, tmp_path, monkeypatch):
-    plain, guided = (rows.row(name) for name in ("diffusion-forcing", "diffusion-forcing-mcg"))
-    key = store.key(plain, UMAZE, 0, {"batch": 5})
-    assert key == store.key(plain, UMAZE, 0, {"batch": 5}) and key.weights is not None
-    other = store.key(guided, UMAZE, 0, {"batch": 5})
-    assert (other.code, other.weights) == (key.code, key.weights) and other.config != key.config
-    assert store.key(plain, UMAZE, 0, {"batch": 6}).protocol != key.protocol
+    plain, guided = (key(row, UMAZE, 0, batch=5) for row in ("diffusion-forcing", "diffusion-forcing-mcg"))
+
+    def differing(other):
+        return {name for name in plain if other[name] != plain[name]}
+
+    assert set(plain) == set(KEY) and plain["weights"] is not None
+    assert differing(key("diffusion-forcing", UMAZE, 0, batch=5)) == set()
+    assert differing(guided) == {"config"}
+    assert differing(key("diffusion-forcing", UMAZE, 0, batch=6)) == {"protocol"}
     changed = tmp_path / "changed.safetensors"
     changed.write_bytes(weights.read_bytes() + b"0")
     monkeypatch.setattr(rows, "weights_file", lambda name, seed=0: changed)
-    assert store.key(plain, UMAZE, 0, {"batch": 5}).weights != key.weights
+    assert differing(key("diffusion-forcing", UMAZE, 0, batch=5)) == {"weights"}
 
 
 def test_a_process_with_other_weights_refuses_to_play(found):
-    key = dataclasses.replace(store.key(rows.row("diffusion-forcing"), UMAZE, 0, {}), weights="0" * 64)
+    other = key("diffusion-forcing", UMAZE, 0) | {"weights": "0" * 64}
     with pytest.raises(ValueError, match="found other weights of 'diffusion-forcing' than this run began with"):
-        play.build(Wanted("df", "diffusion-forcing", UMAZE.env_id, 0, "cpu", key))
+        jobs.build(Wanted("diffusion-forcing", UMAZE.env_id, 0, key=other))
 
 
 def test_mazes_without_a_recipe_are_named():

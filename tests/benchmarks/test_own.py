@@ -6,9 +6,9 @@ import pytest
 from gymnasium.spaces import Box, Dict, Discrete
 from stand_in_planner import StandInPlanner
 
-from dfplan.benchmarks import own, play
+from dfplan.benchmarks import jobs, own
 from dfplan.benchmarks.own import require_fit
-from dfplan.benchmarks.store import Wanted
+from dfplan.benchmarks.wanted import Wanted
 from dfplan.envs.registry import task
 
 sb3 = pytest.importorskip("stable_baselines3")
@@ -18,7 +18,7 @@ LARGE = task("maze2d-large-v1")
 
 def saved(path, env):
     sb3.PPO("MlpPolicy", env, n_steps=8, batch_size=8, policy_kwargs=NET).save(path)
-    return Wanted("model", f"sb3:{path}", "maze2d-umaze-v1", None, "cpu", own=True)
+    return Wanted(f"sb3:{path}", "maze2d-umaze-v1", None)
 
 
 @pytest.mark.parametrize(
@@ -26,28 +26,28 @@ def saved(path, env):
     [
         (
             lambda env: gymnasium.wrappers.RescaleAction(env, np.float32(0), np.float32(1)),
-            r"actions are vectors of 2 numbers from 0 to 1, and the environment's are vectors of 2 numbers from -1 to 1",
+            r"actions are arrays of shape \(2,\) from \[0\. 0\.\] to \[1\. 1\.\], and the environment's .* to \[1\. 1\.\]",
         ),
         (
             lambda env: gymnasium.wrappers.RescaleAction(env, np.float32([-1, -0.5]), np.float32([1, 0.5])),
-            r"actions are vectors of 2 numbers from \(-1, -0\.5\) to \(1, 0\.5\)",
+            r"actions are arrays of shape \(2,\) from \[-1\.  -0\.5\] to \[1\.  0\.5\]",
         ),
         (
             lambda env: gymnasium.wrappers.TransformObservation(env, lambda o: o[:3], Box(-np.inf, np.inf, (3,))),
-            "observations are vectors of 3 numbers, and the environment's are vectors of 4 numbers",
+            r"observations are arrays of shape \(3,\), and the environment's are arrays of shape \(4,\)",
         ),
     ],
 )
 def test_a_model_of_other_spaces_is_not_played(change, sentence, tmp_path):
     wanted = saved(tmp_path / "model.zip", change(gymnasium.make("maze2d-umaze-v1")))
     with pytest.raises(ValueError, match=sentence) as caught:
-        play.build(wanted)
+        jobs.build(wanted)
     assert "model.zip' does not fit maze2d-umaze-v1: its" in str(caught.value)
 
 
 def test_a_model_of_the_environment_s_own_spaces_plays(tmp_path):
     wanted = saved(tmp_path / "model.zip", gymnasium.make("maze2d-umaze-v1"))
-    assert play.build(wanted).act(np.zeros(4)).shape == (2,)
+    assert jobs.build(wanted).act(np.zeros(4)).shape == (2,)
 
 
 class Agent:
@@ -63,7 +63,7 @@ def test_any_agent_that_names_its_spaces_is_compared():
     for other, sentence in (
         ({"action_space": Discrete(4)}, r"actions are Discrete\(4\)"),
         ({"action_space": Box(-1, 1, (2, 1))}, r"actions are arrays of shape \(2, 1\)"),
-        ({"observation_space": Dict(observation=plain)}, r"a dictionary of observation \(vectors of 4 numbers\), and"),
+        ({"observation_space": Dict(observation=plain)}, r"a dictionary of observation \(arrays of shape \(4,\)\), and"),
         ({"observation_space": Dict(observation=plain, achieved_goal=plain, desired_goal=plain)}, "dictionary"),
     ):
         with pytest.raises(ValueError, match=f"mine does not fit multi2d-umaze-v1: its .*{sentence}"):

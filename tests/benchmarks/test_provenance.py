@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from dfplan.benchmarks import provenance
+from dfplan.benchmarks import provenance, reading
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -86,26 +86,24 @@ def test_the_code_is_the_same_in_a_checkout_and_where_a_wheel_is_installed(rooms
     assert rooms() == checkout
 
 
-def test_words_in_a_users_source_do_not_count_and_all_bytes_of_other_files_do(tmp_path):
-    path, data = tmp_path / "agent.py", tmp_path / "data.bin"
-    source = '"""Words."""\nclass Agent:\n    """Words."""\n    gain: float = 1.0\n    """Words."""\n'
-    path.write_text(source)
-    data.write_bytes(b"1" * 3_000_000)
-    files = {str(one): provenance.file(one) for one in (path, data)}
-    path.write_text(source.replace("Words", "Others").replace("class Agent:", "class Agent:  # a comment"))
-    assert provenance.changed(files) == []
-    path.write_text(source.replace("1.0", "1.5"))
-    data.write_bytes(b"1" * 2_999_999 + b"2")
-    assert provenance.changed(files) == [str(path), str(data)]
-    path.write_text("class Agent(")
-    assert provenance.file(path) is None and provenance.file(tmp_path / "none") is None
+def test_a_file_that_changed_is_known_by_its_bytes(tmp_path):
+    small, large = tmp_path / "agent.py", tmp_path / "data.bin"
+    small.write_text("gain = 1.0\n")
+    large.write_bytes(b"1" * 3_000_000)
+    files = {str(one): provenance.file_hash(one) for one in (small, large)}
+    assert reading.changed(files) == []
+    small.write_text("gain = 1.5\n")
+    large.write_bytes(b"1" * 2_999_999 + b"2")
+    assert reading.changed(files) == [str(small), str(large)]
+    small.unlink()
+    assert reading.changed(files) == [str(small), str(large)]
     with pytest.raises(FileNotFoundError):
-        provenance.weights(tmp_path / "none.safetensors")
+        provenance.file_hash(small)
 
 
 def test_configurations_are_told_apart_by_values_alone():
-    assert provenance.config({"a": 1, "b": [None, 2.5]}) == provenance.config({"b": [None, 2.5], "a": 1})
-    assert provenance.config({"a": 1}) != provenance.config({"a": 2})
+    assert provenance.data_hash({"a": 1, "b": [None, 2.5]}) == provenance.data_hash({"b": [None, 2.5], "a": 1})
+    assert provenance.data_hash({"a": 1}) != provenance.data_hash({"a": 2})
 
 
 def test_no_agent_is_imported_for_the_hash_of_its_code():

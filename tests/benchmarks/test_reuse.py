@@ -1,8 +1,8 @@
 """What a second run uses again, what it plays again, and what it never replaces, by the command."""
 
-import io
 import json
 import os
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from dfplan.benchmarks import run, store
-from dfplan.benchmarks.protocol import evaluation_seeds
-from dfplan.benchmarks.recording import read_paths
+from dfplan.benchmarks import provenance, rows, store
+from dfplan.benchmarks.protocol import BATCH, evaluate, evaluation_seeds
 from dfplan.benchmarks.results import cells_in, read_cell, timings_in
+from dfplan.benchmarks.wanted import wanted
 from dfplan.envs.registry import task
 
 UMAZE = ("--env", "maze2d-umaze", "--threads", 1, "--quick")
@@ -95,8 +95,17 @@ CHANGES = {
 
 def asked(agent, episodes):
     """What a run asks for that begins now."""
-    (cell,), _ = run.wanted([task("maze2d-umaze-v1")], [agent], evaluation_seeds(episodes), run.Arguments())
+    (cell,), _ = wanted([task("maze2d-umaze-v1")], [agent], evaluation_seeds(episodes))
     return cell
+
+
+def killed(cell, batches=1, files=()):
+    """Leave so many batches of a random agent that read these files, as a run does that is killed."""
+    unfinished, seeds = store.Unfinished(Path("results"), cell), cell.seeds
+    unfinished.begin({name: provenance.file_hash(name) for name in files})
+    for start in range(0, batches * BATCH, BATCH):
+        unfinished.add(evaluate(rows.row("random").build(task(cell.env_id)), cell.env_id, seeds[start : start + BATCH]))
+    return unfinished.path
 
 
 def looked():
@@ -120,7 +129,6 @@ def test_a_users_agent_plays_again_when_a_module_or_a_file_that_it_reads_changed
         assert looked() == cell
 
     before = stamps()
-    Path("helper.py").write_text(f'"""Words."""\n{Path("helper.py").read_text()}  # a comment')
     Path("unrelated.json").write_text("1")
     assert "2 of 2 results are there and used again; --fresh plays them anew" in plays(*mine)
     assert changed(before) == {Path("unrelated.json")}
@@ -130,25 +138,21 @@ def test_a_users_agent_plays_again_when_a_module_or_a_file_that_it_reads_changed
     assert changed(before) == {AGENTS / "mine_Mine" / "untrained.json", AGENTS / "mine_Mine" / "timing.json"}
 
 
-def test_finished_batches_of_a_users_agent_are_not_used_when_a_file_changed(plays, command):
+def test_finished_batches_of_a_users_agent_are_not_used_when_a_file_changed(plays):
     Path("own.py").write_text(
         "from pathlib import Path\nfrom stand_in_faults import Faulty\n"
         "class Own(Faulty):\n    def __init__(self):\n"
         "        super().__init__()\n        self.text = Path('weights.txt').read_text()\n"
     )
-    Path("weights.txt").write_text("1")
-    arguments = (*UMAZE, "--episodes", 15, "--agents", "own:Own")
-    Path("fault").write_text("driver 100010")  # of the two batches before it, the first is kept for sure
-    assert command("run.py", *arguments).returncode == -signal.SIGKILL
-    plays(*arguments)
-    assert begun("100000", "100010") == [1 + 2, 2]  # timing begins there too, with a decision to warm up
-
-    Path("begun").unlink()
-    Path("fault").write_text("driver 100010")
-    assert command("run.py", *arguments, "--fresh").returncode == -signal.SIGKILL
-    Path("weights.txt").write_text("2")
-    plays(*arguments)
-    assert begun("100000", "100005", "100010") == [2 + 2, 2, 2]
+    arguments = (*UMAZE, "--episodes", 10, "--agents", "own:Own")
+    for change, again in ((False, 0), (True, 1)):
+        Path("weights.txt").write_text("1")
+        killed(asked("own:Own", 10), files=["own.py", "weights.txt"])
+        Path("weights.txt").write_text("2" if change else "1")
+        plays(*arguments)
+        assert begun("100000", "100005") == [again + 3, 1]  # timed and drawn from there too, with a decision to warm up
+        shutil.rmtree("results")
+        Path("begun").unlink()
 
 
 def begun(*seeds):
@@ -183,20 +187,15 @@ def test_fresh_costs_nothing_when_it_cannot_be_played(plays, within):
     assert AGAIN in plays(*RANDOM, "--episodes", 6)
 
 
-def test_an_interrupted_fresh_run_keeps_the_old_cell_and_goes_on(plays, command):
-    arguments = (*UMAZE, "--episodes", 15, "--agents", "stand_in_faults:Faulty")
-    plays(*arguments)
-    path = AGENTS / "stand_in_faults_Faulty" / "untrained.json"
-    old = path.read_bytes()
-    Path("begun").unlink()
-    Path("fault").write_text("driver 100010")
-    assert command("run.py", *arguments, "--fresh").returncode == -signal.SIGKILL
-    assert path.read_bytes() == old
-    assert AGAIN in plays(*UMAZE, "--episodes", 10, "--agents", "stand_in_faults:Faulty")  # which does not go on
-    assert path.read_bytes() == old
-    assert "is played again: an interrupted --fresh goes on" in plays(*arguments)
-    assert path.read_bytes() != old and Path("begun").read_text().split().count("100000") == 1
-    assert AGAIN in plays(*arguments)
+def test_an_interrupted_fresh_run_keeps_the_old_cell_and_goes_on(plays):
+    plays(*RANDOM, "--episodes", 15)
+    old = CELL.read_bytes()
+    killed(asked("random", 15))
+    assert AGAIN in plays(*RANDOM, "--episodes", 10)  # which does not go on
+    assert CELL.read_bytes() == old
+    assert "is played again: an interrupted --fresh goes on" in plays(*RANDOM, "--episodes", 15)
+    assert CELL.read_bytes() != old and read_cell(CELL).returns == json.loads(old)["returns"]
+    assert AGAIN in plays(*RANDOM, "--episodes", 15)
 
 
 def test_other_episodes_have_a_folder_of_their_own(plays):
@@ -271,55 +270,31 @@ def test_damaged_cells_and_timings_are_made_again(plays, damage):
     assert AGAIN in plays(*RANDOM, "--episodes", 1)
 
 
-def test_a_damaged_batch_is_played_again(plays, command):
-    arguments = (*UMAZE, "--episodes", 15, "--agents", "stand_in_faults:Faulty")
-    Path("fault").write_text("driver 100010")
-    assert command("run.py", *arguments).returncode == -signal.SIGKILL
-    path = AGENTS / "stand_in_faults_Faulty" / ".untrained" / "batch-0000.json"
-    whole = path.read_bytes()
-    seeds, cell = evaluation_seeds(15), asked("stand_in_faults:Faulty", 15)
-    for damage in DAMAGES.values():
+def test_a_damaged_batch_is_played_again(plays):
+    cell = asked("random", 15)
+    path = killed(cell, batches=2)
+    whole, lines = path.read_bytes(), path.read_text().splitlines(keepends=True)
+    torn = {name: lambda path, damage=damage: damage(path) for name, damage in DAMAGES.items() if name != "types"}
+    torn["last line"] = lambda path: path.write_text("".join(lines)[:-50])
+    for name, damage in torn.items():
         damage(path)
         said = []
-        assert 0 not in store.kept(Path("results"), cell, said.append) and "batch-0000.json" in said[0]
+        kept = store.Unfinished(Path("results"), cell).batches(said.append)
+        assert list(kept) == ([0] if name == "last line" else []), name
+        assert name == "empty" or ".untrained.jsonl" in said[0]
         path.write_bytes(whole)
-    assert 0 in store.kept(Path("results"), cell)
-    DAMAGES["types"](path)
-    shown = plays(*arguments)
-    assert "a batch is played again: " in shown and "batch-0000.json" in shown
-    assert [cell.seeds for cell in cells_in("results")] == [list(seeds)]
-
-
-def test_a_damaged_file_of_paths_is_made_again(plays):
-    plays(*RANDOM, "--episodes", 6)
-    path, cell = CELL.with_suffix(".paths.npz"), CELL.read_bytes()
-    whole = path.read_bytes()
-    arrays = {
-        "other arrays": {"x": np.zeros(3)},
-        "no points": {"goals": np.array(["a"]), "path0": np.zeros(2)},
-        "short": {"goals": np.zeros((1, 2)), "path0": np.zeros((5, 2))},
-    }
-    for content in arrays.values():
-        np.savez(path, **content)
-        with pytest.raises(ValueError, match="is damaged"):
-            read_paths(path, 6, 300)
-    for damage in ("truncated", "empty", "binary"):
-        DAMAGES[damage](path)
-        with pytest.raises(ValueError, match="is damaged"):
-            read_paths(path, 6, 300)
-    shown = plays(*RANDOM, "--episodes", 6)
-    assert "the first episodes of random on maze2d-umaze-v1 are played again: " in shown and "is damaged" in shown
-    with np.load(path) as now, np.load(io.BytesIO(whole)) as old:
-        assert all(np.array_equal(now[name], old[name]) for name in old) and now.files == old.files
-    assert CELL.read_bytes() == cell
+    assert list(store.Unfinished(Path("results"), cell).batches()) == [0, 1]
+    torn["last line"](path)
+    shown = plays(*RANDOM, "--episodes", 15)
+    assert "what was played of random on maze2d-umaze-v1 (untrained) is played again: line 3 of " in shown
+    assert [cell.seeds for cell in cells_in("results")] == [list(evaluation_seeds(15))]
 
 
 def test_what_killed_runs_left_half_written_is_removed_and_links_are_not_followed(plays):
     Path("precious").write_text("mine")
     place = AGENTS / "random"
-    (place / ".untrained").mkdir(parents=True)
-    for name in (".untrained.json.partial", ".untrained.paths.npz.partial", ".timing.json.partial",
-                 ".untrained/.batch-0000.json.partial", ".untrained/.paths.npz.partial"):  # fmt: skip
+    place.mkdir(parents=True)
+    for name in (".untrained.json.partial", ".timing.json.partial", ".untrained.jsonl", "..untrained.jsonl.partial"):
         (place / name).symlink_to(Path("precious").absolute())
     (AGENTS / ".table.md.0123456789abcdef.partial").write_text("torn")
     plays(*RANDOM, "--episodes", 1)
@@ -351,37 +326,25 @@ def test_a_plan_that_cannot_be_recorded_does_not_cost_the_table(plays):
     )
     shown = plays(*UMAZE, "--episodes", 1, "--agents", "own:Own")
     assert "no plan of own:Own is drawn: " in shown and "unexpected keyword argument" in shown
-    assert (AGENTS / "table.md").exists() and (AGENTS / "paths.png").exists()
+    assert (AGENTS / "table.md").exists() and (AGENTS / "paths.png").exists() and not (AGENTS / "denoising.gif").exists()
 
 
-def test_two_runs_into_one_folder_do_not_harm_each_other(begin):
-    arguments = (*UMAZE, "--episodes", 10, "--agents", "random", "expert")
-    both = [begin("run.py", *arguments) for _ in range(2)]
-    for process in both:
-        shown, errors = process.communicate(timeout=200)
-        assert process.returncode == 0, errors
-        assert "results are in results" in shown
-    assert [cell.seeds for cell in cells_in("results")] == [list(range(100_000, 100_010))] * 2
-    assert not list(Path("results").rglob(".*"))
-
-
-def test_a_second_run_waits_for_the_first_and_says_for_whom(begin, plays):
+def test_two_runs_into_one_folder_do_not_harm_each_other_and_the_second_says_for_whom_it_waits(begin):
     """The first is stopped while it holds the lock, so that the second meets it whatever the machine does."""
     arguments = (*UMAZE, "--episodes", 5, "--agents", "stand_in_faults:Faulty")
     first = begin("run.py", *arguments)
-    try:
-        _until(lambda: Path("begun").exists())
-        os.kill(first.pid, signal.SIGSTOP)
-        second = begin("run.py", *arguments)
-        said = second.stderr.readline()
-        assert f"waiting for process {first.pid} on " in said and "which plays maze2d-umaze in results since 20" in said
-        os.kill(first.pid, signal.SIGKILL)  # the lock of a dead process does not block
-        errors = second.communicate(timeout=200)[1]
-        assert second.returncode == 0, errors
-    finally:
-        first.kill()
-        first.communicate()
-    assert len(cells_in("results")) == 1 and AGAIN in plays(*arguments)
+    _until(lambda: Path("begun").exists())
+    os.kill(first.pid, signal.SIGSTOP)
+    second = begin("run.py", *arguments)
+    said = second.stderr.readline()
+    assert f"waiting for process {first.pid} on " in said and "which plays maze2d-umaze in results since 20" in said
+    os.kill(first.pid, signal.SIGCONT)
+    for process in (first, second):
+        shown, errors = process.communicate(timeout=200)
+        assert process.returncode == 0, errors
+        assert "results are in results" in shown
+    assert AGAIN in shown and [cell.seeds for cell in cells_in("results")] == [list(range(100_000, 100_005))]
+    assert not list(Path("results").rglob(".*"))
 
 
 def _until(there):

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from dfplan.benchmarks import rows, run
+from dfplan.benchmarks import plan_speed, rows
 from dfplan.benchmarks.protocol import evaluate, evaluation_seeds
 from dfplan.benchmarks.results import cells_in, read_cell, timings_in
 from dfplan.envs.maze.expert import WaypointExpert
@@ -85,7 +85,8 @@ def test_a_run_that_was_ended_goes_on_where_it_stopped(command, within, tmp_path
     arguments = (*UMAZE, "--episodes", 20, "--quick", "--agents", FAULTY)
     (tmp_path / "fault").write_text("driver 100010")
     assert command("run.py", *arguments).returncode == -signal.SIGKILL
-    assert list((tmp_path / "results").rglob("batch-0000.json")) and not cells_in(tmp_path / "results")
+    (kept,) = (tmp_path / "results").rglob(".untrained.jsonl")
+    assert len(kept.read_text().splitlines()) >= 1 + 1 and not cells_in(tmp_path / "results")
 
     (tmp_path / "fault").write_text("interrupt 100015")
     interrupted = command("run.py", *arguments)
@@ -96,20 +97,16 @@ def test_a_run_that_was_ended_goes_on_where_it_stopped(command, within, tmp_path
 
     status, _, errors = within(*arguments)
     assert status == 0, errors
-    assert begun(tmp_path).count(100_000) == 1 + 2  # timing begins there too, with a decision to warm up
+    assert begun(tmp_path).count(100_000) == 1 + 3  # drawing and timing begin there too, with a decision to warm up
     (cell,) = cells_in(tmp_path / "results")
     alone = evaluate(rows.row("random").build(task("maze2d-umaze-v1")), "maze2d-umaze-v1", evaluation_seeds(20))
     assert cell.returns == list(alone.returns) and cell.seeds == list(evaluation_seeds(20))
     assert not list((tmp_path / "results").rglob(".*"))
 
 
-def test_recorded_commands_can_be_typed_and_do_not_name_the_folder():
-    words = ["--env", "maze2d-large", "--output=a b", "--agents", "sb3:my model.zip", "--output", "c", "--quick"]
-    assert run.as_typed(words) == "python benchmarks/run.py --env maze2d-large --agents 'sb3:my model.zip' --quick"
-    assert run.as_typed(["--quick", "--output"]) == "python benchmarks/run.py --quick"
-
-
-def test_plans_are_timed(command):
-    done = command("plan_speed.py", "--env", "maze2d-umaze", "--agents", PLANNER, "--plans", 2)
-    assert done.returncode == 0, done.stderr
-    assert PLANNER in done.stdout and "MiB" in done.stdout
+def test_plans_are_timed(capsys, monkeypatch):
+    words = ["plan_speed.py", "--env", "maze2d-umaze", "--agents", PLANNER, "--plans", "2", "--threads", "1"]
+    monkeypatch.setattr("sys.argv", words)
+    assert plan_speed.main() == 0
+    shown = capsys.readouterr().out
+    assert PLANNER in shown and "MiB" in shown

@@ -12,7 +12,7 @@ from dfplan.command import BAD_INPUT, FAILED, INTERRUPTED, LONGEST, refuse
 
 COMMANDS = (
     *("dfplan.benchmarks.run", "dfplan.benchmarks.train", "dfplan.benchmarks.report.__main__", "dfplan.benchmarks.plan_speed"),
-    *("dfplan.benchmarks.env_speed", "dfplan.agents.weights", "dfplan.envs.collect"),
+    *("dfplan.agents.weights", "dfplan.envs.collect"),
 )
 
 
@@ -44,6 +44,20 @@ def test_words_become_arguments_and_what_is_returned_the_status(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["command", "--number", "7"])
     assert (main([]), main(["--number", "5"]), main()) == (0, 5, 7)
     assert given == [3, 5, 7] and main.__doc__ == "What it does."
+
+
+def test_a_command_can_be_typed_again_from_its_arguments():
+    @dataclass(frozen=True)
+    class Options:
+        env: tuple[str, ...] = ("a",)
+        training_seeds: tuple[int, ...] | None = None
+        output: str = "results"
+        quick: bool = False
+
+    options = Options(("b c", "d"), (1, 2), "elsewhere", quick=True)
+    typed = "python run.py --env 'b c' d --training-seeds 1 2 --quick"
+    assert command.typed("run.py", options, leave_out=["output"]) == typed
+    assert command.typed("run.py", Options()) == "python run.py"
 
 
 def test_what_cannot_be_done_is_one_sentence_and_a_status(capsys):

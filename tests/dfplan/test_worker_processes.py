@@ -10,7 +10,7 @@ import warnings
 import pytest
 from joblib import delayed
 
-from dfplan.worker_processes import as_they_end, worker_processes
+from dfplan.worker_processes import Workers, WorkersDiedError, as_they_end, worker_processes
 
 PROGRAM = """
 import os, sys, time
@@ -48,6 +48,37 @@ def test_calls_that_are_left_are_not_spoken_of():
             assert next(values) is None
             values.close()
     assert [str(one.message) for one in said] == []
+
+
+def work(path, kills):
+    """Note that it was begun; of the jobs that kill, each kills its process so many times."""
+    with open(path, "a") as file:
+        file.write("begun\n")
+    if path.read_text().count("begun") <= kills:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return path.name
+
+
+def begun(folder):
+    return {path.name: path.read_text().count("begun") for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_process_that_dies_is_replaced_and_what_it_was_doing_is_done_again(tmp_path, count):
+    with worker_processes():
+        jobs = {name: (work, tmp_path / name, 2 * (name == "b")) for name in "abc"}
+        assert sorted(Workers(count).ended(jobs)) == [("a", "a"), ("b", "b"), ("c", "c")]
+    assert begun(tmp_path)["b"] == 3
+    if count == 1:  # with two, the one beside it may have been under way
+        assert begun(tmp_path) == {"a": 1, "b": 3, "c": 1}
+
+
+def test_a_job_that_kills_every_process_is_given_up_and_the_values_before_it_are_kept(tmp_path):
+    values = []
+    with worker_processes(), pytest.raises(WorkersDiedError, match=r"3 worker processes died of b \(not enough memory\?\)"):
+        for _, value in Workers(1).ended({name: (work, tmp_path / name, 9 * (name == "b")) for name in "ab"}):
+            values.append(value)
+    assert values == ["a"] and begun(tmp_path) == {"a": 1, "b": 3}
 
 
 def alive(pid):

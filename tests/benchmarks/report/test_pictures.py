@@ -18,7 +18,7 @@ LINE = np.linspace([1.0, 1.0], [1.0, 3.0], 7)
 def agents(*plans, **changes):
     """Two episodes of an agent along the same path, with these plans."""
     paths = SimpleNamespace(goals=(LINE[-1],) * 2, executed=(LINE,) * 2, planned=plans)
-    return {"planner": (small_cell(**changes), paths)}
+    return {"planner": small_cell(**changes)}, lambda agent: paths
 
 
 def denoising(rows=4):
@@ -31,7 +31,7 @@ def record():
     """Says what it was asked for."""
     asked = []
 
-    def record(cell, seed):
+    def record(agent, seed):
         asked.append(seed)
         return denoising()
 
@@ -40,33 +40,33 @@ def record():
 
 
 def test_the_longest_plan_is_denoised_and_the_same_cells_are_drawn_once(tmp_path, record):
-    pictures.write(tmp_path, LAYOUT, agents(LINE[:3], LINE), record)
+    pictures.write(tmp_path, LAYOUT, *agents(LINE[:3], LINE), record)
     assert record.asked == [100_001]
     first = {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
     assert set(first) == {"paths.png", "denoising.gif"}
-    pictures.write(tmp_path, LAYOUT, agents(LINE[:3], LINE), record)
+    pictures.write(tmp_path, LAYOUT, *agents(LINE[:3], LINE), record)
     assert {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == first
-    pictures.write(tmp_path, LAYOUT, agents(LINE[:3], LINE, created="2026-01-01T00:00:00+00:00"), record)
+    pictures.write(tmp_path, LAYOUT, *agents(LINE[:3], LINE, created="2026-01-01T00:00:00+00:00"), record)
     assert record.asked == [100_001] * 2 and (tmp_path / "paths.png").stat().st_mtime_ns > first["paths.png"]
 
 
 def test_a_denoising_of_other_cells_is_removed_where_nobody_plans_or_no_record_is_kept(tmp_path, record):
-    for plans, keep in (((None, None), record), ((LINE, None), lambda cell, seed: None)):
+    for plans, keep in (((None, None), record), ((LINE, None), lambda agent, seed: None)):
         (tmp_path / "denoising.gif").touch()
         (tmp_path / "paths.png").unlink(missing_ok=True)
-        pictures.write(tmp_path, LAYOUT, agents(*plans), keep)
+        pictures.write(tmp_path, LAYOUT, *agents(*plans), keep)
         assert [path.name for path in tmp_path.iterdir()] == ["paths.png"]
     assert record.asked == []
 
 
 def test_nothing_is_drawn_without_paths(tmp_path, record):
-    pictures.write(tmp_path, LAYOUT, {}, record)
+    pictures.write(tmp_path, LAYOUT, {"planner": small_cell()}, lambda agent: None, record)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_damaged_picture_is_drawn_again(tmp_path, record):
     (tmp_path / "paths.png").write_bytes(b"\x89PNG")
-    pictures.write(tmp_path, LAYOUT, agents(None, None), record)
+    pictures.write(tmp_path, LAYOUT, *agents(None, None), record)
     with Image.open(tmp_path / "paths.png") as picture:
         assert picture.width > 300
 

@@ -15,8 +15,7 @@ from dfplan.benchmarks.report import pages, tables
 from dfplan.benchmarks.report.intervals import mean
 from dfplan.benchmarks.report.summaries import summarize
 from dfplan.benchmarks.report.tables import decimal, duration, machine
-from dfplan.benchmarks.results import cells_in, timings_in
-from dfplan.benchmarks.store import write_cell, write_timing
+from dfplan.benchmarks.results import cells_in, timings_in, write
 from dfplan.envs.registry import TASKS
 
 ROOT = Path(__file__).parents[3]
@@ -148,8 +147,8 @@ def test_numbers_are_written_for_reading():
 def tree(tmp_path):
     """A repository with recorded cells of two environments and one algorithm's page."""
     for cell in [*CELLS, small_cell(agent="expert", env_id="multi2d-umaze-v1", training_seed=None)]:
-        write_cell(tmp_path / report.RECORDED, cell)
-    write_timing(tmp_path / report.RECORDED, TIMINGS[0])
+        write(tmp_path / report.RECORDED, cell)
+    write(tmp_path / report.RECORDED, TIMINGS[0])
     (tmp_path / "docs").mkdir()
     for path in (tmp_path / "README.md", tmp_path / "docs" / "diffusion-forcing.md", tmp_path / "docs" / "iql.md"):
         path.write_text(f"before\n{pages.BEGIN}\nold\n{pages.END}\nafter\n")
@@ -198,7 +197,7 @@ def test_everything_is_rewritten_and_checked(tree, command):
 
 
 def test_the_readme_shows_few_rows_and_the_results_page_all(tree, command):
-    write_cell(tree / report.RECORDED, small_cell(agent="random", training_seed=None))
+    write(tree / report.RECORDED, small_cell(agent="random", training_seed=None))
     assert command() == (0, "")
     assert "random" not in (tree / "README.md").read_text()
     overview = markdown_tables((tree / "docs" / "results.md").read_text())[0]

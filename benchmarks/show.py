@@ -1,0 +1,61 @@
+"""What a run shows and writes of one environment: the table, and the pictures where its suite has any."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Group
+
+from dfplan.benchmarks import jobs
+from dfplan.benchmarks.protocol import batches
+from dfplan.benchmarks.results import Cell, Timing
+from dfplan.benchmarks.wanted import Wanted
+from dfplan.envs.registry import Task, short_name
+from dfplan.worker_processes import Workers
+
+
+def show(
+    machine: Workers,
+    where: Task,
+    played: Mapping[Wanted, Cell],
+    times: Mapping[Wanted, Timing],
+    folder: Path,
+    say: Callable[[str], None],
+) -> tuple[Group, list[str]] | None:
+    """Write the files; the table for the screen, and the files' names. None for an environment that nobody played."""
+    from dfplan.benchmarks.report import summaries, tables  # late: pandas and matplotlib take seconds to import
+
+    mine = {wanted: cell for wanted, cell in played.items() if wanted.env_id == where.env_id}
+    if not mine:
+        return None
+    place = folder / short_name(where.env_id)
+    summary = summaries.summarize(list(mine.values()), [timing for timing in times.values() if timing.env_id == where.env_id])
+    tables.write(place, summary)
+    if hasattr(where, "layout"):
+        draw(machine, where, mine, folder, say)
+    names = [name for name in ("table.md", "table.csv", "paths.png", "denoising.gif") if (place / name).exists()]
+    return tables.to_rich(summary), names
+
+
+def draw(machine: Workers, where: Task, mine: Mapping[Wanted, Cell], folder: Path, say: Callable[[str], None]) -> None:
+    """Write the pictures of a maze: of each agent the paths of its first cell, and one plan being denoised."""
+    from dfplan.benchmarks.report import pictures
+
+    cells = {cell.agent: (wanted, cell) for wanted, cell in reversed(mine.items())}
+
+    def ask(agent: str, what: str, job: Callable[..., Any], *arguments: Any) -> Any:
+        try:
+            return machine.call(f"{what} of {agent}", job, cells[agent][0], *arguments)
+        except (ValueError, KeyError, OSError, RuntimeError) as error:
+            say(f"no {what} of {agent} is drawn: {error}")
+            return None
+
+    pictures.write(
+        folder / short_name(where.env_id),
+        where.layout,
+        {agent: cell for agent, (_, cell) in reversed(cells.items())},
+        lambda agent: ask(agent, "path", jobs.record_paths, batches(cells[agent][0].seeds)[0]),
+        lambda agent, seed: ask(agent, "plan", jobs.record_plan, seed),
+    )

@@ -1,5 +1,0 @@
-"""Gymnasium-Robotics' Fetch: dictionary observations with their goals. Scored by success at any step."""
-
-from dfplan.benchmarks.suites.suite import Suite
-
-SUITE = Suite(tasks=("FetchReach", "FetchPush"))
