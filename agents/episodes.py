@@ -23,7 +23,7 @@ class Player(Protocol):
     """What is asked of an agent."""
 
     def reset(self, goal: Any = None, seed: int | None = None) -> None:
-        """Begin new episodes, with a goal (B, G) for each row; without `goal` where the environment has none."""
+        """Begin new episodes, with a goal (B, G) for each row; None where the environment has none."""
 
     def act(self, observation: Any) -> np.ndarray:
         """Actions (B, action_dim) for observations (B, observation_dim), or for a dictionary of such arrays."""
@@ -81,8 +81,9 @@ def play(
     rewards: list[np.ndarray] = []
     lengths: list[int | None] = [None] * len(envs)
     expected = (len(envs), *(envs[0].action_space.shape or ()))
-    goal = {} if getattr(agent, "goal_dim", None) == 0 else _goal(observations, infos)
-    agent.reset(**goal, seed=starts[0].seed, **(asked or {}))
+    goals = [goal_of(observation, info) for observation, info in reset]
+    goal = None if getattr(agent, "goal_dim", None) == 0 or any(one is None for one in goals) else stacked(goals)
+    agent.reset(goal=goal, seed=starts[0].seed, **(asked or {}))
     batch = stacked(observations)
     if watch is not None:
         watch(agent, batch, infos)
@@ -118,18 +119,16 @@ def stacked(observations: Sequence[Any]) -> Any:
     return np.stack(observations)
 
 
+def goal_of(observation: Any, info: Mapping[str, Any]) -> Any:
+    """The goal of the episode that a reset began: `desired_goal` of a dictionary observation, else the info's; else None."""
+    if isinstance(observation, Mapping) and "desired_goal" in observation:
+        return observation["desired_goal"]
+    return info.get("goal")
+
+
 def _reset(start: Start) -> dict[str, Any]:
     options = {} if start.options is None else {"options": dict(start.options)}
     return {"seed": start.seed, **options}
-
-
-def _goal(observations: Sequence[Any], infos: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The goals (B, ...) as the argument of an agent's `reset`; none where the environment has none."""
-    if all(isinstance(one, Mapping) and "desired_goal" in one for one in observations):
-        return {"goal": stacked([one["desired_goal"] for one in observations])}
-    if all(info.get("goal") is not None for info in infos):
-        return {"goal": stacked([info["goal"] for info in infos])}
-    return {}
 
 
 def _success(info: Mapping[str, Any]) -> bool | None:

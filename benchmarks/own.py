@@ -8,19 +8,19 @@ from __future__ import annotations
 import inspect
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
 
-import gymnasium
 import numpy as np
 from gymnasium.spaces import Box, Dict
 
-import dfplan.envs  # noqa: F401 (registers the environments)
+from dfplan.agents.episodes import goal_of, stacked
 from dfplan.benchmarks.protocol import TUNING_SEEDS
 from dfplan.benchmarks.recording import planned_path
-from dfplan.envs.registry import Task
+from dfplan.benchmarks.suites import suite
+from dfplan.envs.registry import Task, task
 
 TRIED = 2
 """Observations in the batch that an agent is tried with."""
@@ -38,7 +38,7 @@ def search_here() -> None:
         sys.path.append(here)
 
 
-def make(name: str, task: Task) -> Any:
+def make(name: str, where: Task) -> Any:
     """The agent of a class or factory, which is called with the task if it takes an argument that has no default.
 
     Raises ValueError if it cannot be imported, takes more, fails, or makes something without `reset` and `act`.
@@ -50,7 +50,7 @@ def make(name: str, task: Task) -> Any:
         raise ValueError(f"cannot import the agent {name!r} ({error}); expected 'package.module:Class'") from error
     except (Exception, SystemExit) as error:
         raise ValueError(f"cannot import the agent {name!r}: {blame(error)}") from error
-    arguments = [task] if _takes_task(factory, name) else []
+    arguments = [where] if _takes_task(factory, name) else []
     try:
         agent = factory(*arguments)
     except (Exception, SystemExit) as error:
@@ -99,8 +99,9 @@ def require_fit(agent: Any, env_id: str, name: str) -> None:
     theirs = {part: getattr(agent, f"{part}_space", None) for part in ("action", "observation")}
     if not any(theirs.values()):
         return
-    conditioned = {"goal_conditioned": True} if isinstance(theirs["observation"], Dict) else {}
-    env = gymnasium.make(env_id, disable_env_checker=True, **conditioned)
+    where = task(env_id)
+    conditioned = suite.of(where).with_goal if isinstance(theirs["observation"], Dict) else {}
+    env = where.make(disable_env_checker=True, **conditioned)
     ours = {"action": env.action_space, "observation": env.observation_space}
     env.close()
     for part, space in theirs.items():
@@ -125,17 +126,17 @@ def require_decisions(agent: Any, name: str, env_id: str) -> None:
 
     ValueError, with one sentence, if the agent fails, or if its actions have another shape or are not finite.
     """
-    env = gymnasium.make(env_id, disable_env_checker=True)
+    env = task(env_id).make(disable_env_checker=True)
     observation, info = env.reset(seed=TUNING_SEEDS.start)
-    width = env.action_space.shape or ()
+    width, goal = env.action_space.shape or (), goal_of(observation, info)
     env.close()
     for rows in ((), (TRIED,)):
-        observations = np.broadcast_to(observation, (*rows, *observation.shape)).copy()
-        goals = np.broadcast_to(info["goal"], (*rows, *np.shape(info["goal"]))).copy()
-        form = f"{f'a batch of {TRIED} observations' if rows else 'one observation'} {observations.shape}"
+        shown, towards = (stacked([one] * TRIED) if rows else one for one in (observation, goal))
+        shape = "" if isinstance(shown, Mapping | tuple) else f" {shown.shape}"
+        form = f"a batch of {TRIED} observations{shape}" if rows else f"one observation{shape}"
         try:
-            agent.reset(goal=goals, seed=TUNING_SEEDS.start)
-            actions = agent.act(observations)
+            agent.reset(seed=TUNING_SEEDS.start, **({} if goal is None else {"goal": towards}))
+            actions = agent.act(shown)
             if rows:
                 planned_path(agent, 0)
         except (Exception, SystemExit) as error:

@@ -18,9 +18,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from dfplan.benchmarks import jobs, provenance, store
 from dfplan.benchmarks.protocol import BATCH, Episodes, batches, join
 from dfplan.benchmarks.results import Cell, Timing, write
+from dfplan.benchmarks.suites import suite
 from dfplan.benchmarks.wanted import Wanted
-from dfplan.envs.reference import reference as d4rl
-from dfplan.envs.registry import Task, task
+from dfplan.envs.registry import task
 from dfplan.worker_processes import Workers
 
 Say = Callable[[str], None]
@@ -117,17 +117,11 @@ def play_all(
     return made
 
 
-def reference(where: Task) -> dict[str, float]:
-    """The raw returns that the score of a task calls 0 and 100."""
-    found = d4rl(where.env_id)
-    return {"min": found.min_return, "max": found.max_return}
-
-
 def _cell(wanted: Wanted, episodes: Episodes, facts: Mapping[str, Any]) -> Cell:
     counted = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(episodes).items()}
     counted |= {"reward_curve": [round(reward, 4) for reward in episodes.reward_curve], "seconds": round(episodes.seconds, 1)}
     where = task(wanted.env_id)
-    protocol = {"episode_steps": where.max_episode_steps, "reference": reference(where), "batch": BATCH}
+    protocol = {"episode_steps": where.max_episode_steps, "reference": suite.of(where).reference(where), "batch": BATCH}
     return Cell(**_whose(wanted), **protocol, created=store.now(), **counted, **facts)
 
 

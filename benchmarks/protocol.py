@@ -1,9 +1,9 @@
 """The evaluation protocol: which episodes are played, for how long, and what is counted.
 
 Episode i of block b starts from `evaluation_seeds(...)[i] = 100_000 + 10_000 b + i`, for every agent alike, so that
-agents are compared on the same starts and goals. Whoever tunes anything does it on `TUNING_SEEDS`, which the evaluation
-never touches. An episode lasts as long as D4RL's (the environment's own truncation) and is counted raw; the normalized
-score is `dfplan.envs.reference.normalized_score` of that.
+agents are compared on the same starts and goals; a task's reset options are taken in turn, by the seed. Whoever tunes
+anything does it on `TUNING_SEEDS`, which the evaluation never touches. The environment ends an episode, and at the latest
+its task's `max_episode_steps` do. Episodes are counted raw; what score that makes stands in the task's suite.
 
 Episodes are played in lockstep, a batch at a time, because planning for many starts at once is cheaper. A batch is
 always the same seeds in the same order, and a sampling agent is seeded by the batch's first one: the result depends on
@@ -14,14 +14,17 @@ protocol in words: docs/protocol.md.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from functools import lru_cache
+from typing import Any
 
 import gymnasium
 import numpy as np
 
-import dfplan.envs  # noqa: F401 (registers the environments)
+from dfplan.agents.episodes import Player, Start, Watch, goal_of
+from dfplan.agents.episodes import play as play_together
+from dfplan.envs.registry import task
 
 EVALUATION_SEEDS = range(100_000, 1_000_000)
 """Seeds of reported episodes, in blocks of `BLOCK`."""
@@ -33,19 +36,8 @@ BATCH = 5
 EPISODES = 100
 """Of a recorded cell; of a trained agent there is one for each of `dfplan.benchmarks.rows.TRAINING_SEEDS`."""
 
-
-class Agent(Protocol):
-    """What the protocol asks of an agent."""
-
-    def reset(self, goal: np.ndarray | None = None, seed: int | None = None) -> None:
-        """Begin new episodes, with goals (B, 2) or (2,)."""
-
-    def act(self, observation: np.ndarray) -> np.ndarray:
-        """Actions (B, act_dim) for observations (B, obs_dim), or (act_dim,) for one."""
-
-
-Watch = Callable[[Agent, np.ndarray, Sequence[dict[str, Any]]], None]
-"""Sees the agent, its observations (B, obs_dim) and the B infos, after the reset and after each step."""
+Agent = Player
+"""What the protocol asks of an agent."""
 
 
 @dataclass(frozen=True)
@@ -55,12 +47,14 @@ class Episodes:
     seeds: tuple[int, ...]
     returns: tuple[float, ...]
     """Raw sum of rewards."""
-    success: tuple[bool, ...]
-    """Whether the goal's radius was ever entered."""
-    first_reach: tuple[int | None, ...]
-    """Steps until it was first entered (0: the start lay inside), None if never."""
+    success: tuple[bool, ...] | None
+    """Whether there was success at any step; None where the environment has none."""
+    first_reach: tuple[int | None, ...] | None
+    """Steps until the first success (0: at the reset), None if never; None altogether where the environment has none."""
+    lengths: tuple[int, ...]
+    """Steps of each episode."""
     reward_curve: tuple[float, ...]
-    """Mean reward over the episodes at each step: one for the whole batch."""
+    """Mean reward over the episodes at each of the task's steps, an episode that has ended counting 0: one for the batch."""
     seconds: float
     """Wall time of agent and environment together."""
 
@@ -81,70 +75,82 @@ def batches(seeds: Sequence[int], size: int = BATCH) -> list[Sequence[int]]:
     return [seeds[start : start + size] for start in range(0, len(seeds), size)]
 
 
-def evaluate(agent: Agent, env_id: str, seeds: Sequence[int], *, batch: int = BATCH) -> Episodes:
+def evaluate(agent: Player, env_id: str, seeds: Sequence[int], *, batch: int = BATCH) -> Episodes:
     """Play one episode from each reset seed, `batch` of them at a time. Raises what `play` raises."""
     return join([play(agent, env_id, part) for part in batches(seeds, batch)])
 
 
-def play(agent: Agent, env_id: str, seeds: Sequence[int], watch: Watch | None = None) -> Episodes:
-    """Play one batch in lockstep for the environment's whole episode.
+def play(agent: Player, env_id: str, seeds: Sequence[int], watch: Watch | None = None) -> Episodes:
+    """Play one batch in lockstep, each episode to its end.
 
-    Raises ValueError for actions of the wrong shape or not finite, for an episode of another length than the
-    environment's own, and for seeds of which some are the evaluation's and some are not.
+    Raises KeyError for an environment that is no registered task, ValueError for actions of the wrong shape or not finite,
+    and for seeds of which some are the evaluation's and some are not.
     """
     if len({seed in EVALUATION_SEEDS for seed in seeds}) != 1:
         raise ValueError("a batch is one or more evaluation seeds, or one or more others: the two are never mixed")
-    began = time.perf_counter()
-    envs = [gymnasium.make(env_id, disable_env_checker=True) for _ in seeds]
-    starts = [env.reset(seed=int(seed)) for env, seed in zip(envs, seeds, strict=True)]
-    observations, infos = np.stack([observation for observation, _ in starts]), [info for _, info in starts]
-    reached: list[int | None] = [0 if info["success"] else None for info in infos]
-    rewards: list[np.ndarray] = []
-    expected = (len(envs), *envs[0].action_space.shape)  # type: ignore[misc]
-    agent.reset(goal=np.stack([info["goal"] for info in infos]), seed=int(seeds[0]))
-    if watch is not None:
-        watch(agent, observations, infos)
-    ended = [False] * len(envs)
-    while not any(ended):
-        actions = agent.act(observations)
-        _check(actions, expected)
-        rewards.append(np.zeros(len(envs)))
-        for i, env in enumerate(envs):
-            observations[i], rewards[-1][i], terminated, truncated, infos[i] = env.step(actions[i])
-            ended[i] = terminated or truncated
-            if reached[i] is None and infos[i]["success"]:
-                reached[i] = len(rewards)
-        if watch is not None:
-            watch(agent, observations, infos)
-    length = envs[0].spec.max_episode_steps  # type: ignore[union-attr]
-    for env in envs:
-        env.close()
-    if not all(ended) or len(rewards) != length:
-        raise ValueError(f"an episode of {env_id} ended after {len(rewards)} steps; the protocol plays whole ones, {length}")
+    began, steps, options = time.perf_counter(), task(env_id).max_episode_steps, task(env_id).options
+    starts = [Start(int(seed), options[seed % len(options)] if options else None) for seed in seeds]
+    played = play_together(agent, _environments(env_id, len(starts)), starts, watch=watch, longest=steps)
+    curve = np.zeros(steps)
+    curve[: len(played.rewards)] = played.rewards.mean(axis=1)
+    first = played.first_success
     return Episodes(
-        seeds=tuple(int(seed) for seed in seeds),
-        returns=tuple(sum(rewards, np.zeros(len(envs))).tolist()),
-        success=tuple(first is not None for first in reached),
-        first_reach=tuple(reached),
-        reward_curve=tuple(np.array(rewards).mean(axis=1).tolist()),
+        seeds=tuple(start.seed for start in starts),
+        returns=played.returns,
+        success=None if first is None else tuple(one is not None for one in first),
+        first_reach=first,
+        lengths=played.lengths,
+        reward_curve=tuple(curve.tolist()),
         seconds=time.perf_counter() - began,
     )
 
 
-def _check(actions: Any, expected: tuple[int, ...]) -> None:
-    if np.shape(actions) != expected:
-        raise ValueError(f"actions for a batch of {expected[0]} must have the shape {expected}, got {np.shape(actions)}")
-    if not np.isfinite(actions).all():
-        raise ValueError("actions must be finite, got NaN or infinity")
+def begin(agent: Player, env: gymnasium.Env[Any, Any], env_id: str, seed: int) -> Any:
+    """Reset a task's environment and an agent for one episode; the first observation."""
+    options = task(env_id).options
+    observation, info = env.reset(seed=seed, **({"options": dict(options[seed % len(options)])} if options else {}))
+    goal = goal_of(observation, info)
+    agent.reset(seed=seed, **({} if goal is None else {"goal": goal}))
+    return observation
+
+
+def _environments(env_id: str, count: int) -> list[gymnasium.Env[Any, Any]]:
+    """So many environments, made once in a process and reset for each batch: some take seconds and much memory to make."""
+    there = _made(env_id)
+    there += [task(env_id).make(disable_env_checker=True) for _ in range(count - len(there))]
+    return there[:count]
+
+
+@lru_cache(maxsize=1)
+def _made(env_id: str) -> list[gymnasium.Env[Any, Any]]:
+    return []
 
 
 def join(parts: Sequence[Episodes]) -> Episodes:
     """Batches one after another as one: seconds add up, reward curves are averaged over episodes. ValueError for none."""
     if not parts:
         raise ValueError("there is no batch of episodes to join")
+    none = any(part.success is None for part in parts)
     lists: dict[str, Any] = {
-        name: tuple(value for part in parts for value in getattr(part, name))
-        for name in ("seeds", "returns", "success", "first_reach")
+        name: None
+        if none and name in ("success", "first_reach")
+        else tuple(v for part in parts for v in getattr(part, name))
+        for name in ("seeds", "returns", "success", "first_reach", "lengths")
     }
     curve = np.average([part.reward_curve for part in parts], axis=0, weights=[len(part.seeds) for part in parts])
     return Episodes(**lists, reward_curve=tuple(curve.tolist()), seconds=sum(part.seconds for part in parts))
+
+
+def score(
+    reference: Mapping[str, float] | None, returns: Sequence[float], success: Sequence[bool] | None
+) -> tuple[str, np.ndarray]:
+    """Scores (E,), float64, of E episodes, and what they are.
+
+    'normalized' where there are reference returns, else 'success %' where there is success, else 'return'.
+    """
+    if reference:
+        low, high = reference["min"], reference["max"]
+        return "normalized", 100.0 * (np.asarray(returns, dtype=np.float64) - low) / (high - low)
+    if success is not None:
+        return "success %", 100.0 * np.asarray(success, dtype=np.float64)
+    return "return", np.asarray(returns, dtype=np.float64)

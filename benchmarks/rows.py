@@ -18,7 +18,7 @@ from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any, Literal
 
-from dfplan.envs.registry import Task
+from dfplan.envs.registry import Task, short_name
 from dfplan.names import unknown
 
 TRAINING_SEEDS = (0, 1, 2)
@@ -31,8 +31,6 @@ MODEL_BASED, STABLE_BASELINES = (
     "dfplan.benchmarks.suites.maze2d_mppi",
     "dfplan.agents.online.stable_baselines:StableBaselinesAgent",
 )
-MAZES = ("umaze", "medium", "large")
-"""Those that have recipes."""
 FAMILIES = ("Diffusion Forcing", "other diffusion planners", "offline RL", "MPPI", "online RL")
 """Rows that share a color, in the order of the legend."""
 
@@ -40,15 +38,15 @@ FAMILIES = ("Diffusion Forcing", "other diffusion planners", "offline RL", "MPPI
 class MissingWeightsError(ValueError):
     """A row's weights are not there; the message names the command that trains them."""
 
-    def __init__(self, weights: str, maze: str, recipe: str, seed: int = 0) -> None:
-        super().__init__(weights, maze, recipe, seed)  # all of them, so that it passes between processes
-        self.weights, self.maze, self.recipe, self.seed = weights, maze, recipe, seed
+    def __init__(self, weights: str, env: str, recipe: str, seed: int = 0) -> None:
+        super().__init__(weights, env, recipe, seed)  # all of them, so that it passes between processes
+        self.weights, self.env, self.recipe, self.seed = weights, env, recipe, seed
 
     @property
     def command(self) -> list[str]:
         """Arguments of `python benchmarks/train.py` that train the weights."""
         recipe = ["--recipe", self.recipe] if self.recipe != "default" else []
-        return ["--env", f"maze2d-{self.maze}", *recipe, *(["--seed", str(self.seed)] if self.seed else [])]
+        return ["--env", self.env, *recipe, *(["--seed", str(self.seed)] if self.seed else [])]
 
     def __str__(self) -> str:
         train = " ".join(["python benchmarks/train.py", *self.command])
@@ -79,6 +77,8 @@ class Row:
     """Training seeds that one weights file holds, for `load(path, member)`."""
     tasks: Literal["any", "single goal"] = "any"
     """'single goal': it is not given the goal, which is in what it has learned."""
+    suites: tuple[str, ...] = ()
+    """Names of the suites that it is made for; all of them if there is none."""
     execution: str = ""
     """What turns its plans or states into actions, where the agent does not say so itself."""
     prepare: str | None = None
@@ -91,8 +91,8 @@ class Row:
     """Whether it is a user's own agent: a class, a factory or a file that was named."""
 
     def weights_name(self, task: Task) -> str:
-        """'maze2d-large', 'maze2d-large-iql': one name for each maze and recipe."""
-        return f"maze2d-{task.maze}" + ("" if self.recipe == "default" else f"-{self.recipe}")
+        """'maze2d-large', 'maze2d-large-iql': one name for each set of data and recipe."""
+        return of_data(short_name(task.data_id), str(self.recipe))
 
     def prepared(self, agent: Any, task: Task) -> Any:
         """A loaded agent with what of a task it needs beyond its weights."""
@@ -109,7 +109,7 @@ class Row:
     def training_seeds(self, task: Task, wanted: Sequence[int] | None = None) -> tuple[int | None, ...]:
         """The wanted training seeds, or all of `TRAINING_SEEDS` that have weights; (None,) if it is not trained.
 
-        Raises MissingWeightsError if there are no weights, or none of a wanted seed, and ValueError for a maze that has
+        Raises MissingWeightsError if there are no weights, or none of a wanted seed, and ValueError for a task that has
         no recipes.
         """
         if self.recipe is None:
@@ -123,11 +123,13 @@ class Row:
     def missing(self, task: Task, seed: int) -> ValueError:
         """The error for weights that are not there."""
         require_recipes(task)
-        seed = 0 if self.stacked > 1 else seed
-        return MissingWeightsError(weights_name(self.weights_name(task), seed), task.maze, str(self.recipe), seed)
+        seed, env = 0 if self.stacked > 1 else seed, short_name(task.data_id)
+        return MissingWeightsError(weights_name(self.weights_name(task), seed), env, str(self.recipe), seed)
 
     def refusal(self, task: Task) -> str | None:
         """Why it cannot play a task, None if it can."""
+        if self.suites and task.suite not in self.suites:
+            return f"it is made for {' and '.join(self.suites)} only"
         if self.tasks == "single goal" and task.random_goal:
             return f"it is not told the goal, and {task.env_id} has a new one in each episode"
         return None
@@ -136,6 +138,7 @@ class Row:
         """The agent of a training seed. ValueError, with one sentence, where it cannot be built."""
         if self.recipe is None and self.path is None:
             return resolve_name(self.agent)(task)
+        suite_of(task)  # it registers the features that weights name
         path = self.weights_file(task, seed)
         if path is None:
             raise self.missing(task, seed or 0)
@@ -150,9 +153,15 @@ class Row:
 
 
 def require_recipes(task: Task) -> None:
-    """ValueError for a maze that has no recipes."""
-    if task.maze not in MAZES:
-        raise ValueError(f"there is no recipe for the maze {task.maze!r}: expected one of {', '.join(MAZES)}")
+    """ValueError for a task that has no recipes."""
+    budget = suite_of(task).budget
+    if budget is not None:
+        budget(task)
+
+
+def suite_of(task: Task) -> Any:
+    """The suite of a task, by its name: a row of the table needs no suite to be imported."""
+    return resolve_name(f"dfplan.benchmarks.suites.{task.suite}:SUITE")
 
 
 def require_device_name(device: str) -> None:
@@ -171,6 +180,11 @@ def require_device(device: str) -> None:
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).splitlines()[0].split(". ")[0]
         raise ValueError(f"the device {device!r} cannot be used here ({reason}); expected 'cpu' or 'cuda'") from error
+
+
+def of_data(data: str, recipe: str) -> str:
+    """The name of the weights that a recipe makes of these data: 'maze2d-large-iql'; of the default recipe 'maze2d-large'."""
+    return data if recipe == "default" else f"{data}-{recipe}"
 
 
 def weights_name(name: str, seed: int = 0) -> str:
@@ -205,7 +219,7 @@ _forcing = partial(
 )
 _diffuser = partial(_planner, "dfplan.agents.diffuser:DiffuserAgent", recipe="diffuser", page="diffuser")
 _offline = partial(Row, family="offline RL", stacked=3, tasks="single goal")
-_mppi = partial(Row, page="mppi", family="MPPI")
+_mppi = partial(Row, page="mppi", family="MPPI", suites=("maze2d",))
 _online = partial(Row, STABLE_BASELINES, page="online-rl", family="online RL", tasks="single goal")
 _CORL = "dfplan.agents.offline"
 ROWS: dict[str, Row] = {
@@ -271,15 +285,16 @@ ROWS: dict[str, Row] = {
         "dynamics",
         prepare=f"{MODEL_BASED}:with_field",
     ),
-    "sac": _online("SAC, online: it learned in the maze itself, from its reward", "sac", headline=True),
-    "td3": _online("TD3, online: it learned in the maze itself, from its reward", "td3"),
-    "ppo": _online("PPO, online: it learned in the maze itself, from its reward", "ppo"),
-    "her": _online("SAC with hindsight replay, online: it learned to reach any goal of the maze", "her", tasks="any"),
+    "sac": _online("SAC, online: it learned in the environment itself, from its reward", "sac", headline=True),
+    "td3": _online("TD3, online: it learned in the environment itself, from its reward", "td3"),
+    "ppo": _online("PPO, online: it learned in the environment itself, from its reward", "ppo"),
+    "her": _online("SAC with hindsight replay, online: it learned to reach any goal", "her", tasks="any"),
     "expert": Row(
         "dfplan.benchmarks.baselines:expert",
         "the controller that made the data; it is given the maze's map",
         headline=True,
         execution="waypoints and a PD controller",
+        suites=("maze2d",),
     ),
     "random": Row(
         "dfplan.benchmarks.baselines:random_actions", "uniform random actions", execution="random actions"

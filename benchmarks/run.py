@@ -27,13 +27,12 @@ from dfplan.benchmarks import play, rows, store
 from dfplan.benchmarks.protocol import EPISODES, evaluation_seeds
 from dfplan.benchmarks.show import show
 from dfplan.benchmarks.speed import DECISIONS, THREADS
+from dfplan.benchmarks.suites import suite
 from dfplan.benchmarks.wanted import timings, train_missing, wanted
 from dfplan.benchmarks.workers import LOCAL, workers
 from dfplan.envs.registry import Task, find
 from dfplan.worker_processes import WorkersDiedError
 
-ALL = tuple(f"{family}-{maze}" for family in ("maze2d", "multi2d") for maze in rows.MAZES)
-"""What `--env all` stands for."""
 _QUICK_EPISODES, _QUICK_DECISIONS = 10, 100
 
 
@@ -42,7 +41,7 @@ class Arguments:
     """What to play."""
 
     env: tuple[str, ...] = ("maze2d-large",)
-    """Environments, with or without their version, or 'all': the three mazes, with a fixed and with random goals."""
+    """Environments, with or without their version, or a suite of them; 'all': the mazes, with a fixed and with random goals."""
     agents: tuple[str, ...] = rows.DEFAULT_ROWS
     """Rows of the table: registered names, 'all', package.module:Class for your own agent, or sb3:PATH for a model of
     stable-baselines3. sb3-trust-pickle:PATH runs the code in that file's pickles, which a policy class of your own needs."""
@@ -72,7 +71,9 @@ class Arguments:
 
 def check(arguments: Arguments) -> tuple[list[Task], range, Path]:
     """The tasks, the episodes' seeds and the output folder. ValueError or KeyError, with one sentence, for bad ones."""
-    tasks = [find(name) for name in dict.fromkeys(name for env in arguments.env for name in (ALL if env == "all" else (env,)))]
+    suites = [(env, suite.called(env)) for env in arguments.env]
+    names = [name for env, family in suites for name in (family.tasks if family else (env,))]
+    tasks = [find(name) for name in dict.fromkeys(names)]
     chosen = arguments.training_seeds
     for several, of in (([task.env_id for task in tasks], "environments"), (arguments.agents, "agents")):
         if not several or len(set(several)) < len(several):

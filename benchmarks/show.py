@@ -11,6 +11,7 @@ from rich.console import Group
 from dfplan.benchmarks import jobs
 from dfplan.benchmarks.protocol import batches
 from dfplan.benchmarks.results import Cell, Timing
+from dfplan.benchmarks.suites import suite
 from dfplan.benchmarks.wanted import Wanted
 from dfplan.envs.registry import Task, short_name
 from dfplan.worker_processes import Workers
@@ -33,16 +34,22 @@ def show(
     place = folder / short_name(where.env_id)
     summary = summaries.summarize(list(mine.values()), [timing for timing in times.values() if timing.env_id == where.env_id])
     tables.write(place, summary)
-    if hasattr(where, "layout"):
-        draw(machine, where, mine, folder, say)
+    pictures = suite.of(where).pictures
+    if pictures is not None:
+        draw(pictures, machine, where, mine, place, say)
     names = [name for name in ("table.md", "table.csv", "paths.png", "denoising.gif") if (place / name).exists()]
     return tables.to_rich(summary), names
 
 
-def draw(machine: Workers, where: Task, mine: Mapping[Wanted, Cell], folder: Path, say: Callable[[str], None]) -> None:
-    """Write the pictures of a maze: of each agent the paths of its first cell, and one plan being denoised."""
-    from dfplan.benchmarks.report import pictures
-
+def draw(
+    pictures: Callable[..., None],
+    machine: Workers,
+    where: Task,
+    mine: Mapping[Wanted, Cell],
+    place: Path,
+    say: Callable[[str], None],
+) -> None:
+    """Let the suite write its pictures: of each agent the paths of its first cell, and one plan being denoised."""
     cells = {cell.agent: (wanted, cell) for wanted, cell in reversed(mine.items())}
 
     def ask(agent: str, what: str, job: Callable[..., Any], *arguments: Any) -> Any:
@@ -52,9 +59,9 @@ def draw(machine: Workers, where: Task, mine: Mapping[Wanted, Cell], folder: Pat
             say(f"no {what} of {agent} is drawn: {error}")
             return None
 
-    pictures.write(
-        folder / short_name(where.env_id),
-        where.layout,
+    pictures(
+        place,
+        where,
         {agent: cell for agent, (_, cell) in reversed(cells.items())},
         lambda agent: ask(agent, "path", jobs.record_paths, batches(cells[agent][0].seeds)[0]),
         lambda agent, seed: ask(agent, "plan", jobs.record_plan, seed),

@@ -6,11 +6,10 @@ import os
 import time
 from typing import Any
 
-import gymnasium
 import numpy as np
 
-import dfplan.envs  # noqa: F401 (registers the environments)
-from dfplan.benchmarks.protocol import EVALUATION_SEEDS, TUNING_SEEDS, Agent
+from dfplan.benchmarks.protocol import EVALUATION_SEEDS, TUNING_SEEDS, Agent, begin
+from dfplan.envs.registry import task
 
 THREADS = min(2, os.cpu_count() or 1)
 """CPU threads while decisions are timed."""
@@ -24,15 +23,9 @@ def time_decisions(agent: Agent, env_id: str, decisions: int, seed: int, threads
 
     What `dfplan.benchmarks.results.Timing` calls median, p95, mean, plan, decisions, plans and threads.
     """
-    env = gymnasium.make(env_id, disable_env_checker=True)
-
-    def begin() -> Any:
-        observation, info = env.reset(seed=seed)
-        agent.reset(goal=info.get("goal"), seed=seed)
-        return observation
-
-    agent.act(begin())
-    observation, seconds, planned, previous = begin(), [], [], None
+    env = task(env_id).make(disable_env_checker=True)
+    agent.act(begin(agent, env, env_id, seed))
+    observation, seconds, planned, previous = begin(agent, env, env_id, seed), [], [], None
     for _ in range(decisions):
         began = time.perf_counter()
         action = agent.act(observation)
@@ -43,7 +36,7 @@ def time_decisions(agent: Agent, env_id: str, decisions: int, seed: int, threads
             previous = plan
         observation, _, terminated, truncated, _ = env.step(action)
         if terminated or truncated:
-            observation = begin()
+            observation = begin(agent, env, env_id, seed)
     env.close()
     times = 1e3 * np.array(seconds)
     return {
@@ -59,11 +52,9 @@ def time_decisions(agent: Agent, env_id: str, decisions: int, seed: int, threads
 
 def time_plans(agent: Any, env_id: str, plans: int) -> np.ndarray:
     """Milliseconds (plans,) of single plans, each from another start, after one to warm up."""
-    env = gymnasium.make(env_id, disable_env_checker=True)
-    milliseconds = []
+    env, milliseconds = task(env_id).make(disable_env_checker=True), []
     for seed in TUNING_SEEDS[: plans + 1]:
-        observation, info = env.reset(seed=seed)
-        agent.reset(goal=info.get("goal"), seed=seed)
+        observation = begin(agent, env, env_id, seed)
         began = time.perf_counter()
         agent.plan(observation, record=False)
         milliseconds.append(1e3 * (time.perf_counter() - began))

@@ -2,6 +2,7 @@
 
     python benchmarks/train.py --env maze2d-large
     python benchmarks/train.py --env all --recipe all
+    python benchmarks/train.py --data my-robot.npz --recipe bc
 
 Ctrl-C or a kill at any moment loses little: the same command goes on from the last checkpoint and, on a CPU with the same
 number of threads, ends with the same weights bit for bit.
@@ -9,29 +10,21 @@ number of threads, ends with the same weights bit for bit.
 
 from __future__ import annotations
 
+import re
 import shlex
 import sys
-import time
-from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 from dfplan import command
-from dfplan.benchmarks import rows
+from dfplan.benchmarks import rows, training_run
 from dfplan.benchmarks.provenance import hardware, versions
 from dfplan.benchmarks.recipes.online import ONLINE
 from dfplan.benchmarks.recipes.recipe import RECIPES
-from dfplan.benchmarks.suites import maze2d
-from dfplan.config_json import config_to_json
-from dfplan.data.features import Features
-from dfplan.data.readers import load, load_minari
-from dfplan.data.trajectories import Trajectories
-from dfplan.envs.collect import own_data
-from dfplan.envs.registry import Task, find
-from dfplan.training.fit import WEIGHTS, Score, fit
-from dfplan.training.loop import require_trainable
+from dfplan.benchmarks.suites import suite
+from dfplan.benchmarks.training_run import Run
+from dfplan.envs.registry import find, short_name
+from dfplan.names import unknown
 
 ACCELERATORS = ("auto", "cpu", "cuda")
 LARGEST_SEED = 2**31 - 1
@@ -42,8 +35,9 @@ LARGEST_SEED = 2**31 - 1
 class Arguments:
     """What to train, on what, and where."""
 
-    env: str = "maze2d-large"
-    """Environment, with or without its version, or 'all': the three mazes."""
+    env: str | None = None
+    """Environment in which it is scored, with or without its version, or a suite of them ('all': the three mazes), whose own
+    data are used without --data. Without --env and --data: maze2d-large."""
     recipe: str = "default"
     """What to train: 'default', 'paper', a baseline such as 'diffuser' or 'iql', or 'all' of them."""
     seed: int = 0
@@ -52,7 +46,7 @@ class Arguments:
     """Optimizer steps of the whole run instead of the recipe's own number. They are set at the start of a run: its learning
     rate ends at its last step."""
     data: str | None = None
-    """Minari id, D4RL HDF5 file, npz file or 'd4rl:NAME'; without it the maze's own data, collected now if missing."""
+    """Minari id, D4RL HDF5 file, npz file or 'd4rl:NAME'; without it the environment's own data, collected now if missing."""
     run_dir: Path | None = None
     """Folder of the run, empty or not there yet, or one to be continued; without it runs/WEIGHTS-seedN."""
     accelerator: str = "auto"
@@ -86,8 +80,10 @@ def prepare(arguments: Arguments) -> None:
 
 
 def each(arguments: Arguments) -> list[Arguments]:
-    """One for each maze and recipe: 'all' stands for every one. ValueError if they would share a folder."""
-    envs = [f"maze2d-{maze}" for maze in maze2d.BUDGETS] if arguments.env == "all" else [arguments.env]
+    """One for each task and recipe: 'all' stands for every one. ValueError if they would share a folder."""
+    env = "maze2d-large" if arguments.env is None and arguments.data is None else arguments.env
+    family = None if env is None else suite.called(env)
+    envs = [env] if family is None else family.trained
     names = [*RECIPES, *ONLINE] if arguments.recipe == "all" else [arguments.recipe]
     if len(envs) * len(names) > 1 and arguments.run_dir is not None:
         raise ValueError("several recipes cannot share one --run-dir: leave it out, and each has its folder in runs/")
@@ -95,76 +91,36 @@ def each(arguments: Arguments) -> list[Arguments]:
 
 
 def train_one(arguments: Arguments) -> Path:
-    """Train one recipe for one task; the path of its weights."""
-    task, row = find(arguments.env), rows.of_recipe(arguments.recipe)
-    rows.require_recipes(task)
-    weights = row.weights_name(task)
-    run_dir = arguments.run_dir or rows.run_folder(weights, arguments.seed)
+    """Train one recipe for one task, or on any data; the path of its weights."""
+    name, task = arguments.recipe, None if arguments.env is None else find(arguments.env)
+    if name not in {*RECIPES, *ONLINE}:
+        raise unknown("recipe", name, [*RECIPES, *ONLINE])
+    if task is not None:
+        rows.require_recipes(task)
+    weights = rows.of_data(name_of(str(arguments.data)) if task is None else short_name(task.data_id), name)
     about = {
         "name": rows.weights_name(weights, arguments.seed),
         "command": as_typed(arguments),
         "hardware": hardware() | {"accelerator": arguments.accelerator, "threads": arguments.threads},
         "versions": versions(),
     }
-    train = train_online if arguments.recipe in ONLINE else train_offline
-    return train(arguments, task, row, run_dir, about)
+    run = Run(
+        **{
+            part: getattr(arguments, part)
+            for part in ("recipe", "seed", "steps", "data", "accelerator", "devices", "quiet")
+        },
+        task=task,
+        weights=weights,
+        folder=arguments.run_dir or rows.run_folder(weights, arguments.seed),
+        about=about,
+    )
+    return training_run.online(run) if name in ONLINE else training_run.offline(run)
 
 
-def train_offline(arguments: Arguments, task: Task, row: rows.Row, run_dir: Path, about: dict[str, Any]) -> Path:
-    """Train a recipe on recorded data, collecting them first if they are missing."""
-    recipe = RECIPES[arguments.recipe](maze2d.SPEC, maze2d.budget(task))
-    if recipe.stacked and arguments.seed:
-        last = len(recipe.seeds) - 1
-        raise ValueError(f"{arguments.recipe!r} trains the seeds 0 to {last} in one run: leave --seed out")
-    steps = recipe.train.steps if arguments.steps is None else arguments.steps
-    recipe = replace(recipe, train=replace(recipe.train, seed=arguments.seed, steps=steps))
-    require_trainable(run_dir, recipe.train, {"model": config_to_json(recipe.model)}, arguments.devices)
-    began = time.perf_counter()
-    data = read_data(task.data_id, arguments.data)
-    if not arguments.quiet:
-        print(f"{data.name}: {len(data):,} steps, ready after {time.perf_counter() - began:.0f} s")
-    devices: dict[str, Any] = {"accelerator": arguments.accelerator, "devices": arguments.devices}
-    fit(recipe, data, run_dir, **scores(row, task.data_id), **devices, about=about, quiet=arguments.quiet)
-    return run_dir / WEIGHTS
-
-
-def train_online(arguments: Arguments, task: Task, row: rows.Row, run_dir: Path, about: dict[str, Any]) -> Path:
-    """Train a recipe of stable-baselines3 in the environment itself."""
-    if arguments.data is not None:
-        raise ValueError(f"the recipe {arguments.recipe!r} learns in the environment and takes no --data")
-    if arguments.devices > 1:
-        raise ValueError(f"the recipe {arguments.recipe!r} trains on one device, not on {arguments.devices}")
-    # Late: stable-baselines3 takes seconds to import.
-    from dfplan.agents.online.trainer import WEIGHTS as MODEL
-    from dfplan.agents.online.trainer import fit_online
-
-    recipe = ONLINE[arguments.recipe](row.weights_name(task), task, maze2d.budget(task))
-    recipe = replace(recipe, steps=recipe.steps if arguments.steps is None else arguments.steps)
-    make = partial(maze2d.make, recipe.env_id, goal_conditioned=recipe.hindsight > 0)
-    device = "cpu" if arguments.accelerator == "auto" else arguments.accelerator  # fastest for networks this small
-    about["hardware"]["accelerator"] = device
-    options: dict[str, Any] = {"seed": arguments.seed, "device": device, "about": about, "quiet": arguments.quiet}
-    fit_online(recipe, run_dir, make, **scores(row, recipe.env_id), **options)
-    return run_dir / MODEL
-
-
-def scores(row: rows.Row, env_id: str) -> dict[str, Any]:
-    """The maze's `score` and `measure`, of agents that are given what of the maze they need beyond their weights."""
-
-    def of_row(how: Callable[[Sequence[Any], str], Mapping[str, Any]]) -> Score:
-        return lambda agents: how([row.prepared(agent, find(env_id)) for agent in agents], env_id)
-
-    return {"score": of_row(maze2d.score), "measure": of_row(maze2d.measure)}
-
-
-def read_data(env: str, source: str | None) -> Trajectories:
-    """The data to train on; a maze's own data is collected first if it is not there or not whole."""
-    if source is None:
-        return load_minari(own_data(env))
-    data = load(source)
-    if "observation" in data.features.keys:  # goals are columns of that entry: a recipe says which
-        return load(source, features=Features(keys=("observation",)))
-    return data
+def name_of(source: str) -> str:
+    """What a folder can be called that is named after data: 'a-drive' of my/a drive.npz, 'mujoco-hopper-medium-v0'."""
+    path = Path(source)
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem if path.suffix in (".npz", ".hdf5", ".h5") else source)
 
 
 def as_typed(arguments: Arguments) -> str:

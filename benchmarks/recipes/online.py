@@ -1,6 +1,7 @@
 """The recipes of online reinforcement learning by stable-baselines3, which meets no data: it learns in the environment.
 
-'sac', 'td3' and 'ppo' learn the maze's fixed goal, 'her' to reach any goal (SAC with hindsight).
+'sac', 'td3' and 'ppo' learn a task's own goal, 'her' to reach any goal (SAC with hindsight). Each is a function of the name
+of the weights, of the id of the environment that is learned in, and of the task's budget.
 """
 
 from __future__ import annotations
@@ -10,8 +11,6 @@ from typing import Any
 
 from dfplan.agents.online.recipe import OnlineRecipe
 from dfplan.benchmarks.recipes.budget import Budget
-from dfplan.benchmarks.suites.maze2d import with_fixed_goal, with_random_goals
-from dfplan.envs.registry import Task
 
 # Fused, because a small network's time goes into the calls; it is the same Adam.
 NETS = {"net_arch": [64, 64], "optimizer_kwargs": {"fused": True}}
@@ -21,28 +20,27 @@ OFF_POLICY = SHARED | {"batch_size": 256, "buffer_size": 300_000, "learning_star
 """A step of the optimizer for each step of the copies, stable-baselines3's default."""
 
 
-def ppo(weights: str, task: Task, budget: Budget) -> OnlineRecipe:
+def ppo(weights: str, env_id: str, budget: Budget) -> OnlineRecipe:
     """PPO, the only one that learns from what it has just seen, and so of many copies."""
-    return OnlineRecipe(weights, with_fixed_goal(task), "PPO", budget.steps["ppo"], copies=32, settings=ON_POLICY)
+    return OnlineRecipe(weights, env_id, "PPO", budget.steps["ppo"], copies=32, settings=ON_POLICY)
 
 
-def sac(weights: str, task: Task, budget: Budget) -> OnlineRecipe:
+def sac(weights: str, env_id: str, budget: Budget) -> OnlineRecipe:
     """SAC with returns of three steps."""
     settings = OFF_POLICY | {"n_steps": 3}
-    return OnlineRecipe(weights, with_fixed_goal(task), "SAC", budget.steps["sac"], settings=settings)
+    return OnlineRecipe(weights, env_id, "SAC", budget.steps["sac"], settings=settings)
 
 
-def td3(weights: str, task: Task, budget: Budget) -> OnlineRecipe:
+def td3(weights: str, env_id: str, budget: Budget) -> OnlineRecipe:
     """TD3 with returns of three steps and wide noise on its actions."""
     settings = OFF_POLICY | {"n_steps": 3}
-    return OnlineRecipe(weights, with_fixed_goal(task), "TD3", budget.steps["td3"], settings=settings, noise=0.5)
+    return OnlineRecipe(weights, env_id, "TD3", budget.steps["td3"], settings=settings, noise=0.5)
 
 
-def her(weights: str, task: Task, budget: Budget) -> OnlineRecipe:
+def her(weights: str, env_id: str, budget: Budget) -> OnlineRecipe:
     """SAC that learns from each transition towards four goals in hindsight besides its own."""
-    goals = with_random_goals(task)
-    return OnlineRecipe(weights, goals, "SAC", budget.steps["sac"], settings=OFF_POLICY, hindsight=4)
+    return OnlineRecipe(weights, env_id, "SAC", budget.steps["sac"], settings=OFF_POLICY, hindsight=4)
 
 
-ONLINE: dict[str, Callable[[str, Task, Budget], OnlineRecipe]] = {"ppo": ppo, "sac": sac, "td3": td3, "her": her}
+ONLINE: dict[str, Callable[[str, str, Budget], OnlineRecipe]] = {"ppo": ppo, "sac": sac, "td3": td3, "her": her}
 """By name."""

@@ -53,7 +53,7 @@ def environment(summary: Summary) -> list[str]:
 
 
 def _score(cell: Cell) -> str:
-    """What `dfplan.benchmarks.report.summaries.scores` is for a cell."""
+    """What `dfplan.benchmarks.protocol.score` is for a cell."""
     if cell.reference is not None:
         low, high = cell.reference["min"], cell.reference["max"]
         return f"100 (R - {low:g}) / ({high:g} - {low:g}) of the raw return R"

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from dfplan.benchmarks.protocol import EPISODES
+from dfplan.benchmarks.protocol import EPISODES, score
 from dfplan.benchmarks.report.intervals import Estimate, compare, interquartile_mean, mean, over_seeds_and_starts
 from dfplan.benchmarks.results import Cell, Timing
 from dfplan.benchmarks.rows import ROWS, TRAINING_SEEDS
@@ -41,14 +41,6 @@ def in_order(agents: Iterable[str]) -> list[str]:
     return sorted(set(agents), key=lambda name: (rank.get(name, len(rank)), name))
 
 
-def scores(cell: Cell) -> np.ndarray:
-    """One of each episode: normalized by the cell's reference returns; without them 100 for success, or the raw return."""
-    if cell.reference is not None:
-        low, high = cell.reference["min"], cell.reference["max"]
-        return 100.0 * (np.array(cell.returns) - low) / (high - low)
-    return np.array(cell.returns) if cell.success is None else 100.0 * np.array(cell.success)
-
-
 def episodes_of(cells: Iterable[Cell]) -> pd.DataFrame:
     """One line an episode, in the order of the cells.
 
@@ -60,7 +52,8 @@ def episodes_of(cells: Iterable[Cell]) -> pd.DataFrame:
         columns = {"start": cell.seeds, "return": cell.returns, "success": cell.success, "first_reach": cell.first_reach}
         episodes = pd.DataFrame({name: np.nan if values is None else values for name, values in columns.items()})
         seed = -1 if cell.training_seed is None else cell.training_seed
-        episodes = episodes.assign(env=cell.env_id, agent=cell.agent, training_seed=seed, score=scores(cell))
+        episodes["score"] = score(cell.reference, cell.returns, cell.success)[1]
+        episodes = episodes.assign(env=cell.env_id, agent=cell.agent, training_seed=seed)
         frames.append(episodes.astype({"success": float, "first_reach": float}))
     return pd.concat(frames, ignore_index=True)
 

@@ -1,29 +1,21 @@
-"""The point mazes: all that is special to them, of widths, budgets and scores, for every command alike.
+"""The point mazes: all that is special to them, of widths, budgets, scores and pictures, for every command alike.
 
 Reference returns are D4RL's (`dfplan.envs.reference`), layouts those of `dfplan.envs.maze.layouts`. Torch is not needed here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from statistics import fmean
+from pathlib import Path
 from typing import Any
 
-import gymnasium
-
-from dfplan.benchmarks import rows
-from dfplan.benchmarks.protocol import TUNING_SEEDS, evaluate
 from dfplan.benchmarks.recipes.budget import Budget
+from dfplan.benchmarks.suites.suite import Suite
 from dfplan.data.spec import Spec
-from dfplan.envs.reference import normalized_score
-from dfplan.envs.registry import Task
+from dfplan.envs.reference import reference
+from dfplan.envs.registry import MAZES, Task
 
 SPEC = Spec(observation_dim=4, action_dim=2, goal_columns=(0, 1))
 """An observation is (x, y, vx, vy), an action (ax, ay), a goal (x, y)."""
-SCORE_SEEDS = TUNING_SEEDS[:20]
-"""Reset seeds of the score on a card."""
-CURVE_SEEDS = TUNING_SEEDS[500:520]
-"""Reset seeds of a learning curve, by which online training chooses its weights: others than those of the score."""
 
 # Plans: nearly every way that the expert drove between two cells fits into one; 95% took less than 460, 280 and 160 steps.
 # Diffusion Forcing's speed is higher in umaze because its ways are short and straight.
@@ -63,7 +55,14 @@ BUDGETS: dict[str, Budget] = {
         arrival=0.45,
         omega=1.0,
         steps={
-            **{"default": 18_000, "paper": 10_000, "ablation": 5_000, "sequence": 5_000, "dv": 3_500, "offline": 12_000},
+            **{
+                "default": 18_000,
+                "paper": 10_000,
+                "ablation": 5_000,
+                "sequence": 5_000,
+                "dv": 3_500,
+                "offline": 12_000,
+            },
             **{"dynamics": 4_000, "ppo": 819_200, "sac": 120_000, "td3": 200_000},
         },
     ),
@@ -73,53 +72,47 @@ BUDGETS: dict[str, Budget] = {
 
 def budget(task: Task) -> Budget:
     """The budget of a task's maze. ValueError for a maze that has none."""
-    rows.require_recipes(task)
-    return BUDGETS[task.maze]
+    maze = MAZES[task.env_id].maze
+    if maze not in BUDGETS:
+        raise ValueError(f"there is no recipe for the maze {maze!r}: expected one of {', '.join(BUDGETS)}")
+    return BUDGETS[maze]
 
 
-def with_fixed_goal(task: Task) -> str:
-    """The id of the task in the same maze that has D4RL's goal."""
-    return f"maze2d-{task.maze}-v1"
+def learns_in(task: Task, any_goal: bool) -> str:
+    """The id of the task in the same maze that has a new goal in each episode, or D4RL's goal."""
+    mazes = (one for one in MAZES.values() if one.data_id == task.data_id and one.reward == "sparse")
+    return next(one.env_id for one in mazes if one.random_goal == any_goal)
 
 
-def with_random_goals(task: Task) -> str:
-    """The id of the task in the same maze that has a new goal in each episode."""
-    return f"multi2d-{task.maze}-v1"
+def extremes(task: Task) -> dict[str, float]:
+    """The raw returns that D4RL's score calls 0 and 100."""
+    entry = reference(task.env_id)
+    return {"min": entry.min_return, "max": entry.max_return}
 
 
-def make(env_id: str, goal_conditioned: bool = False) -> gymnasium.Env[Any, Any]:
-    """One environment to learn in; goal-conditioned, its observations are dictionaries with the goal in them."""
-    options = {"goal_conditioned": True} if goal_conditioned else {}
-    return gymnasium.make(env_id, disable_env_checker=True, **options)
+def read(task: Task, source: str) -> Any:
+    """The data; of dictionaries with goals the observation alone, in which the goal's columns are."""
+    from dfplan.data.features import Features  # late: torch takes seconds to import
+    from dfplan.data.readers import load
+
+    data = load(source)
+    return load(source, features=Features(keys=("observation",))) if "observation" in data.features.keys else data
 
 
-def score(agents: Sequence[Any], env_id: str) -> dict[str, Any]:
-    """What agents, one for each training seed, score on `SCORE_SEEDS`, for the card of their weights.
+def pictures(folder: Path, task: Task, *drawn: Any) -> None:
+    """Paths in the maze, and a plan being denoised."""
+    from dfplan.benchmarks.report.pictures import write  # late: matplotlib takes a second to import
 
-    'normalized' is a mean over the episodes; of several agents, each one's is in 'each', and the mean over them beside it.
-    """
-    each = [_score(agent, env_id) for agent in agents]
-    if len(each) == 1:
-        return each[0]
-    return {"normalized": round(fmean(one["normalized"] for one in each), 1), "env": env_id, "each": each}
+    write(folder, MAZES[task.env_id].layout, *drawn)
 
 
-def measure(agents: Sequence[Any], env_id: str) -> dict[str, float]:
-    """A point of a learning curve: the mean normalized score of agents on `CURVE_SEEDS`."""
-    played = [evaluate(agent, env_id, CURVE_SEEDS, batch=len(CURVE_SEEDS)) for agent in agents]
-    return {"normalized": round(fmean(_normalized(one.returns, env_id) for one in played), 1)}
-
-
-def _score(agent: Any, env_id: str) -> dict[str, Any]:
-    played = evaluate(agent, env_id, SCORE_SEEDS)
-    return {
-        "normalized": round(_normalized(played.returns, env_id), 1),
-        "returns": list(played.returns),
-        "success": fmean(played.success),
-        "seeds": list(played.seeds),
-        "env": env_id,
-    }
-
-
-def _normalized(returns: Sequence[float], env_id: str) -> float:
-    return float(normalized_score(env_id, returns).mean())
+SUITE = Suite(
+    tasks=tuple(f"{family}-{maze}" for family in ("maze2d", "multi2d") for maze in BUDGETS),
+    reference=extremes,
+    spec=SPEC,
+    budget=budget,
+    learns_in=learns_in,
+    with_goal={"goal_conditioned": True},
+    read=read,
+    pictures=pictures,
+)

@@ -12,28 +12,28 @@ import numpy as np
 from dfplan.agents.mppi import GoalCost, LearnedMPPIAgent, MPPIAgent
 from dfplan.envs.maze.geodesic import Geodesic
 from dfplan.envs.maze.rollouts import Rollouts
-from dfplan.envs.registry import Task
+from dfplan.envs.registry import MazeTask
 
 ARRIVAL = 0.35
 """Chebyshev distance from which on a state costs nothing: the square lies within the goal's radius of 0.5."""
 
 
-def field_cost(task: Task) -> GoalCost:
+def field_cost(task: MazeTask) -> GoalCost:
     """The length of the shortest way to the goal in the Chebyshev norm: velocities are limited along each axis."""
     return GoalCost(Geodesic(task.layout, np.inf), ARRIVAL)
 
 
-def mppi(task: Task) -> MPPIAgent:
+def mppi(task: MazeTask) -> MPPIAgent:
     """Given the true dynamics, but no map."""
     return MPPIAgent(Rollouts(task.layout), GoalCost())
 
 
-def mppi_field(task: Task) -> MPPIAgent:
+def mppi_field(task: MazeTask) -> MPPIAgent:
     """Given the true dynamics and the map."""
     return MPPIAgent(Rollouts(task.layout), field_cost(task))
 
 
-def with_field(agent: LearnedMPPIAgent, task: Task) -> LearnedMPPIAgent:
+def with_field(agent: LearnedMPPIAgent, task: MazeTask) -> LearnedMPPIAgent:
     """Given the map; its dynamics are learned."""
     agent.cost = field_cost(task)
     return agent

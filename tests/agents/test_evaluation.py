@@ -87,11 +87,7 @@ def test_success_is_in_any_step_and_not_in_the_last_one_only():
 
 
 def test_an_environment_with_neither_goal_nor_success_has_none():
-    class NoGoal(ToGoal):
-        def reset(self, seed=None):
-            super().reset()
-
-    found = evaluate(NoGoal(), Plain, 3)
+    found = evaluate(ToGoal(), Plain, 3)
     assert found.success is None and found.success_rate is None and "success" not in str(found)
 
 
@@ -168,8 +164,8 @@ def test_an_environment_is_made_once_for_each_row_and_closed():
 
 
 def test_an_id_is_made_by_gymnasium_and_an_endless_episode_is_cut_off():
-    gymnasium.register("ToyFalls-v0", Falls)
-    assert evaluate(ToGoal(), "ToyFalls-v0", 2, longest=7).lengths == (7, 7)
+    gymnasium.register("ToyFallsById-v0", Falls)
+    assert evaluate(ToGoal(), "ToyFallsById-v0", 2, longest=7).lengths == (7, 7)
 
 
 def test_what_is_asked_for_reaches_the_agent():

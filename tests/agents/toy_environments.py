@@ -109,7 +109,8 @@ class ToGoal:
 def recorded(make, episodes=30, seed=0, noise=0.5):
     """What a noisy `ToGoal` does in such an environment, as the arrays of `Trajectories` by name.
 
-    observations and next_observations (N, 4) or dictionaries of arrays, actions (N, 2), rewards, terminations, truncations (N,).
+    observations and next_observations are (N, 4) or dictionaries of arrays, actions (N, 2), and (N,) rewards, terminations and
+    truncations.
     """
     rng, env, agent = np.random.default_rng(seed), make(), ToGoal()
     steps = {

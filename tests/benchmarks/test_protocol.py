@@ -4,7 +4,9 @@ from pathlib import Path
 import gymnasium
 import numpy as np
 import pytest
+import toy_tasks
 from stand_in_planner import StandInPlanner
+from toy_environments import STEPS, ToGoal
 
 from dfplan.benchmarks.baselines import RandomAgent
 from dfplan.benchmarks.protocol import (
@@ -16,6 +18,7 @@ from dfplan.benchmarks.protocol import (
     evaluation_seeds,
     join,
     play,
+    score,
 )
 from dfplan.benchmarks.recording import Recorder, planned_path
 from dfplan.benchmarks.speed import time_decisions
@@ -62,18 +65,44 @@ def test_an_episode_is_as_long_as_its_reference_score_demands(env_id):
         assert task(env_id).max_episode_steps == reference(env_id).max_episode_steps
 
 
-def test_an_episode_of_another_length_is_refused(monkeypatch):
-    spec = gymnasium.spec(UMAZE)
-    made = gymnasium.make
+@pytest.mark.parametrize("env_id", toy_tasks.NAMES)
+def test_any_task_is_played_and_episodes_may_end_early(env_id, monkeypatch):
+    toy_tasks.register(monkeypatch)
+    played = evaluate(ToGoal(), env_id, evaluation_seeds(7), batch=3)
+    assert len(played.reward_curve) == STEPS and sum(played.reward_curve) * 7 == pytest.approx(sum(played.returns))
+    expected = None if env_id in ("ToyPlain-v0", "ToyFalls-v0") else tuple(one is not None for one in played.first_reach)
+    assert played.success == expected and (played.first_reach is None) == (expected is None)
+    if env_id == "ToyWhole-v0":
+        assert played.lengths == played.first_reach, "an episode ends at success"
+    else:
+        assert played.lengths == (STEPS,) * 7
 
-    def short(env_id, **options):
-        env = made(env_id, max_episode_steps=7, **options)
-        env.spec.max_episode_steps = spec.max_episode_steps
-        return env
 
-    monkeypatch.setattr(gymnasium, "make", short)
-    with pytest.raises(ValueError, match="ended after 7 steps; the protocol plays whole ones, 300"):
-        play(Steady(), UMAZE, evaluation_seeds(2))
+def test_reset_options_belong_to_a_seed_whatever_the_batch(monkeypatch):
+    toy_tasks.register(monkeypatch)
+    goals = []
+
+    class Remembers(ToGoal):
+        def reset(self, goal=None, seed=None):
+            goals.extend(goal.tolist())
+            super().reset(goal)
+
+    for batch in (3, 2):
+        evaluate(Remembers(), "ToyWhole-v0", evaluation_seeds(4), batch=batch)
+    assert goals[:4] == goals[4:] == [[0.3, 0, 0, 0], [0, 0.3, 0, 0]] * 2
+
+
+@pytest.mark.parametrize(
+    ("reference", "success", "expected"),
+    [
+        ({"min": 1.0, "max": 3.0}, [True, False], ("normalized", [0.0, 150.0])),
+        (None, [True, False], ("success %", [100.0, 0.0])),
+        (None, None, ("return", [1.0, 4.0])),
+    ],
+)
+def test_a_score_is_normalized_or_success_or_the_return(reference, success, expected):
+    unit, values = score(reference, [1.0, 4.0], success)
+    assert (unit, values.tolist()) == expected
 
 
 @pytest.mark.parametrize(

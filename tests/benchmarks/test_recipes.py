@@ -111,7 +111,7 @@ def test_widths_come_from_the_spec_and_not_from_the_mazes(tmp_path, name):
 
 
 def test_the_spec_of_the_mazes_is_that_of_their_environments():
-    env = maze2d.make("maze2d-umaze-v1", goal_conditioned=True)
+    env = task("maze2d-umaze-v1").make(**maze2d.SUITE.with_goal)
     widths = [env.observation_space[name].shape for name in ("observation", "achieved_goal")] + [env.action_space.shape]
     assert widths == [(maze2d.SPEC.observation_dim,), (len(maze2d.SPEC.goal_columns),), (maze2d.SPEC.action_dim,)]
     observation, _ = env.reset(seed=0)
@@ -132,7 +132,8 @@ def test_every_recipe_trains_the_weights_of_a_row_under_a_name_of_its_own():
 @pytest.mark.parametrize("name", ONLINE)
 def test_online_recipes_are_plain_settings_for_an_environment(name):
     for maze in maze2d.BUDGETS:
-        chosen = ONLINE[name]("a name", find(f"maze2d-{maze}"), maze2d.BUDGETS[maze])
+        learned = maze2d.learns_in(find(f"maze2d-{maze}"), any_goal=rows.of_recipe(name).tasks == "any")
+        chosen = ONLINE[name]("a name", learned, maze2d.BUDGETS[maze])
         assert (chosen.weights, chosen.env_id) == ("a name", f"{'multi2d' if name == 'her' else 'maze2d'}-{maze}-v1")
         assert json.loads(json.dumps(dict(chosen.settings))) == chosen.settings and chosen.steps >= 60_000
 

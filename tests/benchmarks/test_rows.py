@@ -12,7 +12,6 @@ from dfplan.benchmarks.recipes.online import ONLINE
 from dfplan.benchmarks.recipes.recipe import RECIPES
 from dfplan.benchmarks.recording import Recorder
 from dfplan.benchmarks.report.published import published
-from dfplan.benchmarks.suites import maze2d
 from dfplan.envs.registry import task
 
 ROOT = Path(__file__).parents[2]
@@ -53,7 +52,6 @@ def test_the_facts_of_a_row_name_what_is_there():
         assert (row.family in rows.FAMILIES) == (row.page is not None), name
         assert set(row.printed) <= printed, name
         assert row.recipe is None or row.recipe in {*RECIPES, *ONLINE}, name
-    assert set(rows.MAZES) == set(maze2d.BUDGETS)
     assert sum(row.headline for row in rows.ROWS.values()) <= 8
 
 
@@ -74,7 +72,7 @@ def test_a_model_of_stable_baselines3_is_named_by_its_file(tmp_path):
 
 
 def test_missing_weights_name_the_training_command_in_any_process():
-    error = pickle.loads(pickle.dumps(rows.MissingWeightsError("maze2d-large-paper-seed1", "large", "paper", 1)))
+    error = pickle.loads(pickle.dumps(rows.MissingWeightsError("maze2d-large-paper-seed1", "maze2d-large", "paper", 1)))
     assert "python benchmarks/train.py --env maze2d-large --recipe paper --seed 1" in str(error)
     assert error.command == ["--env", "maze2d-large", "--recipe", "paper", "--seed", "1"]
 
@@ -115,3 +113,10 @@ def test_one_file_may_hold_several_training_seeds(runs):
 def test_a_learner_of_one_goals_reward_does_not_play_random_goals():
     row = rows.Row("no:agent", "about", recipe="new", tasks="single goal")
     assert row.refusal(LARGE) is None and "new one in each episode" in row.refusal(task("multi2d-large-v1"))
+
+
+def test_a_row_that_is_made_for_one_suite_is_refused_in_the_others():
+    cube = task("cube-single-v0")
+    assert "made for maze2d only" in rows.ROWS["expert"].refusal(cube) and rows.ROWS["expert"].refusal(LARGE) is None
+    assert rows.ROWS["random"].refusal(cube) is None
+    assert rows.ROWS["iql"].weights_name(cube) == "cube-single-iql" and "new one" in rows.ROWS["iql"].refusal(cube)

@@ -13,12 +13,13 @@ import h5py
 import numpy as np
 import pytest
 import torch
+import toy_tasks
 
 from dfplan.agents.agent_config import AgentConfig
 from dfplan.agents.diffusion_forcing import DiffusionForcingAgent
 from dfplan.agents.offline.base import ActingConfig
 from dfplan.agents.offline.bc import BCConfig, BehaviorCloningAgent
-from dfplan.benchmarks import train
+from dfplan.benchmarks import scores, train, training_run
 from dfplan.benchmarks.protocol import TUNING_SEEDS
 from dfplan.benchmarks.recipes.online import ONLINE
 from dfplan.benchmarks.recipes.recipe import RECIPES
@@ -66,7 +67,7 @@ def tiny(tmp_path, monkeypatch):
     monkeypatch.setitem(RECIPES, "default", tiny_default)
     monkeypatch.setitem(RECIPES, "bc", tiny_bc)
     for seeds in ("SCORE_SEEDS", "CURVE_SEEDS"):
-        monkeypatch.setattr(maze2d, seeds, TUNING_SEEDS[:2])
+        monkeypatch.setattr(scores, seeds, TUNING_SEEDS[:2])
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "datasets"))
     for name in ("here", "temporary"):
         (tmp_path / name).mkdir()
@@ -119,7 +120,7 @@ def test_a_run_leaves_weights_with_a_card_and_nothing_besides(tmp_path, data):
     assert card["hardware"]["threads"] == 1 and card["training_seconds"] > 0 and card["curve"] == []
     assert card["metrics"]["loss"] == read_records(folder / "log.jsonl")[-1]["loss"]
     assert load_header(folder / "weights.safetensors")["agent"] == config_to_json(AGENT) and agent.config == AGENT
-    assert card["score"] == maze2d.score([agent], "maze2d-umaze-v1") and len(card["score"]["returns"]) == 2
+    assert card["score"] == scores.score([agent], "maze2d-umaze-v1") and len(card["score"]["returns"]) == 2
     averaged, _ = load_checkpoint(folder / "last.safetensors")
     network = agent.model.state_dict()
     changed = [
@@ -139,7 +140,7 @@ def test_stacked_seeds_are_scored_one_by_one(tmp_path, data):
     agents = [BehaviorCloningAgent.load(path, member) for member in (0, 1)]
     card = agents[0].card
     assert card["seeds"] == [0, 1]
-    assert card["score"]["each"] == [maze2d.score([agent], "maze2d-umaze-v1") for agent in agents]
+    assert card["score"]["each"] == [scores.score([agent], "maze2d-umaze-v1") for agent in agents]
     assert card["score"]["normalized"] == round(fmean(one["normalized"] for one in card["score"]["each"]), 1)
     assert [point["step"] for point in card["curve"]] == [4, 8, 12]
     assert card["curve"][-1]["normalized"] == card["score"]["normalized"], "the last point is of the last weights"
@@ -152,7 +153,7 @@ def test_the_mazes_own_data_is_collected(tmp_path, monkeypatch, capsys):
         asked.append(env)
         return collect(env, steps=600, workers=1, dataset_id="dfplan/few-v1", quiet=True)
 
-    monkeypatch.setattr(train, "own_data", few)
+    monkeypatch.setattr(training_run, "own_data", few)
     assert train.main(["--env", "multi2d-umaze"]) == 0
     assert asked == ["maze2d-umaze-v1"], "one set of data serves all tasks of a maze"
     said = capsys.readouterr().out
@@ -191,7 +192,7 @@ def test_what_was_killed_while_it_was_scored_is_scored_and_not_trained_again(tmp
         raise SystemExit(137)
 
     with monkeypatch.context() as patch:
-        patch.setattr(maze2d, "score", killed)
+        patch.setattr(scores, "score", killed)
         with pytest.raises(SystemExit):
             run("--data", data, "--run-dir", "run")
     folder = tmp_path / "here" / "run"
@@ -207,6 +208,37 @@ def test_all_stands_for_every_maze_and_recipe():
     assert {(one.env, one.recipe) for one in train.each(arguments)} == {
         (f"maze2d-{maze}", name) for maze in maze2d.BUDGETS for name in (*RECIPES, *ONLINE)
     }
+
+
+def test_any_data_is_trained_on_without_an_environment(tmp_path, data):
+    assert train.main(["--data", str(data), "--quiet"]) == 0
+    agent = DiffusionForcingAgent.load(tmp_path / "here" / "runs" / "a-drive-seed0" / "weights.safetensors")
+    assert "score" not in agent.card and agent.card["name"] == "a-drive"
+    assert shlex.split(agent.card["command"]) == [
+        *("python", "benchmarks/train.py", "--recipe", "default", "--seed", "0", "--data", str(data))
+    ]
+
+
+@pytest.mark.parametrize(
+    ("source", "name"),
+    [("/a/b c.npz", "b-c"), ("mujoco/hopper/medium-v0", "mujoco-hopper-medium-v0"), ("d4rl:hopper-v2", "d4rl-hopper-v2")],
+)
+def test_runs_are_named_after_their_data(source, name):
+    assert train.name_of(source) == name
+
+
+def test_a_task_of_a_new_suite_is_trained_for_and_scored(tmp_path, data, monkeypatch):
+    toy_tasks.register(monkeypatch)
+    assert train.main(["--env", "ToyFalls", "--data", str(data), "--quiet"]) == 0
+    agent = DiffusionForcingAgent.load(tmp_path / "here" / "runs" / "ToyFalls-seed0" / "weights.safetensors")
+    score = agent.card["score"]
+    assert score["env"] == "ToyFalls-v0" and score["success"] is None
+    assert score["return"] == round(fmean(score["returns"]), 1) and len(score["returns"]) == 2
+
+
+def test_all_of_a_suite_are_those_of_its_tasks_that_have_data(monkeypatch):
+    toy_tasks.register(monkeypatch)
+    assert [one.env for one in train.each(train.Arguments(env="toy"))] == ["ToyFalls", "ToyDict", "ToyWhole"]
 
 
 def refused(capsys, *words):
@@ -259,7 +291,7 @@ def refused(capsys, *words):
 def test_what_cannot_be_trained_is_one_sentence_and_nothing_is_written(tmp_path, monkeypatch, capsys, words, sentence):
     for package in ("huggingface_hub", "d4rl"):
         monkeypatch.setitem(sys.modules, package, None)
-    monkeypatch.setattr(train, "own_data", lambda env: pytest.fail("data is collected before the refusal"))
+    monkeypatch.setattr(training_run, "own_data", lambda env: pytest.fail("data is collected before the refusal"))
     assert sentence in refused(capsys, *words.split())
     assert files(tmp_path) == []
 
@@ -301,7 +333,7 @@ def test_the_folder_is_looked_at_before_the_data(tmp_path, data, monkeypatch, ca
     mine = tmp_path / "here" / "mine" / "weights.safetensors"
     mine.parent.mkdir()
     mine.write_text("mine")
-    monkeypatch.setattr(train, "read_data", lambda *_: pytest.fail("the data is read before the refusal"))
+    monkeypatch.setattr(training_run, "read_data", lambda *_: pytest.fail("the data is read before the refusal"))
     ask = ["--env", "maze2d-umaze", "--data", str(data), "--run-dir"]
     said = refused(capsys, *ask, "run", "--steps", "13")
     assert (

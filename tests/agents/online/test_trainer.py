@@ -20,6 +20,7 @@ from dfplan.agents.online import trainer
 from dfplan.agents.online.recipe import OnlineRecipe
 from dfplan.agents.online.stable_baselines import StableBaselinesAgent
 from dfplan.agents.online.trainer import ActionRepeat, new_model
+from dfplan.benchmarks import scores as scoring
 from dfplan.benchmarks.recipes.online import ONLINE
 from dfplan.benchmarks.suites import maze2d
 from dfplan.envs.maze.env import Maze2dEnv
@@ -42,18 +43,18 @@ SEEDS = range(1_000, 1_002)
 
 @pytest.fixture(autouse=True)
 def few_episodes(monkeypatch):
-    monkeypatch.setattr(maze2d, "CURVE_SEEDS", SEEDS)
-    monkeypatch.setattr(maze2d, "SCORE_SEEDS", SEEDS)
+    monkeypatch.setattr(scoring, "CURVE_SEEDS", SEEDS)
+    monkeypatch.setattr(scoring, "SCORE_SEEDS", SEEDS)
 
 
 def env_of(recipe):
-    return partial(maze2d.make, recipe.env_id, goal_conditioned=recipe.hindsight > 0)
+    return partial(find(recipe.env_id).make, **(maze2d.SUITE.with_goal if recipe.hindsight else {}))
 
 
 def fit_online(recipe, folder, steps=None, **options):
     """Train in the recipe's environment, as the command does; the path of the weights."""
     recipe = replace(recipe, steps=recipe.steps if steps is None else steps)
-    scores = {name: partial(getattr(maze2d, name), env_id=recipe.env_id) for name in ("measure", "score")}
+    scores = {name: partial(getattr(scoring, name), env_id=recipe.env_id) for name in ("measure", "score")}
     trainer.fit_online(recipe, folder, env_of(recipe), quiet=True, **scores, **options)
     return folder / "weights.zip"
 
@@ -64,7 +65,7 @@ def built(recipe, seed=0):
 
 def recipe_of(name, maze="umaze"):
     task = find(f"maze2d-{maze}")
-    return ONLINE[name](f"maze2d-{maze}-{name}", task, maze2d.budget(task))
+    return ONLINE[name](f"maze2d-{maze}-{name}", maze2d.learns_in(task, name == "her"), maze2d.budget(task))
 
 
 def small(name, steps=192):

@@ -1,0 +1,5 @@
+"""Gymnasium-Robotics' Fetch: dictionary observations with their goals. Scored by success at any step."""
+
+from dfplan.benchmarks.suites.suite import Suite
+
+SUITE = Suite(tasks=("FetchReach", "FetchPush"))

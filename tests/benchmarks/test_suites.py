@@ -1,0 +1,61 @@
+"""What is special to each family of tasks is in its suite, and every task has one."""
+
+import numpy as np
+import pytest
+
+from dfplan.benchmarks.suites import ogbench, suite
+from dfplan.data.features import Features
+from dfplan.envs.registry import TASKS, find, short_name
+
+
+@pytest.mark.parametrize("name", dict.fromkeys(task.suite for task in TASKS.values()))
+def test_every_suite_names_tasks_of_its_own_and_their_data(name):
+    found = suite.named(name)
+    assert {find(one).suite for one in found.tasks} == {name} and set(found.trained) <= set(found.tasks)
+    assert {short_name(find(one).data_id) for one in found.tasks} == set(found.trained)
+    assert suite.called(name) is found
+
+
+def test_all_stands_for_the_mazes_and_other_names_for_no_suite():
+    assert suite.called("all") is suite.named("maze2d") and suite.called("cube-single") is None
+    with pytest.raises(ValueError, match="there is no suite 'nowhere'"):
+        suite.named("nowhere")
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_cubes_are_seen_from_the_effector_and_look_the_same_after_a_quarter_turn(count):
+    rng = np.random.default_rng(0)
+    observation = rng.normal(size=(5, 19 + 9 * count))
+
+    def turned(yaw, cube):
+        found = observation.copy()
+        found[:, 19 + 9 * cube + 7], found[:, 19 + 9 * cube + 8] = np.cos(yaw), np.sin(yaw)
+        return ogbench.cubes(found)
+
+    first = ogbench.cubes(observation)
+    assert first.shape == (5, 7 + 10 * count) and np.array_equal(ogbench.cubes(observation[0]), first[0])
+    for cube in range(count):
+        place = observation[:, 19 + 9 * cube :][:, :3]
+        assert np.array_equal(first[:, 7 + 3 * cube :][:, :3], place)
+        own = slice(7 + 3 * count + 7 * cube, 7 + 3 * count + 7 * (cube + 1))
+        assert np.allclose(first[:, own][:, 2:5], place - observation[:, 12:15])
+        assert np.allclose(turned(0.3, cube)[:, own][:, 5:], turned(0.3 + np.pi / 2, cube)[:, own][:, 5:])
+        assert not np.allclose(turned(0.3, cube)[:, own][:, 5:], turned(0.8, cube)[:, own][:, 5:])
+
+
+def test_the_goal_of_cubes_is_their_place_in_a_whole_observation():
+    observation = np.arange(28.0)
+    features = Features(function="ogbench-cubes", goal_columns=(7, 8, 9))
+    assert features.goal(observation).tolist() == [19.0, 20.0, 21.0]
+
+
+def test_ogbenchs_columns_are_where_the_suite_takes_them_from():
+    pytest.importorskip("ogbench")
+    env = find("cube-single").make()
+    env.reset(seed=0, options={"task_id": 1})
+    seen, state = env.unwrapped.compute_observation(), env.unwrapped.compute_ob_info()
+    scaled = 10 * (np.asarray(state["proprio/effector_pos"]) - [0.425, 0.0, 0.0])
+    assert np.allclose(seen[ogbench.JOINTS : ogbench.JOINTS + 3], scaled, atol=1e-4)
+    yaw = np.arctan2(seen[27], seen[26])
+    assert np.allclose(np.cos(yaw - state["privileged/block_0_yaw"]), 1, atol=1e-4)
+    env.close()
