@@ -1,6 +1,7 @@
 """Units of observations and actions: per-column standardization, and what a learner takes from its data."""
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -9,24 +10,32 @@ from torch import Tensor, nn
 
 from dfplan.data.trajectories import Trajectories
 
+BOUND = 10.0
+"""Deviations from the mean that a normalized value of fitted columns never exceeds."""
+UNBOUNDED = torch.finfo(torch.float32).max
+
 
 class Normalizer(nn.Module):
     """Affine map between recorded units and zero mean, unit deviation, for each column by itself.
 
     `mean` and `std` have shape (C,) and are float32 buffers: they move with `.to(device)` and are saved with the
-    module that owns them, but are never trained. This is no batch normalization: the statistics are fixed.
+    module that owns them, but are never trained. This is no batch normalization: the statistics are fixed. `bound`, a
+    buffer too, limits normalized values to -bound..bound, so that an observation far outside the data does no harm.
 
-    Raises ValueError when the shapes differ, a number is not finite, or a deviation is not positive.
+    Raises ValueError when the shapes differ, a number is not finite, or a deviation or the bound is not positive.
     """
 
     STD_FLOOR = 1e-6  # a column that moves less than this, relative to its size, is held constant
 
     mean: Tensor
     std: Tensor
+    bound: Tensor
 
-    def __init__(self, mean: Any, std: Any) -> None:
+    def __init__(self, mean: Any, std: Any, bound: float = UNBOUNDED) -> None:
         super().__init__()
         mean, std = (torch.as_tensor(value, dtype=torch.float32).detach().clone() for value in (mean, std))
+        if not 0 < bound <= UNBOUNDED:
+            raise ValueError(f"A normalizer needs a finite, positive bound, not {bound}.")
         if mean.ndim != 1 or mean.shape != std.shape or not len(mean):
             raise ValueError(
                 f"A normalizer needs mean and std of one shape (columns,), not {tuple(mean.shape)} "
@@ -37,6 +46,7 @@ class Normalizer(nn.Module):
             raise ValueError("A normalizer needs finite means and finite, positive deviations.")
         self.register_buffer("mean", mean)
         self.register_buffer("std", std)
+        self.register_buffer("bound", torch.tensor(bound, dtype=torch.float32))
 
     @classmethod
     def standard(cls, columns: int) -> Self:
@@ -45,27 +55,20 @@ class Normalizer(nn.Module):
 
     @classmethod
     def fit(cls, array: np.ndarray) -> Self:
-        """Mean and population deviation of every column of `array` (N, C), summed in float64.
+        """Mean and population deviation of every column of `array` (N, C), summed in float64, and the bound `BOUND`.
 
         A column that is constant (up to float32 rounding) gets the deviation 1: it normalizes to about 0 and comes
-        back as it was. Raises ValueError unless the array is (N, C) with N >= 1 and finite.
+        back as it was. A column with outliers beyond `BOUND` gets a deviation so large that they are at `BOUND`: no
+        recorded value is cut. Raises ValueError unless the array is (N, C) with N >= 1 and finite.
         """
-        if array.ndim != 2 or len(array) == 0:
-            raise ValueError(f"A normalizer is fitted to an array (steps, columns), not {array.shape}.")
-        # Column by column: float64 copies of the whole array would be twice its size.
-        mean, std = np.empty(array.shape[1]), np.empty(array.shape[1])
-        for c in range(array.shape[1]):
-            column = array[:, c].astype(np.float64)
-            mean[c], std[c] = column.mean(), column.std()
-        if not (np.isfinite(mean).all() and np.isfinite(std).all()):
-            raise ValueError("A normalizer cannot be fitted to NaN or infinity.")
+        mean, std, farthest = _spread(array)
         std[std <= cls.STD_FLOOR * np.maximum(1.0, np.abs(mean))] = 1.0
-        return cls(mean, std)
+        return cls(mean, np.maximum(std, farthest / BOUND), BOUND)
 
     def normalize(self, x: Tensor) -> Tensor:
-        """(..., C) in recorded units -> (..., C) in deviations from the mean."""
+        """(..., C) in recorded units -> (..., C) in deviations from the mean, within the bound."""
         self._check(x)
-        return (x - self.mean) / self.std
+        return ((x - self.mean) / self.std).clamp(-self.bound, self.bound)
 
     def denormalize(self, x: Tensor) -> Tensor:
         """(..., C) in deviations from the mean -> (..., C) in recorded units."""
@@ -75,6 +78,39 @@ class Normalizer(nn.Module):
     def _check(self, x: Tensor) -> None:
         if x.ndim == 0 or x.shape[-1] != len(self.mean):
             raise ValueError(f"This normalizer is for {len(self.mean)} columns, but the tensor is {tuple(x.shape)}.")
+
+
+def _spread(array: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mean, population deviation, and distance from the mean of the farthest value of each column of (N, C), in float64."""
+    if array.ndim != 2 or len(array) == 0:
+        raise ValueError(f"A normalizer is fitted to an array (steps, columns), not {array.shape}.")
+    # Column by column: float64 copies of the whole array would be twice its size.
+    mean, std, farthest = (np.empty(array.shape[1]) for _ in range(3))
+    for c in range(array.shape[1]):
+        column = array[:, c].astype(np.float64)
+        mean[c], std[c] = column.mean(), column.std()
+        farthest[c] = max(column.max() - mean[c], mean[c] - column.min())
+    if not (np.isfinite(mean).all() and np.isfinite(std).all()):
+        raise ValueError("A normalizer cannot be fitted to NaN or infinity.")
+    return mean, std, farthest
+
+
+def outliers(array: np.ndarray) -> dict[int, float]:
+    """The columns of `array` (N, C) with values beyond `BOUND`, and how many deviations from the mean the farthest is."""
+    mean, std, farthest = _spread(array)
+    constant = std <= Normalizer.STD_FLOOR * np.maximum(1.0, np.abs(mean))
+    reach = np.where(constant, 0.0, farthest / np.where(constant, 1.0, std))
+    return {int(c): float(reach[c]) for c in np.flatnonzero(reach > BOUND)}
+
+
+def bounded_since(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors of a file, with the bounds that `expected` names: values were not bounded when a file without them was made."""
+    added = {
+        name: torch.tensor(UNBOUNDED)
+        for name in expected
+        if name.endswith(".bound") and name not in tensors and f"{name.removesuffix('bound')}std" in tensors
+    }
+    return {**tensors, **added}
 
 
 class Statistics(nn.Module):
@@ -98,7 +134,7 @@ class Statistics(nn.Module):
         self.register_buffer("action_high", torch.ones(action_dim))
 
     def fit_statistics(self, data: Trajectories) -> None:
-        """Take normalizers and action limits from the data.
+        """Take normalizers and action limits from the data. A warning names the columns that have outliers.
 
         Raises ValueError if actions are scaled and a column of them never changes.
         """
@@ -108,6 +144,16 @@ class Statistics(nn.Module):
         elif len(still := np.flatnonzero(low == high)):
             raise ValueError(f"{data.name}: column {still[0]} of the actions never changes, so that it has no limits")
         self.observation = Normalizer.fit(data.observations)
+        far = {f"observation column {c}": reach for c, reach in outliers(data.observations).items()}
+        if "action" in self._modules:
+            far |= {f"action column {c}": reach for c, reach in outliers(data.actions).items()}
+        if far:
+            columns = ", ".join(f"{column} ({reach:.0f})" for column, reach in far.items())
+            warnings.warn(
+                f"{data.name}: outliers of more than {BOUND:.0f} deviations in {columns}: these columns are scaled by their "
+                "outliers, so that all else in them looks small; consider leaving them out with features=",
+                stacklevel=2,
+            )
         self.action_low, self.action_high = torch.from_numpy(low), torch.from_numpy(high)
 
     def scale_action(self, action: Tensor) -> Tensor:

@@ -172,16 +172,18 @@ def load_into(module: nn.Module, tensors: Mapping[str, Tensor], path: str | Path
 
     Raises:
         CheckpointError: A tensor is missing, has another shape, is of another kind of numbers, is unknown to the module,
-            or holds NaN, infinity or a deviation of a normalizer that is not positive; nothing is copied then.
+            or holds NaN, infinity or a deviation or bound of a normalizer that is not positive; nothing is copied then.
     """
     complaint = f"the tensors of {path} do not fit {type(module).__name__}"
     expected = module.state_dict()
     as_expected = {name: _in_precision_of(expected.get(name), tensor) for name, tensor in tensors.items()}
     require_tensors(expected, as_expected, complaint)
     require_finite(as_expected, f"the tensors of {path} are no weights")
-    for name in (f"{name}.std".lstrip(".") for name, part in module.named_modules() if isinstance(part, Normalizer)):
-        if not bool((as_expected[name] > 0).all()):
-            raise CheckpointError(f"the tensors of {path} are no weights: a deviation in {name} is not positive")
+    for owner in (name for name, part in module.named_modules() if isinstance(part, Normalizer)):
+        for part in ("std", "bound"):
+            name = f"{owner}.{part}".lstrip(".")
+            if not bool((as_expected[name] > 0).all()):
+                raise CheckpointError(f"the tensors of {path} are no weights: a number in {name} is not positive")
     module.load_state_dict(as_expected)
 
 

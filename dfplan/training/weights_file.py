@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from typing_extensions import TypedDict  # pydantic asks for this one before Python 3.12
 
 from dfplan.config_json import checked, config_from_json, config_to_json
+from dfplan.data.statistics import bounded_since
 from dfplan.training.checkpoint import (
     CheckpointError,
     load_checkpoint,
@@ -184,8 +185,8 @@ def restored(
     """The model of a configuration, given as JSON values, with the tensors of a file: in evaluation mode, on the CPU.
 
     All of it is float32, whatever torch's default is. A `former_names` of the class renames tensors of older files: the
-    beginnings of their names. `only` are beginnings of the names that the file holds, where it
-    does not hold all; the other parts have their initial values. `path` names the file.
+    beginnings of their names. Normalizers of older files have no bounds. `only` are beginnings of the names that the file
+    holds, where it does not hold all; the other parts have their initial values. `path` names the file.
 
     Raises CheckpointError for a configuration that is none and for tensors that do not fit it.
     """
@@ -195,6 +196,7 @@ def restored(
             tensors = {name + key[len(former) :] if key.startswith(former) else key: part for key, part in tensors.items()}
         with torch.device("meta"):  # shapes without memory
             expected = model_class(config).float().state_dict()
+        tensors = bounded_since(tensors, expected)
         asked = {name: tensor for name, tensor in expected.items() if name.startswith(only)}
         complaint = f"the tensors of {path} do not fit {getattr(model_class, '__name__', 'its model')}"
         require_tensors(asked, tensors, complaint, dtypes=False)

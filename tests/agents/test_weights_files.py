@@ -152,7 +152,8 @@ def test_a_part_that_is_not_there_is_named(name, tmp_path):
         left = {key: value for key, value in header.items() if key != part}
         message = refused(tmp_path / "weights.safetensors", tensors, left)
         assert part in message or part == "kind"
-    for key in list(tensors)[:: len(tensors) // 4]:
+    needed = [key for key in tensors if not key.endswith(".bound")]  # older files have no bounds
+    for key in needed[:: len(needed) // 4]:
         left = {other: tensor for other, tensor in tensors.items() if other != key}
         assert f"missing ({key})" in refused(tmp_path / "weights.safetensors", left, header)
 

@@ -1,9 +1,11 @@
+import dataclasses
+import warnings
 
 import numpy as np
 import pytest
 import torch
 
-from dfplan.data.statistics import Normalizer, Statistics
+from dfplan.data.statistics import BOUND, Normalizer, Statistics, bounded_since
 from dfplan.data.trajectories import Trajectories
 
 
@@ -58,7 +60,7 @@ def test_fit_sums_in_double_precision():
 def test_statistics_are_saved_but_never_trained():
     owner = torch.nn.Module()
     owner.add_module("observation", Normalizer([1.0], [2.0]))
-    assert set(owner.state_dict()) == {"observation.mean", "observation.std"}
+    assert set(owner.state_dict()) == {"observation.mean", "observation.std", "observation.bound"}
     assert not list(owner.parameters())
     mean = torch.ones(1)
     normalizer = Normalizer(mean, mean)
@@ -73,6 +75,50 @@ def test_gradients_pass_through():
     torch.testing.assert_close(x.grad, torch.tensor([2.0, 4.0]))
 
 
+def spiked(spikes: float = 52.0, rows: int = 100_000) -> np.ndarray:
+    """A column like a wrist joint that hardly moves, mean -1.57 and deviation 0.0005, with outliers; and an ordinary one."""
+    data = np.random.default_rng(0).standard_normal((rows, 2))
+    data[::20_000, 0] = spikes
+    return (data * [0.0005, 3.0] + [-1.57, 2.0]).astype(np.float32)
+
+
+def test_normalized_values_are_bounded_and_no_recorded_one_is_cut():
+    data = spiked()
+    normalizer = Normalizer.fit(data)
+    x = normalizer.normalize(torch.from_numpy(data))
+    assert x[:, 0].abs().max() == pytest.approx(BOUND, rel=1e-4) and x[:, 1].std() == pytest.approx(1, rel=1e-3)
+    assert 0.1 < x[1:20_000, 0].std() < 0.3  # its ordinary values look small, as far as its outliers are away
+    np.testing.assert_allclose(normalizer.denormalize(x), data, rtol=1e-6, atol=1e-6)
+    unseen = normalizer.normalize(torch.tensor([[3.0, 1e6], [-1.57, -1e30]]))
+    torch.testing.assert_close(unseen, torch.tensor([[BOUND, BOUND], [0.0, -BOUND]]), atol=0.1, rtol=0)
+
+
+def test_bounds_change_nothing_where_values_are_ordinary_or_a_file_is_older_than_bounds():
+    data = recorded()
+    fitted = Normalizer.fit(data)
+    older = Normalizer(fitted.mean, fitted.std)
+    assert torch.equal(fitted.normalize(torch.from_numpy(data)), older.normalize(torch.from_numpy(data)))
+    far = torch.tensor([[-1e30, 1e30, 3.4e38]])
+    assert torch.equal(older.normalize(far), (far - older.mean) / older.std)
+    expected = torch.nn.ModuleDict({"observation": fitted}).state_dict()
+    file = {name: tensor for name, tensor in expected.items() if name != "observation.bound"}
+    assert bounded_since(file, expected)["observation.bound"] == older.bound
+    assert bounded_since(expected, expected) == expected and bounded_since({}, expected) == {}
+
+
+def test_one_warning_names_the_columns_with_outliers():
+    data = dataclasses.replace(behavior(spiked()), observations=np.ascontiguousarray(np.roll(spiked(), 1, axis=1)))
+    units = Statistics(2, 2)
+    with pytest.warns(UserWarning, match="outliers") as caught:
+        units.fit_statistics(data)
+    (warning,) = caught
+    text = str(warning.message)
+    assert text.startswith("some behavior: outliers of more than 10 deviations in observation column 1 (49), action col")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        Statistics(2, 2, scale_actions=True).fit_statistics(behavior(spiked(3.0)))
+
+
 def test_wrong_widths_and_statistics_are_refused():
     normalizer = Normalizer.fit(recorded())
     for x in (torch.zeros(5, 2), torch.zeros(()), torch.zeros(3, 1)):
@@ -85,6 +131,9 @@ def test_wrong_widths_and_statistics_are_refused():
     for mean, std in (([0.0], [0.0]), ([0.0], [-1.0]), ([float("nan")], [1.0]), ([0.0], [float("inf")])):
         with pytest.raises(ValueError, match="finite"):
             Normalizer(mean, std)
+    for bound in (0.0, -1.0, float("nan"), float("inf")):
+        with pytest.raises(ValueError, match="finite, positive bound"):
+            Normalizer([0.0], [1.0], bound)
     for data in (np.zeros(3), np.zeros((0, 3)), np.zeros((2, 2, 2))):
         with pytest.raises(ValueError, match=r"\(steps, columns\)"):
             Normalizer.fit(data)
@@ -105,7 +154,8 @@ def test_scaled_actions_have_their_recorded_limits_at_plus_and_minus_one():
     scaled = units.scale_action(actions)
     assert scaled.tolist() == [[-1.0, 1.0], [1.0, -1.0], [0.5, 0.0]]
     assert torch.equal(units.unscale_action(scaled), actions)
-    assert set(units.state_dict()) == {"observation.mean", "observation.std", "action_low", "action_high"}
+    observation = {f"observation.{name}" for name in ("mean", "std", "bound")}
+    assert set(units.state_dict()) == observation | {"action_low", "action_high"}
 
 
 def test_an_action_that_never_changes_can_be_normalized_but_not_scaled():

@@ -374,8 +374,9 @@ class Model(nn.Module):
         ("layer.weight", torch.ones(1, 2, dtype=torch.bool), "another dtype"),
         ("updates", torch.zeros(()), "updates torch.float32 instead of torch.int64"),
         ("updates", torch.zeros((), dtype=torch.int32), "another dtype"),
-        ("observation.std", torch.tensor([1.0, 0.0]), "a deviation in observation.std is not positive"),
+        ("observation.std", torch.tensor([1.0, 0.0]), "a number in observation.std is not positive"),
         ("observation.std", torch.tensor([1.0, -1.0]), "not positive"),
+        ("observation.bound", torch.tensor(0.0), "a number in observation.bound is not positive"),
         ("observation.mean", torch.tensor([0.0, float("nan")]), "NaN or infinity"),
     ],
 )
@@ -396,8 +397,9 @@ def test_weights_rounded_to_another_precision_are_taken():
 
 
 def test_a_normalizer_itself_is_checked_too():
-    with pytest.raises(CheckpointError, match="a deviation in std is not positive"):
-        load_into(Normalizer([0.0], [1.0]), {"mean": torch.zeros(1), "std": torch.zeros(1)}, "a.safetensors")
+    with pytest.raises(CheckpointError, match="a number in std is not positive"):
+        normalizer = Normalizer([0.0], [1.0])
+        load_into(normalizer, normalizer.state_dict() | {"std": torch.zeros(1)}, "a.safetensors")
 
 
 def test_tensors_are_compared_by_name_shape_and_dtype():
