@@ -99,7 +99,10 @@ class Features(CheckedFields):
         float64 stays float64, float32 float32. Raises ValueError for an observation of another form or width, and for a
         function that is not registered or returns no array (..., F).
         """
-        entries = self.entries(raw)
+        return self._joined(self.entries(raw))
+
+    def _joined(self, entries: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
+        """The flat observation (..., F) of the entries (..., d) that are used."""
         leading = {array.shape[:-1] for array in entries.values()}
         if len(leading) > 1:
             shapes = {key: array.shape for key, array in entries.items()}
@@ -209,9 +212,9 @@ def completed(features: Features, goal: Any, raw: Any) -> Features:
 
     Of a Dict with `achieved_goal` and `desired_goal`, unless `features` name keys, all entries but the latter are used, the
     achieved goal last; its columns are the goal's, and `desired_goal` is the goal. Other Dicts and Tuples are joined whole.
-    `goal` are columns of the result, () for none, or None: as just said.
+    `goal` are columns of the result, () for none, or None: as just said. An entry of another width than they is no goal.
 
-    Raises ValueError where the achieved goal's columns cannot be known, and for columns that do not exist.
+    Raises ValueError where the goal's columns cannot be known, and for columns that do not exist.
     """
     named = parts(raw)
     if named is not None and not features.keys:
@@ -220,17 +223,23 @@ def completed(features: Features, goal: Any, raw: Any) -> Features:
             keys = (*(key for key in sorted(named) if not key.endswith("_goal")), "achieved_goal")
             goal_key = goal_key or "desired_goal"
         features = replace(features, keys=keys, goal_key=goal_key)
-    widths = tuple(array.shape[-1] for array in features.entries(raw).values())
-    features = replace(features, widths=widths)
+    entries = features.entries(raw)
+    features = replace(features, widths=tuple(array.shape[-1] for array in entries.values()))
     if goal is not None:
         features = replace(features, goal_columns=as_columns(goal, "goal"))
     elif features.goal_key and not features.goal_columns and "achieved_goal" in features.keys:
         features = replace(features, goal_columns=_achieved(features))
     if features.goal_columns:
-        check_columns(features.goal_columns, features(raw).shape[-1], "goal")
+        one = features._joined({key: np.atleast_2d(array)[:1] for key, array in entries.items()})
+        check_columns(features.goal_columns, one.shape[-1], "goal")
     if features.goal_key:
-        there = flat(named[features.goal_key], "a goal").shape[-1] if named and features.goal_key in named else 0
-        if there != len(features.goal_columns):
+        desired = flat((named or {}).get(features.goal_key), f"the observation's entry '{features.goal_key}'").shape[-1]
+        if desired != len(features.goal_columns):
+            if goal is None:
+                raise ValueError(
+                    f"the observation's entry '{features.goal_key}' has {desired} columns, but a goal {features.goal_columns}; "
+                    "give its columns as goal=(...), or goal=() for no goal"
+                )
             features = replace(features, goal_key="")
     return features
 

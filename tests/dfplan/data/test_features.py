@@ -177,6 +177,13 @@ def test_what_data_say_completes_the_features(registry):
     nested["desired_goal"] = nested["achieved_goal"]
     kitchen = completed(Features(), None, nested)
     assert kitchen.goal_columns == (3, 4, 5) and kitchen.goal(nested)[0].tolist() == [0, 0, 1]
+    some = nested | {"desired_goal": {"b": np.ones((6, 1))}}  # a task of its own may leave the rest open
+    with pytest.raises(
+        ValueError, match=r"'desired_goal' has 1 columns, but a goal \(3, 4, 5\); give its columns as goal="
+    ):
+        completed(Features(), None, some)
+    assert completed(Features(), (5,), some).goal(some)[0].tolist() == [1]
+    assert completed(Features(), (), some).goal_columns == ()
     with pytest.raises(ValueError, match=r"where does 'achieved_goal' stand .* goal=\(\) for no goal"):
         completed(Features(function="half"), None, raw(6))
     assert completed(Features(function="half"), (0, 1), raw(6)).goal_key == "desired_goal"
