@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from dfplan.data.trajectories import BoolArray, FloatArray, Trajectories
+from dfplan.data.trajectories import BoolArray, FloatArray, IntArray, Trajectories
 
 ENDS = ("terminals", "episode_starts", "terminations", "truncations")
 """Keys of which one at least says where episodes end."""
@@ -102,10 +102,10 @@ def _own_form(arrays: Mapping[str, FloatArray], name: str) -> Trajectories:
     )
     none = np.zeros(len(arrays["observations"]), np.float32)
     terminations, truncations = (arrays.get(key, none) != 0 for key in ("terminations", "truncations"))
-    starts = arrays["episode_starts"] if "episode_starts" in arrays else _starts(terminations | truncations)
-    if (starts != np.floor(starts)).any():
+    given = arrays.get("episode_starts")
+    if given is not None and (given != np.floor(given)).any():
         raise ValueError(f"{name}: 'episode_starts' must be whole numbers.")
-    starts = starts.astype(np.int64)
+    starts = _starts(terminations | truncations) if given is None else given.astype(np.int64)
     return Trajectories(
         arrays["observations"],
         arrays["actions"],
@@ -118,12 +118,12 @@ def _own_form(arrays: Mapping[str, FloatArray], name: str) -> Trajectories:
     )
 
 
-def _starts(ends: BoolArray) -> np.ndarray:
+def _starts(ends: BoolArray) -> IntArray:
     """(N,) flags of last steps -> (E,) int64 first steps."""
     return np.append(0, np.flatnonzero(ends[:-1]) + 1).astype(np.int64)
 
 
-def _following(arrays: Mapping[str, FloatArray], starts: np.ndarray, name: str) -> FloatArray | None:
+def _following(arrays: Mapping[str, FloatArray], starts: IntArray, name: str) -> FloatArray | None:
     """The rows of `next_observations` (N, obs_dim), where there are any, that belong to the last steps of the episodes."""
     following = arrays.get("next_observations")
     if following is None:
