@@ -514,7 +514,7 @@ FOUR_MILLION = """
 import json, resource, sys, time
 import numpy as np
 import torch
-from dfplan.data.trajectories import Windows
+from dfplan.data.windows import Windows
 from dfplan.data.statistics import Normalizer
 from dfplan.data.readers import load
 begin = time.perf_counter()
