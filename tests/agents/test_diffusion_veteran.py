@@ -88,7 +88,7 @@ def test_the_candidate_of_the_largest_value_is_chosen(learner):
     learner.critic.forward = lambda plans: plans[:, -1, 0]  # the farther the end, the better
     seen, chosen = [], []
     learner.critic.register_forward_hook(lambda module, given, values: seen.append(values))
-    start = torch.arange(12.0).view(3, 4)
+    start = torch.arange(12.0).view(3, 4) / 2
     for candidates in (1, 64):
         plan = learner.plan(start, candidates, 2, torch.Generator().manual_seed(0))
         assert plan.tokens.shape == (3, 5, 4) and len(seen[-1]) == 3 * candidates
