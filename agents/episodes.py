@@ -36,6 +36,10 @@ class Start:
     seed: int
     options: Mapping[str, Any] | None = None
 
+    def reset(self, env: gymnasium.Env[Any, Any]) -> tuple[Any, dict[str, Any]]:
+        """The first observation and its info."""
+        return env.reset(seed=self.seed, **({} if self.options is None else {"options": dict(self.options)}))
+
 
 @dataclass(frozen=True)
 class Played:
@@ -47,11 +51,18 @@ class Played:
     """Steps of each episode."""
     first_success: tuple[int | None, ...] | None
     """Steps until an episode's first success (0: at the reset), None for none; None altogether where no info has it."""
+    success_at_end: tuple[bool, ...] | None
+    """Whether there was success in an episode's last step; None where no info has it."""
 
     @property
     def returns(self) -> tuple[float, ...]:
         """Sum of rewards of each episode."""
         return tuple(sum(self.rewards, np.zeros(self.rewards.shape[1])).tolist())
+
+    @property
+    def success(self) -> tuple[bool, ...] | None:
+        """Whether there was success at any step; None where no info has it."""
+        return None if self.first_success is None else tuple(first is not None for first in self.first_success)
 
 
 Watch = Callable[[Any, Any, Sequence[dict[str, Any]]], None]
@@ -74,10 +85,10 @@ def play(
     ValueError for actions of another shape than the environment's, and for actions or rewards that are not finite.
     """
     envs = envs[: len(starts)]
-    reset = [env.reset(**_reset(start)) for env, start in zip(envs, starts, strict=True)]
+    reset = [start.reset(env) for env, start in zip(envs, starts, strict=True)]
     observations, infos = [observation for observation, _ in reset], [info for _, info in reset]
     done = [_success(info) for info in infos]
-    known, first = any(one is not None for one in done), [0 if one else None for one in done]
+    first = [0 if one else None for one in done]
     rewards: list[np.ndarray] = []
     lengths: list[int | None] = [None] * len(envs)
     expected = (len(envs), *(envs[0].action_space.shape or ()))
@@ -93,9 +104,8 @@ def play(
         rewards.append(np.zeros(len(envs)))
         for i in (i for i, length in enumerate(lengths) if length is None):
             observations[i], rewards[-1][i], terminated, truncated, infos[i] = envs[i].step(actions[i])
-            success = _success(infos[i])
-            known |= success is not None
-            if first[i] is None and success:
+            done[i] = _success(infos[i])
+            if first[i] is None and done[i]:
                 first[i] = len(rewards)
             if terminated or truncated:
                 lengths[i] = len(rewards)
@@ -106,7 +116,9 @@ def play(
     if not np.isfinite(counted).all():
         raise ValueError(f"the environment gives rewards that are not finite, {counted[~np.isfinite(counted)][0]}")
     ended = tuple(len(rewards) if length is None else length for length in lengths)
-    return Played(counted, ended, tuple(first) if known else None)
+    if all(one is None for one in done):
+        return Played(counted, ended, None, None)
+    return Played(counted, ended, tuple(first), tuple(map(bool, done)))
 
 
 def stacked(observations: Sequence[Any]) -> Any:
@@ -124,11 +136,6 @@ def goal_of(observation: Any, info: Mapping[str, Any]) -> Any:
     if isinstance(observation, Mapping) and "desired_goal" in observation:
         return observation["desired_goal"]
     return info.get("goal")
-
-
-def _reset(start: Start) -> dict[str, Any]:
-    options = {} if start.options is None else {"options": dict(start.options)}
-    return {"seed": start.seed, **options}
 
 
 def _success(info: Mapping[str, Any]) -> bool | None:

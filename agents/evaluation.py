@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 from gymnasium.vector import VectorEnv
 
-from dfplan.agents.episodes import Player, Start, play
+from dfplan.agents.episodes import Played, Player, Start, play
 from dfplan.agents.intervals import Estimate, mean, share
 from dfplan.arrays import read_whole
 
@@ -39,6 +39,8 @@ class Evaluation:
     """Sum of rewards."""
     success: tuple[bool, ...] | None
     """Whether there was success at any step; None where the environment's infos never have it."""
+    success_at_end: tuple[bool, ...] | None
+    """Whether there was success in the last step, which is how Gymnasium-Robotics' tasks are mostly reported."""
     lengths: tuple[int, ...]
     """Steps."""
     seconds: float
@@ -129,24 +131,25 @@ def evaluate(
     turns = _options(options)
     starts = [Start(first + i, turns[i % len(turns)]) for i in range(episodes)]
     began = time.perf_counter()
-    returns, lengths, reached = [], [], []
+    parts: list[Played] = []
     with _made(env, min(batch, episodes)) as envs:
         for at in range(0, episodes, len(envs)):
-            part = starts[at : at + len(envs)]
-            played = play(agent, envs, part, longest=longest, asked=None if ask is None else {"ask": ask})
-            returns += played.returns
-            lengths += played.lengths
-            reached += (
-                [None] * len(part) if played.first_success is None else [f is not None for f in played.first_success]
-            )
+            batched = starts[at : at + len(envs)]
+            parts.append(play(agent, envs, batched, longest=longest, asked=None if ask is None else {"ask": ask}))
     return Evaluation(
         seeds=tuple(start.seed for start in starts),
         options=tuple(start.options for start in starts),
-        returns=tuple(returns),
-        success=None if all(one is None for one in reached) else tuple(map(bool, reached)),
-        lengths=tuple(lengths),
+        returns=tuple(value for part in parts for value in part.returns),
+        success=_joined([part.success for part in parts]),
+        success_at_end=_joined([part.success_at_end for part in parts]),
+        lengths=tuple(value for part in parts for value in part.lengths),
         seconds=round(time.perf_counter() - began, 1),
     )
+
+
+def _joined(parts: Sequence[Sequence[bool] | None]) -> tuple[bool, ...] | None:
+    """The successes of all batches; None where there are none in any."""
+    return None if None in parts else tuple(value for part in parts if part for value in part)
 
 
 def _options(given: Any) -> list[Mapping[str, Any] | None]:
@@ -188,10 +191,11 @@ def _by_id(name: str) -> gymnasium.Env[Any, Any]:
 
 
 def _line(found: Evaluation) -> dict[str, Any]:
-    rate = found.success_rate
+    rate, differs = found.success_rate, found.success != found.success_at_end
     return {
         "episodes": str(len(found.seeds)),
         "success": None if rate is None else _text(rate, 2),
+        "success at end": _text(share(found.success_at_end), 2) if differs and found.success_at_end else None,
         "return": _text(found.mean_return, 1),
         "length": f"{found.mean_length:.1f}",
     }

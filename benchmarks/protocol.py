@@ -88,17 +88,16 @@ def play(agent: Player, env_id: str, seeds: Sequence[int], watch: Watch | None =
     """
     if len({seed in EVALUATION_SEEDS for seed in seeds}) != 1:
         raise ValueError("a batch is one or more evaluation seeds, or one or more others: the two are never mixed")
-    began, steps, options = time.perf_counter(), task(env_id).max_episode_steps, task(env_id).options
-    starts = [Start(int(seed), options[seed % len(options)] if options else None) for seed in seeds]
+    began, steps = time.perf_counter(), task(env_id).max_episode_steps
+    starts = [start(env_id, int(seed)) for seed in seeds]
     played = play_together(agent, _environments(env_id, len(starts)), starts, watch=watch, longest=steps)
     curve = np.zeros(steps)
     curve[: len(played.rewards)] = played.rewards.mean(axis=1)
-    first = played.first_success
     return Episodes(
-        seeds=tuple(start.seed for start in starts),
+        seeds=tuple(one.seed for one in starts),
         returns=played.returns,
-        success=None if first is None else tuple(one is not None for one in first),
-        first_reach=first,
+        success=played.success,
+        first_reach=played.first_success,
         lengths=played.lengths,
         reward_curve=tuple(curve.tolist()),
         seconds=time.perf_counter() - began,
@@ -107,11 +106,15 @@ def play(agent: Player, env_id: str, seeds: Sequence[int], watch: Watch | None =
 
 def begin(agent: Player, env: gymnasium.Env[Any, Any], env_id: str, seed: int) -> Any:
     """Reset a task's environment and an agent for one episode; the first observation."""
-    options = task(env_id).options
-    observation, info = env.reset(seed=seed, **({"options": dict(options[seed % len(options)])} if options else {}))
-    goal = goal_of(observation, info)
-    agent.reset(seed=seed, **({} if goal is None else {"goal": goal}))
+    observation, info = start(env_id, seed).reset(env)
+    agent.reset(goal=goal_of(observation, info), seed=seed)
     return observation
+
+
+def start(env_id: str, seed: int) -> Start:
+    """The start of a task's episode with this reset seed, by which its reset options are taken in turn."""
+    options = task(env_id).options
+    return Start(seed, options[seed % len(options)] if options else None)
 
 
 def _environments(env_id: str, count: int) -> list[gymnasium.Env[Any, Any]]:

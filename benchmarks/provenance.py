@@ -20,7 +20,7 @@ from typing import Any
 from dfplan.worker_processes import cores
 
 ROOMS = ("dfplan", "dfplan.envs", "dfplan.agents", "dfplan.benchmarks")
-PLAYED = ("protocol.py", "baselines.py", "suites/maze2d_mppi.py", "speed.py")
+PLAYED = ("protocol.py", "baselines.py", "suites/maze2d_mppi.py", "suites/ogbench.py", "speed.py")
 """Files of the benchmark that decide about episodes, actions and times."""
 _PACKAGES = ("torch", "numpy", "gymnasium", "mujoco", "scipy", "stable-baselines3")
 

@@ -83,7 +83,10 @@ def test_success_is_in_any_step_and_not_in_the_last_one_only():
             return np.where(self.passed, np.float32(1), super().act(observation)).astype(np.float32)
 
     found = play(PassesBy(), [DictGoal()], [Start(0)])
-    assert found.first_success[0] is not None and found.rewards[-1, 0] == -1.0
+    assert found.first_success[0] is not None and found.rewards[-1, 0] == -1.0 and found.success_at_end == (False,)
+    found = evaluate(PassesBy(), DictGoal, 1)
+    assert (found.success, found.success_at_end) == ((True,), (False,))
+    assert "success at end" in str(found) and "success at end" not in str(evaluate(ToGoal(), DictGoal, 1))
 
 
 def test_an_environment_with_neither_goal_nor_success_has_none():

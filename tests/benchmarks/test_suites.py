@@ -49,6 +49,7 @@ def test_the_goal_of_cubes_is_their_place_in_a_whole_observation():
     assert features.goal(observation).tolist() == [19.0, 20.0, 21.0]
 
 
+@pytest.mark.slow
 def test_ogbenchs_columns_are_where_the_suite_takes_them_from():
     pytest.importorskip("ogbench")
     env = find("cube-single").make()
