@@ -9,7 +9,7 @@ from torch import Generator, Tensor
 from dfplan.diffusion.costs import Cost
 from dfplan.diffusion.loss import Diffusion
 from dfplan.diffusion.monte_carlo import mean_cost_gradient, sample_futures
-from dfplan.diffusion.noise import Denoised
+from dfplan.diffusion.noise import Denoised, per_column
 from dfplan.fields import Size, SizeOrZero, check_fields
 
 
@@ -48,9 +48,10 @@ class Guidance:
         (Dhariwal & Nichol 2021, Algorithm 2). Arguments and errors as of `gradient`.
         """
         (x0, eps), gradient = self.gradient(diffusion, x, k, undecided, generator)
+        k = per_column(k, x)
         signal, noise = diffusion.schedule.signal(k), diffusion.schedule.noise(k)
         eps = eps + self.scale * noise * gradient
-        return Denoised(torch.where((k > 0).unsqueeze(-1), (x - noise * eps) / signal, x0), eps)
+        return Denoised(torch.where(k > 0, (x - noise * eps) / signal, x0), eps)
 
     def gradient(
         self, diffusion: Diffusion, x: Tensor, k: Tensor, undecided: Tensor, generator: Generator

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from dfplan.diffusion.levels import Drawn
-from dfplan.diffusion.noise import Denoised, NoiseSchedule, Prediction
+from dfplan.diffusion.noise import Denoised, NoiseSchedule, Prediction, per_column
 
 Weighting = Literal["uniform", "min_snr", "fused_snr"]
 
@@ -15,7 +15,8 @@ class Diffusion(nn.Module):
     """A denoiser network with the noise schedule that it was trained on and the quantity that it predicts.
 
     `model(x (B, T, C), k (B, T)) -> (B, T, C)` is any network, or, in tests, an exact denoiser; K is the level of pure
-    noise. `snr_clip` and `snr_decay` are the constants of `weight`. ValueError for an unknown prediction or weighting.
+    noise. Levels k may be (B, T, C) everywhere, one for each column, if the network takes them so. `snr_clip` and `snr_decay`
+    are the constants of `weight`. ValueError for an unknown prediction or weighting.
     """
 
     def __init__(
@@ -43,17 +44,17 @@ class Diffusion(nn.Module):
     def loss(self, x0: Tensor, drawn: Drawn, generator: torch.Generator) -> Tensor:
         """Algorithm 1: add noise to each token by its own level, predict, and take the weighted squared error.
 
-        x0 (B, T, C) are normalised clean tokens, `drawn` their levels. Returns the mean over the counted tokens, a scalar.
+        x0 (B, T, C) are normalized clean tokens, `drawn` their levels. Returns the mean over what is counted, a scalar.
         """
         eps = torch.randn(x0.shape, generator=generator, device=x0.device, dtype=x0.dtype)
         x = self.schedule.add_noise(x0, drawn.k, eps)
         target = self.schedule.target(x0, drawn.k, eps, self.prediction)
-        error = (self.model(x, drawn.k) - target).square().mean(dim=-1)
-        weight = self.weight(drawn.k) * drawn.counted
-        return (error * weight).sum() / drawn.counted.sum().clamp(min=1)
+        error = (self.model(x, drawn.k) - target).square()
+        counted = per_column(drawn.counted, x0).expand_as(x0)
+        return (error * per_column(self.weight(drawn.k), x0) * counted).sum() / counted.sum().clamp(min=1)
 
     def weight(self, k: Tensor) -> Tensor:
-        """Loss weight of each token (B, T), for the error of the predicted quantity.
+        """Loss weight of each token, shape of k, for the error of the predicted quantity.
 
         The error of eps is that of x0 times snr, and the error of v that of x0 times snr + 1. 'uniform' weighs the
         predicted quantity by 1, and so x0 by 1, snr or snr + 1. 'min_snr' weighs x0 by min(snr, clip) (Hang et al. 2023),
@@ -73,7 +74,7 @@ class Diffusion(nn.Module):
 
 
 def fused_signal(signal: Tensor, decay: float, past: Tensor | None = None) -> Tensor:
-    """1 - (1 - decay * S_{t-1}) (1 - s_t), where S is the moving average of the past tokens' signal; all (B, T)."""
+    """1 - (1 - decay * S_{t-1}) (1 - s_t), where S is the moving average of the past tokens' signal; all (B, T, ...)."""
     past = signal if past is None else past
     average = torch.zeros_like(signal[:, 0])
     fused = []

@@ -19,6 +19,7 @@ from torch import Generator, Tensor
 
 from dfplan.diffusion.costs import Cost, cost_gradient
 from dfplan.diffusion.loss import Diffusion
+from dfplan.diffusion.noise import per_column
 
 
 def sample_futures(
@@ -31,7 +32,7 @@ def sample_futures(
     N, B = futures, x.shape[0]
     x, k, undecided = (v.repeat(N, *(1,) * (v.ndim - 1)) for v in (x, k, undecided))
     fresh = torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype)
-    x = torch.where(undecided.unsqueeze(-1), fresh, x)
+    x = torch.where(per_column(undecided, x), fresh, x)
     x0 = diffusion.denoise(x, k).x0
     for step in range(1, steps):
         k_next = torch.where(undecided, round(diffusion.K * (1 - step / steps)), k)

@@ -1,8 +1,9 @@
 """Noise schedules: how much signal is left at noise level k.
 
 A level is an integer from 0 (clean) to K (pure noise). The forward process is
-`x_k = sqrt(alpha_bar_k) x_0 + sqrt(1 - alpha_bar_k) eps` (Ho et al. 2020, eq. 4), for each token at its own level. Not to be
-confused with a scheduling matrix (`dfplan.diffusion.matrices`), the level of each token at each row of sampling.
+`x_k = sqrt(alpha_bar_k) x_0 + sqrt(1 - alpha_bar_k) eps` (Ho et al. 2020, eq. 4), for each token at its own level. Columns of
+one token may have different levels too: a part of it is then known while another is not. Not to be confused with a scheduling
+matrix (`dfplan.diffusion.matrices`), the level of each token at each row of sampling.
 """
 
 import math
@@ -47,10 +48,15 @@ def alpha_bar(name: ScheduleName, K: int) -> Tensor:
     return torch.cat([torch.ones(1, dtype=torch.float64), kept])
 
 
+def per_column(k: Tensor, x: Tensor) -> Tensor:
+    """Levels or a mask, of each token (B, T) or of each column of it (B, T, C), so that they broadcast with x (B, T, C)."""
+    return k if k.ndim == x.ndim else k.unsqueeze(-1)
+
+
 class NoiseSchedule(nn.Module):
     """The forward process and its exact posteriors, for tokens that each have a level of their own.
 
-    Methods take x (B, T, C) and levels k (B, T), and broadcast the level over the columns. ValueError as of `alpha_bar`.
+    Methods take x (B, T, C) and levels k: (B, T) for whole tokens, or (B, T, C). ValueError as of `alpha_bar`.
     """
 
     alpha_bar: Tensor
@@ -61,12 +67,12 @@ class NoiseSchedule(nn.Module):
         self.register_buffer("alpha_bar", alpha_bar(name, K).float(), persistent=False)
 
     def signal(self, k: Tensor) -> Tensor:
-        """sqrt(alpha_bar_k), shape k + (1,)."""
-        return self.alpha_bar[k].sqrt().unsqueeze(-1)
+        """sqrt(alpha_bar_k), shape of k."""
+        return self.alpha_bar[k].sqrt()
 
     def noise(self, k: Tensor) -> Tensor:
-        """sqrt(1 - alpha_bar_k), shape k + (1,)."""
-        return (1 - self.alpha_bar[k]).sqrt().unsqueeze(-1)
+        """sqrt(1 - alpha_bar_k), shape of k."""
+        return (1 - self.alpha_bar[k]).sqrt()
 
     def snr(self, k: Tensor) -> Tensor:
         """Signal-to-noise ratio alpha_bar / (1 - alpha_bar), shape of k; infinite at level 0."""
@@ -75,18 +81,20 @@ class NoiseSchedule(nn.Module):
 
     def add_noise(self, x0: Tensor, k: Tensor, eps: Tensor) -> Tensor:
         """x_k ~ q(x_k | x_0); level 0 returns x_0 bit for bit."""
+        k = per_column(k, x0)
         return self.signal(k) * x0 + self.noise(k) * eps
 
     def target(self, x0: Tensor, k: Tensor, eps: Tensor, prediction: Prediction) -> Tensor:
         """What the network is trained to predict: x0, eps, or v = sqrt(a) eps - sqrt(1 - a) x0 (Salimans & Ho 2022)."""
         if prediction == "v":
+            k = per_column(k, x0)
             return self.signal(k) * eps - self.noise(k) * x0
         return x0 if prediction == "x0" else eps
 
     def interpret(self, output: Tensor, x: Tensor, k: Tensor, prediction: Prediction) -> Denoised:
-        """Clean values and noise that a network's output (B, T, C) stands for. Tokens at level 0 are returned as they are."""
-        s, n = self.signal(k), self.noise(k)
-        clean = (k == 0).unsqueeze(-1)
+        """Clean values and noise that a network's output (B, T, C) stands for. What is at level 0 is returned as it is."""
+        k = per_column(k, x)
+        s, n, clean = self.signal(k), self.noise(k), k == 0
         if prediction == "x0":
             x0 = output
         elif prediction == "eps":
@@ -98,13 +106,13 @@ class NoiseSchedule(nn.Module):
         return Denoised(x0, eps)
 
     def posterior(self, x0: Tensor, x: Tensor, k: Tensor, k_next: Tensor, eta: float = 1.0) -> tuple[Tensor, Tensor]:
-        """Mean (B, T, C) and standard deviation (B, T, 1) of q_eta(x_{k_next} | x_k, x_0), for k_next <= k.
+        """Mean (B, T, C) and standard deviation, (B, T, 1) or (B, T, C), of q_eta(x_{k_next} | x_k, x_0), for k_next <= k.
 
         eta = 1 is the forward process's own posterior (Ho et al. 2020, eq. 6-7, over any number of levels at once);
-        eta = 0 is DDIM's deterministic step (Song et al. 2021, eq. 12). Tokens with k_next = k do not move.
+        eta = 0 is DDIM's deterministic step (Song et al. 2021, eq. 12). What has k_next = k does not move.
         """
-        a, a_next = self.alpha_bar[k].unsqueeze(-1), self.alpha_bar[k_next].unsqueeze(-1)
-        moving = (k_next < k).unsqueeze(-1)
+        k, k_next = per_column(k, x), per_column(k_next, x)
+        a, a_next, moving = self.alpha_bar[k], self.alpha_bar[k_next], k_next < k
         noise_power = torch.where(moving, 1 - a, torch.ones_like(a))
         std = eta * ((1 - a_next) / noise_power * (1 - a / a_next)).clamp(min=0).sqrt()
         eps = (x - a.sqrt() * x0) / noise_power.sqrt()

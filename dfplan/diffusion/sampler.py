@@ -14,14 +14,16 @@ from torch import Generator, Tensor
 from dfplan.diffusion.guidance import Guidance
 from dfplan.diffusion.loss import Diffusion
 from dfplan.diffusion.matrices import check
+from dfplan.diffusion.noise import per_column
 
 
 @dataclass(frozen=True)
 class State:
-    """Partly denoised sequences: tokens (B, T, C) as noisy as their levels (B, T) in 0..K say, int64.
+    """Partly denoised sequences: tokens (B, T, C) as noisy as their levels in 0..K say, int64.
 
-    Where `known` (B, T) is True, value and level are given and never move: known tokens, and the pure noise beyond a
-    sequence's length. Raises ValueError for shapes that do not fit.
+    Levels are (B, T), or (B, T, C) where columns have levels of their own. Where `known`, of the same shape, is True, value and
+    level are given and never move: what is known, and the pure noise beyond a sequence's length. Raises ValueError for shapes
+    that do not fit.
     """
 
     tokens: Tensor
@@ -29,35 +31,38 @@ class State:
     known: Tensor
 
     def __post_init__(self) -> None:
-        _check_mask("a state is tokens (B, T, C), known (B, T) bool", self.tokens, self.known)
+        _check_mask("a state is tokens (B, T, C), known (B, T) or (B, T, C) bool", self.tokens, self.known)
         if self.levels.shape != self.known.shape:
             raise ValueError(f"levels must be {tuple(self.known.shape)} like known, got {tuple(self.levels.shape)}")
 
 
 @dataclass(frozen=True)
 class Known:
-    """Tokens (B, T, C) whose value is given where the mask (B, T) is True. They come back as they were given.
+    """Tokens (B, T, C) whose value is given where the mask, (B, T) or (B, T, C), is True. They come back as they were given.
 
     At `level` 0 they are exact. Above it the model sees them at that level, as uncertain values: with noise of the level
-    added once, or, if they are `noisy`, as observations that have noise of variance (1 - alpha_bar) / alpha_bar already.
-    Raises ValueError for shapes that do not fit and known values that are not finite.
+    added once, or, if they are `noisy`, as observations that have noise of variance (1 - alpha_bar) / alpha_bar already. At
+    level K they are absent: pure noise that stays. `level` is one for all, or of the mask's shape. Raises ValueError for shapes
+    that do not fit and known values that are not finite.
     """
 
     tokens: Tensor
     mask: Tensor
-    level: int = 0
+    level: int | Tensor = 0
     noisy: bool = False
 
     def __post_init__(self) -> None:
-        _check_mask("known tokens are (B, T, C) and their mask (B, T) bool", self.tokens, self.mask)
+        _check_mask("known tokens are (B, T, C) and their mask (B, T) or (B, T, C) bool", self.tokens, self.mask)
+        if isinstance(self.level, Tensor) and self.level.shape != self.mask.shape:
+            raise ValueError(f"levels must be {tuple(self.mask.shape)} like the mask, got {tuple(self.level.shape)}")
         if not bool(self.tokens[self.mask].isfinite().all()):
             raise ValueError("known tokens must be finite, got NaN or infinity where the mask says that they are known")
 
 
 @dataclass(frozen=True)
 class Sample:
-    """Clean normalised tokens (B, T, C) and their levels (B, T): 0, a known token's own, or K beyond a sequence's length,
-    where tokens are noise, to be ignored. History: tokens and levels at each row, if recording was asked for, else empty.
+    """Clean normalized tokens (B, T, C) and their levels, (B, T) or (B, T, C): 0, a known token's own, or K beyond a sequence's
+    length, where tokens are noise, to be ignored. History: tokens and levels at each row, if it was asked for, else empty.
     """
 
     tokens: Tensor
@@ -87,8 +92,9 @@ def begin(
     B, T, _ = shape
     if known is not None and known.tokens.shape != shape:
         raise ValueError(f"known tokens must be {tuple(shape)}, got {tuple(known.tokens.shape)}")
-    if known is not None and not 0 <= known.level <= diffusion.K:
-        raise ValueError(f"the level of known tokens is in 0..{diffusion.K}, got {known.level}")
+    level = torch.as_tensor(0 if known is None else known.level)
+    if not bool(((level >= 0) & (level <= diffusion.K)).all()):
+        raise ValueError(f"the level of known tokens is in 0..{diffusion.K}, got {int(level.min())} to {int(level.max())}")
     if lengths is not None and lengths.shape != (B,):
         raise ValueError(f"lengths must be ({B},), one for each sequence, got {tuple(lengths.shape)}")
     device = diffusion.schedule.alpha_bar.device
@@ -97,9 +103,11 @@ def begin(
     end = torch.full((B,), T, device=device) if lengths is None else lengths
     given = torch.arange(T, device=device) >= end.unsqueeze(1)
     if known is not None:
-        k = torch.where(known.mask, known.level, k)
+        if known.mask.ndim == 3:
+            k, given = (v.unsqueeze(-1).expand(shape) for v in (k, given))
+        k = torch.where(known.mask, level.to(device), k)
         noise = torch.zeros_like(x) if known.noisy else x
-        x = torch.where(known.mask.unsqueeze(-1), diffusion.schedule.add_noise(known.tokens, k, noise), x)
+        x = torch.where(per_column(known.mask, x), diffusion.schedule.add_noise(known.tokens, k, noise), x)
         given = given | known.mask
     return State(x, k, given)
 
@@ -115,7 +123,7 @@ def step(
     eta: float = 0.0,
     stabilization: int = 0,
 ) -> State:
-    """Each token falls to its level in the row (T,) or (B, T), if that is below its own; known tokens never move.
+    """Each token falls to its level in the row (T,) or (B, T), if that is below its own; what is known never moves.
 
     `eta` 0 is DDIM, 1 is DDPM's ancestral step. `stabilization` is the paper's k_small: the model sees clean tokens at this
     level, with noise of the level, so that the errors of a long rollout do not add up. Raises ValueError for an eta outside
@@ -127,7 +135,7 @@ def step(
         raise ValueError(f"stabilization is a level in 0..{diffusion.K}, got {stabilization}")
     guidance = guidance if guidance is not None and guidance.scale else None
     x, k = state.tokens, state.levels
-    k_next = torch.where(state.known, k, torch.minimum(k, row))
+    k_next = torch.where(state.known, k, torch.minimum(k, row.unsqueeze(-1) if k.ndim == 3 else row))
     draws = eta > 0 or stabilization > 0 or (guidance is not None and guidance.futures > 0)
     if not draws and torch.equal(k_next, k):  # else each row has its random numbers, whether a token moves or not
         return state
@@ -135,7 +143,7 @@ def step(
     if stabilization:
         clean = k == 0
         shown_k = torch.where(clean, stabilization, k)
-        shown = torch.where(clean.unsqueeze(-1), diffusion.schedule.add_noise(x, shown_k, _normal(x, generator)), x)
+        shown = torch.where(per_column(clean, x), diffusion.schedule.add_noise(x, shown_k, _normal(x, generator)), x)
     if guidance is None:
         x0, _ = diffusion.denoise(shown, shown_k)
     else:
@@ -154,7 +162,7 @@ def run(
     The state stands at the first row, or at any later one: then a token waits until a row is below its own level. Raises
     ValueError, at the first state, for a matrix that is not valid or does not fit.
     """
-    check(matrix, diffusion.K, state.levels.shape)
+    check(matrix, diffusion.K, state.levels.shape[:2])
     yield state
     for row in matrix[1:].to(state.levels.device):
         state = step(diffusion, state, row, generator, **options)
@@ -182,12 +190,12 @@ def sample(
     for now in run(diffusion, state, matrix, generator, **options):
         state = now
         history += [(now.tokens, now.levels)] if record else []
-    given = state.tokens if known is None else torch.where(known.mask.unsqueeze(-1), known.tokens, state.tokens)
+    given = state.tokens if known is None else torch.where(per_column(known.mask, state.tokens), known.tokens, state.tokens)
     return Sample(given, state.levels, history)
 
 
 def _check_mask(expected: str, tokens: Tensor, mask: Tensor) -> None:
-    if tokens.ndim != 3 or mask.shape != tokens.shape[:2] or mask.dtype != torch.bool:
+    if tokens.ndim != 3 or mask.shape not in (tokens.shape[:2], tokens.shape) or mask.dtype != torch.bool:
         raise ValueError(f"{expected}, got {tuple(tokens.shape)} and {tuple(mask.shape)} {mask.dtype}")
 
 

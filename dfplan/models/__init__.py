@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 
 from pydantic import Field
 from torch import nn
 
 from dfplan.models.inverse import InverseDynamics
+from dfplan.models.parts import ByParts
 from dfplan.models.plausibility import StepPlausibility
 from dfplan.models.recurrent import Recurrent, RecurrentConfig
 from dfplan.models.transformer import Transformer, TransformerConfig
@@ -16,14 +18,21 @@ from dfplan.models.unet import TemporalUNet, TemporalValue, UNetConfig
 ModelConfig = Annotated[TransformerConfig | RecurrentConfig, Field(discriminator="kind")]
 
 
-def build(columns: int, levels: int, config: ModelConfig) -> nn.Module:
-    """The denoiser that a config describes, for tokens of so many columns and levels 0 to `levels`."""
+def build(columns: int, levels: int, config: ModelConfig, parts: Sequence[int] = ()) -> nn.Module:
+    """The denoiser that a config describes, for tokens of so many columns and levels 0 to `levels`.
+
+    `parts` is the number 0..P-1 of each column's part, where parts have levels of their own: then k is (B, T, columns).
+    """
+    count = len(set(parts)) or 1
     if isinstance(config, TransformerConfig):
-        return Transformer(columns, levels, config)
-    return Recurrent(columns, levels, config)
+        network: nn.Module = Transformer(columns, levels, config, count)
+    else:
+        network = Recurrent(columns, levels, config, count)
+    return ByParts(network, parts) if parts else network
 
 
 __all__ = [
+    "ByParts",
     "InverseDynamics",
     "ModelConfig",
     "Recurrent",

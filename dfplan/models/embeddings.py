@@ -17,21 +17,27 @@ def sinusoid(value: Tensor, width: int, longest: float = 10_000.0) -> Tensor:
 
 
 class LevelEmbedding(nn.Module):
-    """Noise levels k (...) in 0..K to vectors (..., width); K is called `levels` here, as in configs.
+    """Noise levels k in 0..K of tokens (...), or of the P parts of tokens (..., P), to vectors (..., width); K is called
+    `levels` here, as in configs.
 
-    A table of K + 1 rows would learn each level alone; sinusoids of k / K let near levels share what they learn.
+    A table of K + 1 rows would learn each level alone; sinusoids of k / K let near levels share what they learn. Each part has
+    an embedding of its own, and a token's is their sum.
     """
 
-    def __init__(self, levels: int, width: int):
+    def __init__(self, levels: int, width: int, parts: int = 1):
         super().__init__()
-        self.levels, self.width = levels, width
-        self.mlp = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
+        self.levels, self.width, self.parts = levels, width, parts
+        self.mlp = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, parts * width))
 
     def forward(self, k: Tensor) -> Tensor:
-        """Levels (...) int64 to vectors (..., width)."""
+        """Levels, int64, to vectors (..., width)."""
         # Computed once for each of the K + 1 levels and looked up: there are far fewer levels than tokens.
         every = torch.arange(self.levels + 1, dtype=torch.float32, device=k.device) * (1000.0 / self.levels)
-        return self.mlp(sinusoid(every, self.width))[k]
+        table = self.mlp(sinusoid(every, self.width))
+        if self.parts == 1:
+            return table[k]
+        table = table.unflatten(-1, (self.parts, self.width))
+        return table[k, torch.arange(self.parts, device=k.device)].sum(-2)
 
 
 class Waves(nn.Module):

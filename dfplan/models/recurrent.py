@@ -32,7 +32,7 @@ class RecurrentConfig:
 
 
 class Recurrent(nn.Module):
-    """Denoiser `(x (B, T, C), k (B, T)) -> (B, T, C)` through a latent z_t ~ p(z_t | z_{t-1}, x_t, k_t).
+    """Denoiser `(x (B, T, C), k (B, T) or (B, T, P)) -> (B, T, C)` through a latent z_t ~ p(z_t | z_{t-1}, x_t, k_t).
 
     Chen et al. 2024, sec. 3.2 and Algorithm 1: the latent is a filter. A clean token (k = 0) updates it like an
     observation (the posterior), pure noise (k = K) has no information and leaves the prior, and levels between lie between.
@@ -40,11 +40,11 @@ class Recurrent(nn.Module):
     deterministic, and the randomness of the future is in the tokens.
     """
 
-    def __init__(self, columns: int, levels: int, config: RecurrentConfig):
+    def __init__(self, columns: int, levels: int, config: RecurrentConfig, parts: int = 1):
         super().__init__()
         self.config = config
         width = config.width
-        self.level = LevelEmbedding(levels, width)
+        self.level = LevelEmbedding(levels, width, parts)
         self.embed = nn.Linear(columns, width)
         self.start = nn.Parameter(torch.zeros(width))
         self.cell = nn.GRU(width, width, batch_first=True)
@@ -54,7 +54,7 @@ class Recurrent(nn.Module):
         nn.init.zeros_(self.out.bias)
 
     def forward(self, x: Tensor, k: Tensor) -> Tensor:
-        """The prediction (B, T, C) from noisy tokens (B, T, C) at levels k (B, T), in float32."""
+        """The prediction (B, T, C) from noisy tokens (B, T, C) at their levels k, in float32."""
         token = F.silu(self.embed(x) + self.level(k))
         z = self.start.expand(1, x.shape[0], -1).to(token.dtype).contiguous()
         latents, _ = self.cell(token, z)

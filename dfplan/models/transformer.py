@@ -37,18 +37,18 @@ class TransformerConfig:
 
 
 class Transformer(nn.Module):
-    """Denoiser `(x (B, T, C), k (B, T)) -> (B, T, C)`; T may differ from call to call.
+    """Denoiser `(x (B, T, C), k (B, T) or (B, T, P)) -> (B, T, C)`; T may differ from call to call.
 
-    Blocks are pre-norm; the noise level of a token shifts and scales each of its normalisations (Peebles & Xie 2023, adaLN
-    without gates), because every block depends on how certain a token is.
+    Blocks are pre-norm; the noise level of a token, or of each of its P parts, shifts and scales each of its normalizations
+    (Peebles & Xie 2023, adaLN without gates), because every block depends on how certain a token is.
     """
 
-    def __init__(self, columns: int, levels: int, config: TransformerConfig):
+    def __init__(self, columns: int, levels: int, config: TransformerConfig, parts: int = 1):
         super().__init__()
         self.config = config
         self.waves = Waves(config.octaves)
         self.embed = nn.Linear(self.waves.width(columns), config.width)
-        self.level = LevelEmbedding(levels, config.width)
+        self.level = LevelEmbedding(levels, config.width, parts)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
         self.norm = nn.LayerNorm(config.width)
         self.out = nn.Linear(config.width, columns)
@@ -56,14 +56,18 @@ class Transformer(nn.Module):
         nn.init.zeros_(self.out.bias)
 
     def forward(self, x: Tensor, k: Tensor) -> Tensor:
-        """The prediction (B, T, C) from noisy tokens (B, T, C) at levels k (B, T), in float32."""
+        """The prediction (B, T, C) from noisy tokens (B, T, C) at their levels k, in float32."""
+        return self.out(self.norm(self.features(x, k))).float()
+
+    def features(self, x: Tensor, k: Tensor) -> Tensor:
+        """What the last block gives, (B, T, width)."""
         position = sinusoid(torch.arange(x.shape[1], device=x.device), self.config.width)
         level = self.level(k)
         h = self.embed(self.waves(x)) + position.to(level.dtype) + level
         level = F.silu(level)
         for block in self.blocks:
             h = block(h, level)
-        return self.out(self.norm(h)).float()
+        return h
 
 
 class Block(nn.Module):

@@ -135,7 +135,7 @@ def ddim_moments(diffusion, process, matrix, known=None, **options) -> tuple[Ten
     drawn = sample(diffusion, matrix, shape, torch.Generator().manual_seed(0), known=given, record=True, **options)
     noise, k = drawn.history[0]
     if given is not None:
-        signal, share = diffusion.schedule.signal(k), diffusion.schedule.noise(k)
+        signal, share = diffusion.schedule.signal(k)[..., None], diffusion.schedule.noise(k)[..., None]
         added = (noise - signal * given.tokens) / share.clamp(min=1e-6) if given.level and not given.noisy else 0.0
         noise = torch.where(given.mask.unsqueeze(-1), added, noise)
     return affine_moments(noise, drawn.tokens)

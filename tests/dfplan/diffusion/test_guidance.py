@@ -113,7 +113,7 @@ def test_the_prediction_moves_with_its_noise():
     torch.testing.assert_close(gradient, asks.grad)
     moved = guidance.denoise(diffusion, x, k, nothing, generator())
     assert not moved.x0.requires_grad and not moved.eps.requires_grad
-    torch.testing.assert_close(moved.eps, plain.eps + 1.5 * diffusion.schedule.noise(k) * gradient)
+    torch.testing.assert_close(moved.eps, plain.eps + 1.5 * diffusion.schedule.noise(k)[..., None] * gradient)
     torch.testing.assert_close(diffusion.schedule.add_noise(moved.x0, k, moved.eps)[:, 1:], x[:, 1:], rtol=1e-4, atol=1e-4)
     assert torch.equal(moved.x0[:, 0], x[:, 0]), "a clean token stays"
 

@@ -12,16 +12,19 @@ from dfplan.diffusion.levels import (
     inpainted,
     next_token,
     next_token_to_goal,
+    partial_goals,
+    ramp,
     shared,
     shared_to_goal,
     unknown_padding,
+    whole_goals,
 )
 
 K, T = 20, 7
 
 
 def draw(function, batch=20_000, tokens=T, K=K, seed=0):
-    return function(batch, tokens, K, torch.Generator().manual_seed(seed))
+    return whole_goals(function(batch, tokens, K, torch.Generator().manual_seed(seed)))
 
 
 def test_independent_levels_are_uniform_at_each_token_and_pairwise_independent():
@@ -215,3 +218,30 @@ def test_inpainted_tokens_are_clean_and_not_counted_and_the_others_as_drawn():
     k, counted, _ = inpainted(drawn, known)
     assert bool((k[:, known] == 0).all()) and not bool(counted[:, known].any())
     assert torch.equal(k[:, ~known], drawn.k[:, ~known]) and bool(counted[:, ~known].all())
+
+
+def test_of_a_partial_goal_only_the_named_columns_are_clean_and_the_rest_is_as_uncertain_as_drawn():
+    drawn = goal_ramp(2_000, T, K, torch.Generator().manual_seed(0))
+    columns = torch.tensor([True, False, False, True])
+    k, counted, goal = partial_goals(drawn, columns)
+    assert k.shape == counted.shape == (2_000, T, 4)
+    assert bool((k[goal][:, columns] == 0).all()) and not bool(counted[goal][:, columns].any())
+    assert torch.equal(k[goal][:, ~columns], drawn.k[goal].unsqueeze(-1).expand(-1, 2))
+    assert bool((k[goal][:, 1] > 0).any()) and bool(counted[goal][:, 1].any()), "what a goal leaves open is learned"
+    assert torch.equal(k[~goal], drawn.k[~goal].unsqueeze(-1).expand(-1, 4)), "all other tokens have one level"
+
+
+def test_a_ramp_is_a_goal_ramp_without_ends():
+    k, counted, goal = draw(ramp, tokens=16)
+    assert not bool(goal.any()) and torch.equal(counted, k > 0)
+    assert bool((k[:, 1:] >= k[:, :-1]).all()) and bool((k[:, 0] > 0).any()) and bool((k[:, -1] < K).any())
+
+
+@pytest.mark.parametrize("name", sorted(TO_GOAL))
+def test_no_goal_lies_beyond_the_longest_token(name):
+    longest = torch.randint(1, T, (3_000, 1))
+    goal = DRAWS[name](3_000, T, K, torch.Generator().manual_seed(0), longest).goal
+    h = goal.long().argmax(1)
+    assert bool((h <= longest[:, 0]).all())
+    for last in range(1, T):
+        assert torch.bincount(h[goal.any(1) & (longest[:, 0] == last)], minlength=T)[1 : last + 1].min() > 0

@@ -118,8 +118,8 @@ class Coin(torch.nn.Module):
         self.schedule = schedule
 
     def forward(self, x, k):
-        first = x[:, :1] / self.schedule.signal(k[:, :1])
-        signal, noise = self.schedule.signal(k[:, 1:]), self.schedule.noise(k[:, 1:])
+        first = x[:, :1] / self.schedule.signal(k[:, :1])[..., None]
+        signal, noise = self.schedule.signal(k[:, 1:])[..., None], self.schedule.noise(k[:, 1:])[..., None]
         odds = signal * (x[:, 1:] - signal * first) / noise.square().clamp(min=1e-6)
         return torch.cat([first, first + torch.tanh(odds)], dim=1)
 
@@ -136,7 +136,7 @@ def test_the_mean_of_the_costs_guides_and_not_the_cost_of_the_mean():
 
     def pull(cost, **options):
         found = Guidance(cost, **options).gradient(diffusion, x, k, k == 50, generator(1))[1][0, 0, 0]
-        return (found * schedule.signal(k)[0, 0]).item()
+        return (found * schedule.signal(k)[..., None][0, 0]).item()
 
     def distance(x0):
         return (x0[:, 1] - 0.5).abs().sum(-1)
