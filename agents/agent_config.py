@@ -28,3 +28,6 @@ class AgentConfig(CheckedFields):
     arrival: NotNegative = 0.0
     """A row that is due for a new plan within this Euclidean distance of its goal (recorded units) stays there: its plan is the
     goal itself, at rest. 0 plans anew even there. Inverse dynamics only."""
+    keep: Whole = 0
+    """Tokens of the last plan whose actions a new one keeps: they are decided already. Diffused actions only, and at most the
+    model's `in_flight`."""

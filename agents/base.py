@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import pickle
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from dfplan.agents.loading import pretrained_path
 from dfplan.arrays import Shape, read, read_parts, read_rows, read_whole
 from dfplan.config_json import config_from_json, config_to_json
+from dfplan.data.features import AS_RECORDED, Features, registered
 from dfplan.planning.ask import Ask
 from dfplan.training.weights_file import Header, load_weights, naming, restored, save_weights
 
@@ -51,9 +52,14 @@ class Agent(ABC):
         *,
         observation_dim: int | None = None,
         goal_dim: int | None = None,
+        features: Features = AS_RECORDED,
     ):
-        """`observation_dim` and `goal_dim`: the widths that are asked for; None takes any."""
+        """`observation_dim` and `goal_dim`: the widths that are asked for; None takes any. `features` lead to them from what
+        an environment observes. Raises ValueError for features of a function that nobody registered."""
         self.config, self.card = config, dict(card or {})
+        self.features = features
+        if features.function:
+            registered(features.function)
         self._observation_dim, self._goal_dim = observation_dim, goal_dim
         self.reset(seed=0)
 
@@ -88,12 +94,15 @@ class Agent(ABC):
     def act(self, observation: ArrayLike) -> NDArray[np.float32]:
         """The action (action_dim,) for an observation (observation_dim,), or (B, action_dim) for (B, observation_dim).
 
-        In recorded units. Another number of rows than before begins new episodes in all of them. Raises ValueError for an
-        observation of another form, for goals that are neither one nor one for each row, and where no finite action comes
-        out.
+        In recorded units, or what the environment observes, where the agent has `features`: a Dict with a goal of its own gives
+        the goal too, if none was given at the reset. Another number of rows than before begins new episodes in all of them.
+        Raises ValueError for an observation of another form, for goals that are neither one nor one for each row, and where no
+        finite action comes out.
         """
         given = self._read_observation(observation)
         batch = np.atleast_2d(given)
+        if self._goal is None and self.features.goal_key and isinstance(observation, Mapping):
+            self._goal = self._read_goal(observation)
         goals = self._goals(self._goal, len(batch))
         if self._rows != len(batch):
             self._begin()
@@ -196,15 +205,31 @@ class Agent(ABC):
     def _read(self, value: Any, what: str, *shapes: Shape) -> NDArray[Any]:
         return read(value, f"{self._name}: {what}", *shapes, dtype=self._dtype)
 
+    @property
+    def goal_dim(self) -> int | None:
+        """Width G of a goal; 0: the agent takes none, None: any."""
+        return self._goal_dim
+
     def _read_observation(self, observation: Any) -> NDArray[Any]:
         D = self._observation_dim or "observation_dim"
+        if not self.features.as_recorded or isinstance(observation, Mapping):
+            observation = self._featured(self.features, observation)
         return self._read(observation, "the observation", (D,), ("batch", D))
 
     def _read_goal(self, goal: Any) -> NDArray[Any]:
         if self._goal_dim == 0:
             raise ValueError(f"{self._name}: this model was made without goal columns, so that it acts without a goal")
         G = self._goal_dim or "goal_dim"
+        if self.features.goal_columns:
+            goal = self._featured(self.features.goal, goal)
         return self._read(goal, "the goal", (G,), ("batch", G))
+
+    def _featured(self, features: Callable[[Any], NDArray[Any]], raw: Any) -> NDArray[Any]:
+        """What features make of a raw observation or goal. ValueError, by the agent's name, for what they cannot read."""
+        try:
+            return features(raw)
+        except ValueError as error:
+            raise ValueError(f"{self._name}: {error}") from None
 
     def _read_ask(self, goal: Any, ask: Ask | None) -> Ask:
         """What is asked for, its goal read as an array; `goal` is one that was given by itself."""
@@ -221,7 +246,9 @@ class Agent(ABC):
         given = {"costs": ask.costs, "constraints": ask.constraints, "return_": ask.return_ is not None}
         if unanswered := sorted(name for name, part in given.items() if part and name not in self.answers):
             expected = ", ".join(sorted({"goal", *self.answers}))
-            raise ValueError(f"{self._name}: this agent cannot be asked for {', '.join(unanswered)}: expected only {expected}")
+            raise ValueError(
+                f"{self._name}: this agent cannot be asked for {', '.join(unanswered)}: expected only {expected}"
+            )
         return ask
 
     def _whole(self, value: Any, what: str, low: int, high: int) -> int:
@@ -277,10 +304,11 @@ class LearningAgent(Agent):
         *,
         observation_dim: int,
         goal_dim: int | None = None,
+        features: Features = AS_RECORDED,
     ):
         self.learner = learner.eval()
         self._optimizer: torch.optim.Optimizer | None = None
-        super().__init__(config, card, observation_dim=observation_dim, goal_dim=goal_dim)
+        super().__init__(config, card, observation_dim=observation_dim, goal_dim=goal_dim, features=features)
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
@@ -290,7 +318,11 @@ class LearningAgent(Agent):
         learner = restored(cls.learner_class, cls.learner_config_class, header.config, tensors, path, only)
         acting, where, card = header.agent, "agent", header.card
         if acting is None and "agent" in card:  # as the files of trajectory models once were
-            acting, where, card = card["agent"], "card.agent", {name: part for name, part in card.items() if name != "agent"}
+            acting, where, card = (
+                card["agent"],
+                "card.agent",
+                {name: part for name, part in card.items() if name != "agent"},
+            )
         with naming(path):
             config: Any = config_from_json(cls.config_class, acting, where)
             return cls(learner, config, card)  # type: ignore[call-arg]  # a subclass knows its widths

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Self
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from dfplan.agents.agent_config import AgentConfig
@@ -15,6 +18,7 @@ from dfplan.arrays import Shape
 from dfplan.planning.ask import Ask
 from dfplan.planning.execution import Following, by_inverse_dynamics, diffused_action
 from dfplan.planning.model import TrajectoryModel, TrajectoryModelConfig
+from dfplan.planning.past import Past
 from dfplan.planning.plan import Plan
 from dfplan.planning.planner import PlanConfig, Planner, make_plan, spread
 
@@ -30,7 +34,7 @@ class DiffusionForcingAgent(PlanningAgent):
 
     kind = "trajectory_model"
     learner_class, learner_config_class, config_class = TrajectoryModel, TrajectoryModelConfig, AgentConfig
-    answers = frozenset({"costs", "constraints"})
+    answers = frozenset({"costs", "constraints", "return_"})
     learner: TrajectoryModel
     config: AgentConfig
 
@@ -44,21 +48,31 @@ class DiffusionForcingAgent(PlanningAgent):
         layout, config = model.config.layout, config or AgentConfig()
         if config.execution == "diffused_actions" and not layout.actions:
             raise ValueError("this model's tokens hold no actions, so that it cannot execute diffused ones")
-        if config.lookahead > model.config.longest_gap:
+        if config.execution == "inverse_dynamics" and model.inverse is None:
+            raise ValueError("this model has learned no inverse dynamics: expected execution='diffused_actions'")
+        if config.keep > model.config.in_flight or (config.keep and config.execution != "diffused_actions"):
+            raise ValueError(
+                "keep needs diffused actions, and is at most what the model has in_flight, "
+                f"{model.config.in_flight}, got {config.keep}"
+            )
+        if model.inverse is not None and config.lookahead > model.config.longest_gap:
             raise ValueError(
                 f"lookahead {config.lookahead} is beyond the inverse dynamics' longest gap {model.config.longest_gap}"
             )
         self.planner = planner or Planner()
         goal_dim = len(model.config.goal_columns)
-        super().__init__(model, config, card, observation_dim=layout.observation_dim, goal_dim=goal_dim)
+        features = model.config.features
+        super().__init__(
+            model, config, card, observation_dim=layout.observation_dim, goal_dim=goal_dim, features=features
+        )
 
     def with_options(self, **changes: Any) -> Self:
         """An agent with the same weights and other fields of `AgentConfig` or, by the same names, of its `PlanConfig`."""
         own, plan = ([field.name for field in dataclasses.fields(part)] for part in (AgentConfig, PlanConfig))
         self._known_options(changes, own + plan)
-        config = dataclasses.replace(self.config, **{k: v for k, v in changes.items() if k in own})
-        plans = dataclasses.replace(config.plan, **{k: v for k, v in changes.items() if k in plan})
-        return self._with(dataclasses.replace(config, plan=plans))
+        config = replace(self.config, **{k: v for k, v in changes.items() if k in own})
+        plans = replace(config.plan, **{k: v for k, v in changes.items() if k in plan})
+        return self._with(replace(config, plan=plans))
 
     def _with(self, config: Any) -> Self:
         return type(self)(self.learner, config, self.card, self.planner)
@@ -75,23 +89,72 @@ class DiffusionForcingAgent(PlanningAgent):
 
     def _parts(self, given: int) -> Mapping[str, Shape]:
         """Windows of `layout.steps(tokens)` steps: see `dfplan.planning.model.Batch`."""
-        S, layout = self._steps + 1, self.learner.config.layout
-        return {"observations": ("B", S, layout.observation_dim), "actions": ("B", S, layout.action_dim)}
+        config = self.learner.config
+        S, layout = config.layout.steps(config.tokens), config.layout
+        parts: dict[str, Shape] = {
+            "observations": ("B", S, layout.observation_dim),
+            "actions": ("B", S, layout.action_dim),
+        }
+        if given > len(parts) or config.condition or self.learner.learns_returns:
+            goals = len(config.goal_columns) if "goal" in config.condition else 0
+            parts |= {"valid": ("B", config.tokens), "goals": ("B", goals), "paces": ("B",)}
+        return parts
+
+    def _answered(self, ask: Ask) -> Ask:
+        if ask.return_ is not None and "return" not in self.model.config.condition:
+            raise ValueError(f"{self._name}: this model has learned no returns, so that it cannot be asked for one")
+        return super()._answered(ask)
 
     @property
     def _policy(self) -> bool:
-        """Whether nothing is asked for, so that only the next token is drawn."""
-        return self._goal is None and not self._ask.steered
+        """Whether nothing is asked for, so that only the next tokens are drawn."""
+        return self._goal is None and not self._ask.steered and not self.model.config.condition
 
     @property
     def _replan_every(self) -> int:
-        """A policy plans one token, so it must decide again at the token's end."""
-        return min(self.config.replan_every, self._stride) if self._policy else self.config.replan_every
+        """A policy plans a few tokens, so it must decide again at their end."""
+        every, drawn = self.config.replan_every, self.config.plan.policy_tokens
+        return min(every, self._stride * drawn) if self._policy else every
+
+    @property
+    def _steps(self) -> int:
+        return self.model.config.future * self._stride
+
+    def _begin(self) -> None:
+        super()._begin()
+        self._past: Past | None = None
+
+    def _begin_rows(self, rows: NDArray[np.intp]) -> None:
+        super()._begin_rows(rows)
+        if self._past is not None:
+            self._past = self._past.forget(torch.as_tensor(rows, device=self.device))
+
+    def _act(self, batch: NDArray[Any], goals: NDArray[Any] | None) -> NDArray[Any]:
+        layout, history = self.model.config.layout, self.model.config.history
+        if history and self._past is None:
+            self._past = Past.start(
+                len(batch), history * layout.stride, layout.observation_dim, layout.action_dim, self.device
+            )
+        action = super()._act(batch, goals)
+        if self._past is not None:
+            self._past = self._past.after(self._tensor(batch), self._tensor(action))
+        return action
+
+    def _context(self, rows: Tensor) -> dict[str, Any]:
+        """The past of rows that are planned while they act, and their actions that are decided."""
+        past, following, keep = self._past, self._following, self.config.keep * self._stride
+        if not keep or following is None or following.actions is None:
+            return {"past": None if past is None else past.rows(rows)}
+        layout = self.model.config.layout
+        before = past or Past.start(len(following.clock), 0, layout.observation_dim, layout.action_dim, self.device)
+        return {"past": replace(before.rows(rows), decided=following.actions_left(keep)[rows])}
 
     def _read_horizon(self, horizon: int) -> Tensor:
         return torch.tensor([-(-self._whole(horizon, "the horizon", 1, self._steps) // self._stride)])
 
-    def _draw(self, observation: Tensor, ask: Ask, horizons: Tensor | None, record: bool) -> Plan:
+    def _draw(
+        self, observation: Tensor, ask: Ask, horizons: Tensor | None, record: bool, past: Past | None = None
+    ) -> Plan:
         return make_plan(
             self.model,
             observation,
@@ -101,6 +164,7 @@ class DiffusionForcingAgent(PlanningAgent):
             horizons=horizons,
             record=record,
             planner=self.planner,
+            past=past,
         )
 
     def _possible(self, plan: Plan) -> Tensor | None:
@@ -112,9 +176,12 @@ class DiffusionForcingAgent(PlanningAgent):
     def _horizons_left(self, rows: Tensor) -> Tensor | None:
         """Plan lengths (R, H) up to a little beyond what is left of each row's plan; None for the config's own."""
         following, config = self._following, self.config
-        if following is None or self._goal is None or config.plan.horizons == 1 or self.model.plausibility is None:
+        model = self.model
+        if following is None or self._goal is None or config.plan.horizons == 1 or model.plausibility is None:
             return None
-        longest = self.model.config.tokens - 1
+        if "goal" in model.config.condition:
+            return None
+        longest = model.config.future
         played = following.clock[rows].float() * config.speed / self._stride
         left = (following.lengths[rows] - played).ceil().long().clamp(min=1) + config.window
         left = torch.where(following.possible[rows], left, longest).clamp(max=longest)
@@ -127,7 +194,7 @@ class DiffusionForcingAgent(PlanningAgent):
             near = (observation[:, list(columns)] - ask.goal).norm(dim=1) <= self.config.arrival
             near = near & ~following.begins[rows]
             following.put(rows[near], self.model.state_at(ask.goal[near], columns).unsqueeze(1), 1)
-            rows, observation, ask = rows[~near], observation[~near], dataclasses.replace(ask, goal=ask.goal[~near])
+            rows, observation, ask = rows[~near], observation[~near], replace(ask, goal=ask.goal[~near])
         if len(rows):
             super()._replan(following, rows, observation, ask)
 

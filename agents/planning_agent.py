@@ -80,6 +80,10 @@ class PlanningAgent(LearningAgent):
         """A plan length in environment steps as tokens (1,). ValueError for an agent whose plans have one length."""
         raise ValueError(f"{self._name}: all plans of this agent are {self._steps} steps long: leave the horizon out")
 
+    def _context(self, rows: Tensor) -> dict[str, Any]:
+        """What `_draw` is given beside, of these rows (R,) of the batch that acts."""
+        return {}
+
     def _horizons_left(self, rows: Tensor) -> Tensor | None:
         """Plan lengths (R, H) in tokens to try for these rows; None leaves them to the planner."""
         return None
@@ -107,20 +111,24 @@ class PlanningAgent(LearningAgent):
             self._following = Following.start(len(batch), self._steps, batch.shape[1], self.device)
         due = self._following.due(self._replan_every)
         if len(due):
-            self._replan(self._following, due, observation[due], replace(self._ask, goal=None if goal is None else goal[due]))
+            self._replan(
+                self._following, due, observation[due], replace(self._ask, goal=None if goal is None else goal[due])
+            )
         action = self._execute(observation, self._following).clamp(self.learner.action_low, self.learner.action_high)
         self._following.clock += 1
         return action.cpu().numpy()
 
     def _replan(self, following: Following, rows: Tensor, observation: Tensor, ask: Ask) -> None:
         """Plan for these rows (R,), from observations (R, observation_dim), and follow the new plans."""
-        plan = self._make_plan(observation, ask, self._horizons_left(rows))
+        plan = self._make_plan(observation, ask, self._horizons_left(rows), **self._context(rows))
         self.last_plan = plan
         following.put(rows, self._path(plan), plan.lengths, plan.actions, self._possible(plan))
 
-    def _make_plan(self, observation: Tensor, ask: Ask, horizons: Tensor | None = None, record: bool = False) -> Plan:
+    def _make_plan(
+        self, observation: Tensor, ask: Ask, horizons: Tensor | None = None, record: bool = False, **context: Any
+    ) -> Plan:
         # bf16 products are several times faster where the hardware has them, and plans do not suffer.
         with torch.autocast(self.device.type, torch.bfloat16):
-            plan = self._draw(observation, ask, horizons, record)
+            plan = self._draw(observation, ask, horizons, record, **context)
         self._finite("plan", plan.observations, *(() if plan.actions is None else (plan.actions,)))
         return plan

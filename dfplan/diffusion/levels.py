@@ -205,9 +205,7 @@ class Mixture:
         if not all(0 < weight < math.inf for weight in self.weights.values()):
             raise ValueError(f"weights of level draws must be positive and finite, got {dict(self.weights)}")
 
-    def __call__(
-        self, batch: int, tokens: int, K: int, generator: Generator, longest: Tensor | None = None
-    ) -> Drawn:
+    def __call__(self, batch: int, tokens: int, K: int, generator: Generator, longest: Tensor | None = None) -> Drawn:
         """Draw levels as the functions of `DRAWS` do, each for its share of the batch."""
         total = sum(self.weights.values())
         ends = [round(batch * share / total) for share in accumulate(self.weights.values())]

@@ -94,7 +94,9 @@ def begin(
         raise ValueError(f"known tokens must be {tuple(shape)}, got {tuple(known.tokens.shape)}")
     level = torch.as_tensor(0 if known is None else known.level)
     if not bool(((level >= 0) & (level <= diffusion.K)).all()):
-        raise ValueError(f"the level of known tokens is in 0..{diffusion.K}, got {int(level.min())} to {int(level.max())}")
+        raise ValueError(
+            f"the level of known tokens is in 0..{diffusion.K}, got {int(level.min())} to {int(level.max())}"
+        )
     if lengths is not None and lengths.shape != (B,):
         raise ValueError(f"lengths must be ({B},), one for each sequence, got {tuple(lengths.shape)}")
     device = diffusion.schedule.alpha_bar.device
@@ -190,7 +192,9 @@ def sample(
     for now in run(diffusion, state, matrix, generator, **options):
         state = now
         history += [(now.tokens, now.levels)] if record else []
-    given = state.tokens if known is None else torch.where(per_column(known.mask, state.tokens), known.tokens, state.tokens)
+    given = (
+        state.tokens if known is None else torch.where(per_column(known.mask, state.tokens), known.tokens, state.tokens)
+    )
     return Sample(given, state.levels, history)
 
 

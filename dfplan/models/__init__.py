@@ -12,6 +12,7 @@ from dfplan.models.inverse import InverseDynamics
 from dfplan.models.parts import ByParts
 from dfplan.models.plausibility import StepPlausibility
 from dfplan.models.recurrent import Recurrent, RecurrentConfig
+from dfplan.models.token_value import TokenValue
 from dfplan.models.transformer import Transformer, TransformerConfig
 from dfplan.models.unet import TemporalUNet, TemporalValue, UNetConfig
 
@@ -40,6 +41,7 @@ __all__ = [
     "StepPlausibility",
     "TemporalUNet",
     "TemporalValue",
+    "TokenValue",
     "Transformer",
     "TransformerConfig",
     "UNetConfig",

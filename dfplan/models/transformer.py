@@ -33,7 +33,9 @@ class TransformerConfig:
     def __post_init__(self) -> None:
         check_fields(self)
         if self.width % self.heads or (self.width // self.heads) % 2:
-            raise ValueError(f"heads must divide the width into even parts, got {self.heads} for a width of {self.width}")
+            raise ValueError(
+                f"heads must divide the width into even parts, got {self.heads} for a width of {self.width}"
+            )
 
 
 class Transformer(nn.Module):

@@ -67,6 +67,14 @@ class Following:
         self.possible[rows] = True if possible is None else possible
         self.clock[rows], self.begins[rows] = 0, False
 
+    def actions_left(self, steps: int) -> Tensor:
+        """The planned actions (B, steps, action_dim) of the next steps; NaN beyond a plan's end and where an episode begins."""
+        assert self.actions is not None
+        step = self.clock.unsqueeze(1) + torch.arange(steps, device=self.clock.device)
+        last = self.actions.shape[1] - 1
+        actions = self.actions[torch.arange(len(step), device=step.device).unsqueeze(1), step.clamp(max=last)]
+        return actions.masked_fill(((step > last) | self.begins.unsqueeze(1)).unsqueeze(-1), torch.nan)
+
     def at(self, step: Tensor) -> Tensor:
         """The path's observations (B, D) at whole steps (B,); the path's end holds."""
         return self.path[torch.arange(len(step), device=step.device), step.clamp(max=self.path.shape[1] - 1)]
@@ -97,6 +105,7 @@ def by_inverse_dynamics(
         gap = ((ahead - played) / speed).clamp(min=1)
     before, after, share = following.around(ahead)
     target = (1 - share) * model.observation.normalize(before) + share * model.observation.normalize(after)
+    assert model.inverse is not None
     return model.action.denormalize(model.inverse(model.observation.normalize(observation), target, gap))
 
 

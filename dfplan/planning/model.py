@@ -1,146 +1,163 @@
-"""What is trained and shipped: units, diffusion, inverse dynamics and plausibility as one module with one config."""
+"""What is trained and shipped: units, diffusion, and what a config asks for beside it, as one module with one config."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import ClassVar, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
-from dfplan.data.statistics import Statistics
-from dfplan.data.tokens import TokenLayout
-from dfplan.diffusion.levels import Mixture
-from dfplan.diffusion.loss import Diffusion, Weighting
-from dfplan.diffusion.noise import NoiseSchedule, Prediction, ScheduleName
-from dfplan.fields import CheckedFields, Positive, Size, check_columns
-from dfplan.models import InverseDynamics, ModelConfig, StepPlausibility, TransformerConfig, build
+from dfplan.data.returns import returns_to_go
+from dfplan.data.statistics import Normalizer, Statistics
+from dfplan.data.trajectories import Trajectories
+from dfplan.diffusion.levels import Drawn, Mixture, unknown_padding, whole_goals
+from dfplan.diffusion.loss import Diffusion
+from dfplan.diffusion.noise import NoiseSchedule
+from dfplan.models import InverseDynamics, StepPlausibility, TokenValue, build
+from dfplan.planning.model_config import Condition, PlausibilityConfig, TrajectoryModelConfig
+from dfplan.planning.patterns import draw_pattern
 from dfplan.training.losses import total
 
-
-@dataclass(frozen=True)
-class PlausibilityConfig(CheckedFields):
-    """How steps that the data could have made are told from others: `dfplan.models.StepPlausibility`."""
-
-    noise: tuple[Positive, Positive] = (0.08, 0.6)
-    """Smallest and largest deviation of the noise that makes false steps, in normalized units."""
-    gain: Positive = 3.0
-    """Factor of a step on its way into the network: about one over its length, in normalized units."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.noise[0] > self.noise[1]:
-            raise ValueError(f"noise must be the smallest deviation and then the largest, got {self.noise}")
-
-
-@dataclass(frozen=True)
-class TrajectoryModelConfig(CheckedFields):
-    """Of what a trajectory model is made, and what it learns."""
-
-    layout: TokenLayout
-    """Which columns of a token are observation and action, and how many steps it covers."""
-    goal_columns: tuple[int, ...] = (0, 1)
-    """Observation columns in which a goal is given; without any, the model is a policy that plans to no goal."""
-    tokens: Size = 64
-    """Length T of the training windows, start token included: the longest plan."""
-    model: ModelConfig = field(default_factory=TransformerConfig)
-    """The denoiser: a TransformerConfig or a RecurrentConfig."""
-    schedule: ScheduleName = "cosine"
-    """How alpha_bar falls with the level."""
-    levels: Size = 256
-    """K: the level of pure noise."""
-    prediction: Prediction = "v"
-    """What the network is asked for."""
-    weighting: Weighting = "min_snr"
-    """How the loss weighs the levels."""
-    draws: dict[str, float] = field(default_factory=lambda: {"independent": 0.5, "goal_ramp": 0.5})
-    """How training draws levels: names of `dfplan.diffusion.levels.DRAWS` with weights."""
-    longest_gap: Size = 15
-    """Inverse dynamics is trained on targets 1 to this many steps ahead."""
-    plausibility: PlausibilityConfig | None = field(default_factory=PlausibilityConfig)
-    """How plausible steps are learned, by which the planner chooses a length. None: they are not, and the longest is tried."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_columns(self.goal_columns, self.layout.observation_dim, "goal_columns")
-        if self.tokens < 2:
-            raise ValueError(f"a trajectory needs a start token and at least one more, got tokens={self.tokens}")
-
-    @property
-    def judged(self) -> tuple[int, ...]:
-        """Observation columns by which a plan's steps are judged: the goal's, or all where there is no goal."""
-        return self.goal_columns or tuple(range(self.layout.observation_dim))
-
+__all__ = ["Batch", "PlausibilityConfig", "TrajectoryModel", "TrajectoryModelConfig"]
 
 INVERSE_PAIRS, PLAUSIBLE_STEPS = 8, 16
 """How many of each window's steps are learned from in one batch."""
 
 
 class Batch(NamedTuple):
-    """Windows of consecutive steps in recorded units."""
+    """Windows of consecutive steps in recorded units, as `dfplan.data.queries.Queries` draws them."""
 
     observations: Tensor
     """(B, S, observation_dim), S = layout.steps(tokens)."""
     actions: Tensor
     """(B, S, action_dim)."""
+    valid: Tensor | None = None
+    """(B, T) which tokens were recorded whole; None: all."""
+    goals: Tensor | None = None
+    """(B, G) what is reached later."""
+    paces: Tensor | None = None
+    """(B,) reward for each step from the present on: see `dfplan.data.returns`."""
 
 
 class TrajectoryModel(Statistics):
-    """What is learned from recorded behavior alone: a diffusion of trajectories, inverse dynamics, and plausible steps."""
+    """What is learned from recorded behavior alone: a diffusion of trajectories, and what else a config asks for."""
 
     former_names: ClassVar[Mapping[str, str]] = {"critic.": "plausibility."}
     """Beginnings of the names that tensors have in older files, and what they are now."""
+    inverse: InverseDynamics | None
     plausibility: StepPlausibility | None
+    value: TokenValue | None
+    longest: Tensor
 
     def __init__(self, config: TrajectoryModelConfig):
         layout = config.layout
         super().__init__(layout.observation_dim, layout.action_dim)
         self.config = config
-        network = build(layout.width, config.levels, config.model)
+        network = build(config.width, config.levels, config.model, config.part_of)
         schedule = NoiseSchedule(config.schedule, config.levels)
         self.diffusion = Diffusion(network, schedule, config.prediction, config.weighting)
-        self.inverse = InverseDynamics(layout.observation_dim, layout.action_dim, config.longest_gap)
+        self.inverse = self.plausibility = self.value = None
+        if config.inverse:
+            self.inverse = InverseDynamics(layout.observation_dim, layout.action_dim, config.longest_gap)
         judge = config.plausibility
-        self.plausibility = None
         if judge is not None:
             self.plausibility = StepPlausibility(len(config.judged), noise=judge.noise, gain=judge.gain)
+        if config.value is not None:
+            self.value = TokenValue(layout.width, config.levels, config.value)
+        self.learns_returns = config.value is not None or "return" in config.condition
+        if self.learns_returns:
+            self.pace = Normalizer.standard(1)
+            self.register_buffer("longest", torch.ones(()))
         self.draw = Mixture(config.draws)
 
-    def forward(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
-        """Losses of one batch, to be minimised together under 'loss'."""
-        observations = self.observation.normalize(batch[0])
-        actions = self.action.normalize(batch[1])
-        x0 = self.config.layout.pack(observations, actions)
-        levels = self.draw(x0.shape[0], x0.shape[1], self.config.levels, generator)
-        x0 = self.config.layout.as_states(x0, levels.goal)  # as planning shows a goal: nothing of the way there
-        losses = {
-            "diffusion": self.diffusion.loss(x0, levels, generator),
-            "inverse": self._inverse_loss(observations, actions, generator),
-        }
+    def fit_statistics(self, data: Trajectories) -> None:
+        """Take normalizers, action limits and, where returns are learned, their units from the data, before training."""
+        super().fit_statistics(data)
+        if self.learns_returns:
+            self.pace = Normalizer.fit(returns_to_go(data)[:, None])
+            self.longest = torch.tensor(float((data.episode_ends - data.episode_starts).max()))
+
+    def forward(self, batch: Sequence[Any], generator: torch.Generator) -> dict[str, Tensor]:
+        """Losses of one batch, to be minimized together under 'loss'."""
+        batch, config = Batch(*batch), self.config
+        observations, actions = self.observation.normalize(batch.observations), self.action.normalize(batch.actions)
+        x0, shape = config.layout.pack(observations, actions), (len(observations), config.tokens)
+        valid = torch.ones(shape, dtype=torch.bool, device=x0.device) if batch.valid is None else batch.valid
+        longest = valid.long().cumsum(1).argmax(1, keepdim=True)  # the last token that was recorded
+        drawn = unknown_padding(self.draw(*shape, config.levels, generator, longest), valid, config.levels)
+        steps = longest * config.layout.stride
+        losses = {}
+        if config.parts:
+            given = self._given(batch)
+            sequence, levels = draw_pattern(config, x0, drawn, valid, given, generator)
+        else:
+            levels = whole_goals(drawn)
+            sequence = config.layout.as_states(x0, drawn.goal)  # as planning shows a goal: nothing of the way there
+        losses["diffusion"] = self.diffusion.loss(sequence, levels, generator)
+        if self.inverse is not None:
+            losses["inverse"] = self._inverse_loss(self.inverse, observations, actions, steps, generator)
         if self.plausibility is not None:
-            losses["plausibility"] = self._plausibility_loss(self.plausibility, observations, generator)
+            losses["plausibility"] = self._plausibility_loss(self.plausibility, observations, steps, generator)
+        if self.value is not None:
+            losses["value"] = self._value_loss(self.value, x0, drawn, batch, generator)
         return total(losses)
 
-    def _inverse_loss(self, observations: Tensor, actions: Tensor, generator: torch.Generator) -> Tensor:
-        """Mean squared error of the action at a few random steps of each window, for a target a random gap ahead."""
+    def _given(self, batch: Batch) -> dict[Condition, Tensor]:
+        """What the condition token may hold: ValueError for a batch without it."""
+        wanted = self.config.condition
+        if ("goal" in wanted and batch.goals is None) or (self.learns_returns and batch.paces is None):
+            raise ValueError("this model learns from batches of observations, actions, valid, goals and paces")
+        paces = None if "return" not in wanted or batch.paces is None else batch.paces * self.longest
+        return self.normalized(batch.goals if "goal" in wanted else None, paces)
+
+    def normalized(self, goal: Tensor | None, return_: Tensor | None) -> dict[Condition, Tensor]:
+        """What plans are asked for, in recorded units, as normalized: goals (B, G), and returns (B,) as paces (B, 1).
+
+        A return is the sum of rewards of an episode of the longest recorded length.
+        """
+        given: dict[Condition, Tensor] = {}
+        if goal is not None:
+            columns = list(self.config.goal_columns)
+            given["goal"] = (goal - self.observation.mean[columns]) / self.observation.std[columns]
+        if return_ is not None:
+            given["return"] = self.pace.normalize((return_ / self.longest).unsqueeze(-1))
+        return given
+
+    def _inverse_loss(
+        self, inverse: InverseDynamics, observations: Tensor, actions: Tensor, steps: Tensor, generator: torch.Generator
+    ) -> Tensor:
+        """Mean squared error of the action at a few random steps of each window, for a target a random gap ahead in the first
+        `steps` (B, 1), which were recorded."""
         (B, S, _), pairs = observations.shape, INVERSE_PAIRS
         longest = min(self.config.longest_gap, S - 1)
         gap = torch.randint(1, longest + 1, (B, pairs), generator=generator, device=observations.device)
-        row, start = _random_starts(observations, pairs, S - gap, generator)
-        guess = self.inverse(
+        gap = torch.minimum(gap, steps).clamp(min=1)
+        row, start = _random_starts(observations, pairs, (steps + 1 - gap).clamp(min=1), generator)
+        guess = inverse(
             observations[row, start].flatten(0, 1), observations[row, start + gap].flatten(0, 1), gap.flatten()
         )
         return (guess - actions[row, start].flatten(0, 1)).square().mean()
 
     def _plausibility_loss(
-        self, plausibility: StepPlausibility, observations: Tensor, generator: torch.Generator
+        self, plausibility: StepPlausibility, observations: Tensor, steps: Tensor, generator: torch.Generator
     ) -> Tensor:
-        """The loss of a few random steps of each window, one token long."""
+        """The loss of a few random steps of each window, one token long, in its first `steps` (B, 1)."""
         stride = self.config.layout.stride
         places = observations[..., list(self.config.judged)]
-        row, start = _random_starts(places, PLAUSIBLE_STEPS, places.shape[1] - stride, generator)
+        row, start = _random_starts(places, PLAUSIBLE_STEPS, (steps + 1 - stride).clamp(min=1), generator)
         return plausibility.loss(places[row, start].flatten(0, 1), places[row, start + stride].flatten(0, 1), generator)
+
+    def _value_loss(
+        self, value: TokenValue, x0: Tensor, drawn: Drawn, batch: Batch, generator: torch.Generator
+    ) -> Tensor:
+        """The loss of the plans in the windows, from the present on, as noisy as they were drawn."""
+        assert batch.paces is not None
+        x0, k = x0[:, self.config.history :], drawn.k[:, self.config.history :]
+        eps = torch.randn(x0.shape, generator=generator, device=x0.device, dtype=x0.dtype)
+        return value.loss(
+            self.diffusion.schedule.add_noise(x0, k, eps), k, self.pace.normalize(batch.paces[:, None])[:, 0]
+        )
 
 
 def _random_starts(

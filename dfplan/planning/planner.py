@@ -17,14 +17,26 @@ import torch
 from torch import Tensor
 
 from dfplan.diffusion import matrices
-from dfplan.diffusion.costs import APART, Cost, ReachSoonest, ReachThroughout, WeightedSum, cost_of, in_units
+from dfplan.diffusion.costs import (
+    APART,
+    Cost,
+    LearnedReturn,
+    ReachSoonest,
+    ReachThroughout,
+    WeightedSum,
+    cost_of,
+    in_units,
+)
 from dfplan.diffusion.guidance import Guidance
 from dfplan.diffusion.levels import TO_GOAL
 from dfplan.diffusion.sampler import Known, sample
 from dfplan.fields import CheckedFields, NotNegative, Share, Size, SizeOrZero
+from dfplan.models.token_value import at_level_zero
 from dfplan.planning.ask import Ask
 from dfplan.planning.ends import known_ends
 from dfplan.planning.model import TrajectoryModel
+from dfplan.planning.past import Past
+from dfplan.planning.patterns import ask_pattern
 from dfplan.planning.plan import Plan
 
 GUIDES = {"throughout": ReachThroughout, "soonest": ReachSoonest}
@@ -57,13 +69,19 @@ class PlanConfig(CheckedFields):
     """Sampled futures of Monte Carlo guidance; 0 guides by the one prediction."""
     future_steps: Size = 1
     """Denoising steps that draw one future; 1 draws none, it gives the network's mean."""
+    policy_tokens: Size = 1
+    """Tokens that are drawn where nothing is asked for: the next one alone, or a chunk of several."""
+    value_scale: NotNegative = 0.0
+    """Strength of guidance by the learned value, a deviation of which counts as 1; 0 turns it off."""
+    worth: NotNegative = 1.0
+    """In the choice, each deviation of learned value counts as so many tokens less."""
     margin: float = -4.0
     """A plan is possible if the log-odds of each of its steps (`plausibility`) are at least this."""
     price: NotNegative = 1.0
     """In the choice, each unit of log-odds below the margin counts as so many tokens more."""
 
 
-Propose = Callable[[TrajectoryModel, Tensor, Ask, PlanConfig, torch.Generator, Tensor, bool], Plan]
+Propose = Callable[[TrajectoryModel, Tensor, Ask, PlanConfig, torch.Generator, Tensor, bool, Past | None], Plan]
 Score = Callable[[TrajectoryModel, Plan, Ask, int], Tensor | None]
 Choose = Callable[[Mapping[str, Tensor], Tensor, PlanConfig], Tensor]
 
@@ -76,33 +94,40 @@ def propose(
     generator: torch.Generator,
     horizons: Tensor,
     record: bool = False,
+    past: Past | None = None,
 ) -> Plan:
     """Candidates, B * N rows: `config.samples` plans for each start (B, observation_dim) and each of its horizons (B, H).
 
     Candidates of one start are neighbors. Raises ValueError for a known goal where the model was never shown one.
     """
-    N, T = horizons.shape[1] * config.samples, int(horizons.max()) + 1
+    N, T, present = horizons.shape[1] * config.samples, int(horizons.max()) + 1, model.config.present
     lengths = horizons.to(observation.device).repeat_interleave(config.samples, dim=1).flatten()  # (B * N,)
-    goals = None if ask.goal is None else ask.goal.repeat_interleave(N, dim=0)
-    layout = model.config.layout
+    ask = replace(ask, goal=None if ask.goal is None else ask.goal.repeat_interleave(N, dim=0))
+    starts, before = observation.repeat_interleave(N, dim=0), None if past is None else past.repeated(N)
+    matrix = MATRICES[config.matrix](T, model.config.levels, config.steps, config.uncertainty)
     drawn = sample(
         model.diffusion,
-        MATRICES[config.matrix](T, model.config.levels, config.steps, config.uncertainty),
-        (len(lengths), T, layout.width),
+        torch.cat([matrix[:, :1].expand(-1, present), matrix], 1),
+        (len(lengths), present + T, model.config.width),
         generator,
-        known=_known(model, observation.repeat_interleave(N, dim=0), goals if config.goal == "known" else None, lengths, T),
-        lengths=lengths + 1,
-        guidance=_guidance(model, goals, ask, lengths, N, config),
+        known=_known(model, starts, ask if config.goal == "known" else replace(ask, goal=None), lengths, T, before),
+        lengths=present + lengths + 1,
+        guidance=_guidance(model, ask, lengths, N, config),
         eta=config.eta,
         record=record,
     )
+    layout = model.config.layout
+    tokens = drawn.tokens[:, present:, : layout.width]
     return Plan(
-        _observations(model, drawn.tokens, lengths),
+        _observations(model, tokens, lengths),
         lengths,
-        drawn.levels,
-        drawn.tokens,
-        _actions(model, drawn.tokens, lengths) if layout.actions else None,
-        history=[(_observations(model, x, lengths), k) for x, k in drawn.history],
+        _of_tokens(drawn.levels, present),
+        tokens,
+        _actions(model, tokens, lengths) if layout.actions else None,
+        history=[
+            (_observations(model, x[:, present:, : layout.width], lengths), _of_tokens(k, present))
+            for x, k in drawn.history
+        ],
     )
 
 
@@ -121,24 +146,33 @@ def violation(model: TrajectoryModel, candidates: Plan, ask: Ask, each: int) -> 
     return _sum_of([_violation(constraint) for constraint in ask.constraints], candidates, each)
 
 
+def value(model: TrajectoryModel, candidates: Plan, ask: Ask, each: int) -> Tensor | None:
+    """The learned value (B * N,), in deviations of the recorded pace of reward; None for a model without it."""
+    if model.value is None:
+        return None
+    return at_level_zero(model.value, hold_end(_tokens(candidates), candidates.lengths))
+
+
 def value_by(value: Callable[[Tensor], Tensor]) -> Score:
     """A score by a learned value of normalized tokens (B, T, C) -> (B,), higher is better; for `Planner.scores`, as 'value'."""
-    return partial(_value, value)
+    return partial(_value_of, value)
 
 
-def _value(value: Callable[[Tensor], Tensor], model: TrajectoryModel, candidates: Plan, ask: Ask, each: int) -> Tensor:
+def _value_of(
+    value: Callable[[Tensor], Tensor], model: TrajectoryModel, candidates: Plan, ask: Ask, each: int
+) -> Tensor:
     return value(_tokens(candidates))
 
 
-SCORES: Mapping[str, Score] = {"plausibility": plausibility, "cost": cost, "violation": violation}
+SCORES: Mapping[str, Score] = {"plausibility": plausibility, "cost": cost, "violation": violation, "value": value}
 
 
 def choose(scores: Mapping[str, Tensor], lengths: Tensor, config: PlanConfig) -> Tensor:
     """Of candidates (B, N) the shortest one, where what tells against a candidate counts as so much more length. Index (B,).
 
     Those that violate the constraints least come before all others. Among these a plan costs its length, `config.price` for
-    each unit of plausibility below the margin, its cost, and minus its value. A candidate with a length or score that is NaN or
-    infinite is never chosen. Raises ValueError for a row without any other.
+    each unit of plausibility below the margin, its cost, and minus `config.worth` for each unit of value. A candidate with a
+    length or score that is NaN or infinite is never chosen. Raises ValueError for a row without any other.
     """
     finite = torch.stack([lengths, *scores.values()]).isfinite().all(0)
     total = lengths
@@ -146,7 +180,7 @@ def choose(scores: Mapping[str, Tensor], lengths: Tensor, config: PlanConfig) ->
         odds = scores["plausibility"]
         # Among equals the more plausible wins: squashed odds are worth less than one token.
         total = total + config.price * (config.margin - odds).clamp(min=0) - torch.sigmoid(odds)
-    total = total + scores.get("cost", 0) - scores.get("value", 0)
+    total = total + scores.get("cost", 0) - config.worth * scores.get("value", 0)
     if "violation" in scores:
         least = scores["violation"].masked_fill(~finite, torch.inf)
         finite = finite & (least <= least.amin(1, keepdim=True))
@@ -177,17 +211,19 @@ def make_plan(
     horizons: Tensor | None = None,
     record: bool = False,
     planner: Planner | None = None,
+    past: Past | None = None,
 ) -> Plan:
     """Plan what is asked for from observations (B, observation_dim), to goals (B, G) if the ask has any.
 
     All of them are in recorded units and on the model's device. `horizons` (B, H) are the plan lengths to try for each start,
     in tokens 1..T-1; without it they are `default_horizons`. Costs and constraints are asked for one candidate of every start
-    at a time. `record` keeps the plan at every row of sampling.
+    at a time. `record` keeps the plan at every row of sampling. `past` is what happened before, of models with a history, and
+    what is decided already.
 
     Candidates that are not finite (a cost without a finite gradient, too large a scale) are left out, with a warning.
     Raises ValueError where no candidate is left, for horizons, starts and goals that do not fit the model, for a known goal
     where the model was never shown one (`dfplan.diffusion.levels.TO_GOAL`) and its tokens hold more than one observation, and
-    for a return, which a trajectory model has not learned; CostError, a ValueError, for a cost that does not return costs.
+    for a return where the model has learned none; CostError, a ValueError, for a cost that does not return costs.
     """
     planner, layout, G = planner or Planner(), model.config.layout, len(model.config.goal_columns)
     B, goal = len(observation), ask.goal
@@ -195,15 +231,17 @@ def make_plan(
         raise ValueError(f"observations must be (B, {layout.observation_dim}), got {tuple(observation.shape)}")
     if goal is not None and goal.shape != (B, G):
         raise ValueError(f"goals must be ({B}, {G}), one for each start, got {tuple(goal.shape)}")
-    if ask.return_ is not None:
-        raise ValueError("this model has learned no returns, so that it cannot be asked for one: ask for a goal or costs")
+    if ask.return_ is not None and "return" not in model.config.condition:
+        raise ValueError(
+            "this model has learned no returns, so that it cannot be asked for one: ask for a goal or costs"
+        )
     if horizons is None:
         horizons = default_horizons(model, ask, config).expand(B, -1)
     if horizons.ndim != 2 or len(horizons) != B:
         raise ValueError(f"horizons must be ({B}, lengths), got {tuple(horizons.shape)}")
-    if horizons.min() < 1 or horizons.max() >= model.config.tokens:
-        raise ValueError(f"horizons lie in 1..{model.config.tokens - 1} tokens for this model, got {horizons.tolist()}")
-    candidates = planner.propose(model, observation, ask, config, generator, horizons, record)
+    if horizons.min() < 1 or horizons.max() > model.config.future:
+        raise ValueError(f"horizons lie in 1..{model.config.future} tokens for this model, got {horizons.tolist()}")
+    candidates = planner.propose(model, observation, ask, config, generator, horizons, record, past)
     N = len(candidates) // B
     lost = ~(hold_end(_tokens(candidates), candidates.lengths).abs() < APART).flatten(1).all(1)  # NaN is not below it
     if bool(lost.any()):
@@ -222,18 +260,21 @@ def make_plan(
 
 
 def default_horizons(model: TrajectoryModel, ask: Ask, config: PlanConfig) -> Tensor:
-    """Plan lengths (H,) to try, in tokens: the config's number of them towards a goal; the longest where only costs or
-    constraints steer; the next token alone where nothing is asked for, as the model is a policy then."""
-    longest = model.config.tokens - 1
-    if ask.goal is not None:  # the shortest plausible one is chosen, so that without plausibility there is no choice
+    """Plan lengths (H,) to try, in tokens: the config's number of them towards a goal that ends a plan; else the longest, but
+    where nothing is asked for `config.policy_tokens`, as the model is a policy then."""
+    longest = model.config.future
+    if ask.goal is not None and "goal" not in model.config.condition:
+        # The shortest plausible one is chosen, so that without plausibility there is no choice.
         return spread(1, longest, 1 if model.plausibility is None else config.horizons)
-    return torch.tensor([longest if ask.steered else 1])
+    return torch.tensor([longest if ask.steered or model.config.condition else min(config.policy_tokens, longest)])
 
 
 def _tokens(candidates: Plan) -> Tensor:
     """The candidates' tokens (B * N, T, C), which whoever proposes them must keep."""
     if candidates.tokens is None:
-        raise ValueError("candidates must keep their tokens: a function that proposes plans returned a plan without any")
+        raise ValueError(
+            "candidates must keep their tokens: a function that proposes plans returned a plan without any"
+        )
     return candidates.tokens
 
 
@@ -277,35 +318,49 @@ def hold_end(x: Tensor, lengths: Tensor) -> Tensor:
     return x[rows, torch.minimum(torch.arange(x.shape[1], device=x.device), lengths.unsqueeze(1))]
 
 
-def _known(model: TrajectoryModel, start: Tensor, goal: Tensor | None, lengths: Tensor, tokens: int) -> Known:
-    """The start as token 0 of every candidate and, where a goal (N, G) is given, the goal as its last one."""
-    layout, normalize = model.config.layout, model.observation.normalize
+def _known(model: TrajectoryModel, start: Tensor, ask: Ask, lengths: Tensor, tokens: int, past: Past | None) -> Known:
+    """The start as the present token of every candidate, and where they are asked for a goal and a return."""
+    config, layout, normalize = model.config, model.config.layout, model.observation.normalize
     token = layout.state_token(normalize(start))
-    if goal is None:
+    if config.parts:
+        before = None if past is None else past.normalized(normalize, model.action.normalize)
+        wanted = None if ask.return_ is None else start.new_full((len(start),), ask.return_)
+        return ask_pattern(config, token, tokens, model.normalized(ask.goal, wanted), lengths, before)
+    if ask.goal is None:
         return known_ends(token, tokens)
-    if layout.width > layout.observation_dim and not TO_GOAL & model.config.draws.keys():
+    if layout.width > layout.observation_dim and not TO_GOAL & config.draws.keys():
         raise ValueError(
             "this model cannot plan to a known goal: its tokens hold more than one observation, and in training no token "
             f"stood for a goal; expected goal='guided', or one of {', '.join(sorted(TO_GOAL))} among its draws"
         )
-    end = layout.state_token(normalize(model.state_at(goal, model.config.goal_columns)))
+    end = layout.state_token(normalize(model.state_at(ask.goal, config.goal_columns)))
     return known_ends(token, tokens, end, lengths)
 
 
-def _guidance(
-    model: TrajectoryModel, goals: Tensor | None, ask: Ask, lengths: Tensor, each: int, config: PlanConfig
-) -> Guidance | None:
-    """The config's guide towards the goal, by its scale, costs and constraints, on tokens as the model sees them."""
-    last = model.config.layout.last
+def _guidance(model: TrajectoryModel, ask: Ask, lengths: Tensor, each: int, config: PlanConfig) -> Guidance | None:
+    """The config's guides towards the goal and a high value, by their scales, costs and constraints, on tokens as the model
+    sees them."""
+    last, present, width = model.config.layout.last, model.config.present, model.config.layout.width
+
+    def closing(x0: Tensor) -> Tensor:
+        return model.observation.denormalize(hold_end(x0[:, present:, last], lengths))
+
     terms: list[tuple[float, Cost]] = []
-    if goals is not None and config.scale > 0:
-        terms.append((config.scale, GUIDES[config.guide](goals, model.config.goal_columns)))
+    if ask.goal is not None and config.scale > 0:
+        terms.append((config.scale, in_units(GUIDES[config.guide](ask.goal, model.config.goal_columns), closing)))
     own = (*ask.costs, *(_violation(constraint) for constraint in ask.constraints))
-    terms += [(1.0, _by_candidate(one, each)) for one in own]
+    terms += [(1.0, in_units(_by_candidate(one, each), closing)) for one in own]
+    if model.value is not None and config.value_scale > 0:
+        judge = partial(at_level_zero, model.value)
+        terms.append((config.value_scale, in_units(LearnedReturn(judge), lambda x0: x0[:, present:, :width])))
     if not terms:
         return None
-    guide = in_units(WeightedSum(terms), lambda x0: model.observation.denormalize(hold_end(x0[..., last], lengths)))
-    return Guidance(guide, futures=config.futures, future_steps=config.future_steps)
+    return Guidance(WeightedSum(terms), futures=config.futures, future_steps=config.future_steps)
+
+
+def _of_tokens(levels: Tensor, present: int) -> Tensor:
+    """Levels (B, T) of a plan's tokens, from those of a sequence: of its least certain observation column."""
+    return levels[:, present:] if levels.ndim == 2 else levels[:, present:, 0]
 
 
 def _by_candidate(guide: Cost, each: int) -> Cost:

@@ -1,0 +1,151 @@
+"""Of what a trajectory model is made.
+
+A sequence of the model is a window of tokens, with a condition token before them if the config has one:
+
+    [goal, return] [past] ... [past] [present] [next] ... [last]
+
+What is known of it is clean, what is not is noise: each column of each token has a level.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from dfplan.data.features import AS_RECORDED, Features
+from dfplan.data.tokens import TokenLayout
+from dfplan.diffusion.loss import Weighting
+from dfplan.diffusion.noise import Prediction, ScheduleName
+from dfplan.fields import CheckedFields, Positive, Share, Size, SizeOrZero, check_columns
+from dfplan.models import ModelConfig, TransformerConfig
+
+Condition = Literal["goal", "return"]
+
+
+@dataclass(frozen=True)
+class PlausibilityConfig(CheckedFields):
+    """How steps that the data could have made are told from others: `dfplan.models.StepPlausibility`."""
+
+    noise: tuple[Positive, Positive] = (0.08, 0.6)
+    """Smallest and largest deviation of the noise that makes false steps, in normalized units."""
+    gain: Positive = 3.0
+    """Factor of a step on its way into the network: about one over its length, in normalized units."""
+    columns: Literal["goal", "all"] = "goal"
+    """Whether steps are judged by the goal's columns alone, or by all of an observation."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.noise[0] > self.noise[1]:
+            raise ValueError(f"noise must be the smallest deviation and then the largest, got {self.noise}")
+
+
+@dataclass(frozen=True)
+class TrajectoryModelConfig(CheckedFields):
+    """Of what a trajectory model is made, and what it learns."""
+
+    layout: TokenLayout
+    """Which columns of a token are observation and action, and how many steps it covers."""
+    goal_columns: tuple[int, ...] = ()
+    """Observation columns in which a goal is given; without any, the model plans to no goal."""
+    tokens: Size = 64
+    """Length T of the training windows: the past, the present, and the longest plan."""
+    model: ModelConfig = field(default_factory=TransformerConfig)
+    """The denoiser: a TransformerConfig or a RecurrentConfig."""
+    schedule: ScheduleName = "cosine"
+    """How alpha_bar falls with the level."""
+    levels: Size = 256
+    """K: the level of pure noise."""
+    prediction: Prediction = "v"
+    """What the network is asked for."""
+    weighting: Weighting = "min_snr"
+    """How the loss weighs the levels."""
+    draws: dict[str, float] = field(default_factory=lambda: {"independent": 0.5, "goal_ramp": 0.5})
+    """How training draws levels: names of `dfplan.diffusion.levels.DRAWS` with weights."""
+    longest_gap: Size = 15
+    """Inverse dynamics is trained on targets 1 to this many steps ahead."""
+    plausibility: PlausibilityConfig | None = field(default_factory=PlausibilityConfig)
+    """How plausible steps are learned, by which the planner chooses a length. None: they are not, and the longest is tried."""
+    features: Features = AS_RECORDED
+    """How what an environment observes becomes the observations of the data."""
+    parts: bool = False
+    """Whether a goal's columns, the other observation columns and the actions of a token have levels of their own, so that a
+    part of a token can be known. Else a token has one level, and what a goal leaves open is filled in with the data's mean."""
+    condition: tuple[Condition, ...] = ()
+    """What a token before the others holds, to be reached some time after the present: a goal, the return of an episode."""
+    unconditional: Share = 0.1
+    """Share of the training sequences in which each of these is unknown, so that the model can be asked without it."""
+    goal_within: SizeOrZero = 0
+    """Goals of the condition token are drawn from the observations 1 to this many steps after the present."""
+    history: SizeOrZero = 0
+    """Tokens before the present, which are known as far as an episode has come."""
+    in_flight: SizeOrZero = 0
+    """Tokens after the present whose actions may be known while their observations are not, because they are decided."""
+    inverse: bool = True
+    """Whether inverse dynamics is learned: the action that leads from an observation towards another one."""
+    value: TransformerConfig | None = None
+    """The network that learns the pace of reward from noisy tokens, to guide plans and to choose among them; None: none."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_columns(self.goal_columns, self.layout.observation_dim, "goal_columns")
+        if self.future < 1:
+            raise ValueError(
+                "a trajectory needs a start token and at least one more after the history, "
+                f"got tokens={self.tokens} and history={self.history}"
+            )
+        if not self.parts and (self.condition or self.history or self.in_flight):
+            raise ValueError("condition, history and in_flight need parts=True: parts of their tokens are unknown")
+        if "goal" in self.condition and not (self.goal_columns and self.goal_within):
+            raise ValueError("a goal in the condition token needs goal_columns, and goal_within of at least 1")
+        if self.in_flight >= self.future or (self.in_flight and not self.layout.actions):
+            raise ValueError(
+                f"in_flight needs actions in the tokens, and must be below the {self.future} tokens of a plan, "
+                f"got {self.in_flight}"
+            )
+
+    @property
+    def future(self) -> int:
+        """Tokens after the present: the longest plan."""
+        return self.tokens - 1 - self.history
+
+    @property
+    def present(self) -> int:
+        """Where in a sequence the present token stands."""
+        return bool(self.condition) + self.history
+
+    @property
+    def judged(self) -> tuple[int, ...]:
+        """Observation columns by which a plan's steps are judged: the goal's, or all."""
+        every = self.plausibility is not None and self.plausibility.columns == "all"
+        return self.goal_columns if self.goal_columns and not every else tuple(range(self.layout.observation_dim))
+
+    @property
+    def width(self) -> int:
+        """Columns C of a token in a sequence: those of the layout, and one for a return."""
+        return self.layout.width + ("return" in self.condition)
+
+    @property
+    def goal_part(self) -> tuple[int, ...]:
+        """Columns of a token in which a goal stands: of the observation that closes it."""
+        return tuple(self.layout.last.start + column for column in self.goal_columns)
+
+    @property
+    def action_part(self) -> tuple[int, ...]:
+        """Columns of a token that hold actions."""
+        return tuple(range(self.layout.observation_width, self.layout.width))
+
+    @property
+    def return_part(self) -> tuple[int, ...]:
+        """The column of a token that holds a return, if any does."""
+        return tuple(range(self.layout.width, self.width))
+
+    @property
+    def part_of(self) -> tuple[int, ...]:
+        """The number of each column's part, (C,); () where a token has one level."""
+        if not self.parts:
+            return ()
+        layout, goal = self.layout, self.goal_part
+        kinds = [int(column in goal) for column in range(layout.observation_width)]
+        kinds += [2] * (layout.width - layout.observation_width) + [3] * (self.width - layout.width)
+        numbers = sorted(set(kinds))
+        return tuple(numbers.index(kind) for kind in kinds)
