@@ -5,9 +5,11 @@ from typing import Any
 
 __version__ = "0.1.0"
 _HOMES = {
+    "Ask": "dfplan.planning.ask",
     "evaluate": "dfplan.agents.evaluation",
     "load": "dfplan.data.readers",
     "register_features": "dfplan.data.features",
+    "train": "dfplan.agents.training",
 }
 """Where the package's own names are, which are imported when they are asked for: `import dfplan` is cheap."""
 

@@ -32,6 +32,8 @@ FLOORS = {
         {"offline", "online", "adapters", "full_sequence", "evaluation"},
         {"diffuser", "decision_diffuser", "diffusion_veteran", "mppi"},
         {"diffusion_forcing", "weights"},
+        {"recipes"},
+        {"training"},
     ),
 }
 """Of each room, from the ground up: a module or folder imports its own floor and those below."""

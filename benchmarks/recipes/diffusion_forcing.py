@@ -28,8 +28,9 @@ from dfplan.training.fit import Recipe
 
 
 def default(spec: Spec, budget: Budget) -> Recipe:
-    """The row 'diffusion-forcing'."""
-    return _forcing(_coarse(spec, budget), _tracking(budget), budget.steps["default"])
+    """The row 'diffusion-forcing': the goal is a part of a plan's last token, and the speed there is left open."""
+    model = replace(_coarse(spec, budget), parts=bool(spec.goal_columns))
+    return _forcing(model, _tracking(budget), budget.steps["default"])
 
 
 def paper(spec: Spec, budget: Budget) -> Recipe:

@@ -36,7 +36,9 @@ def ready(learner):
 
 def trajectory_model(**options):
     """Replans, and so draws, every third step; every guide, future and noise of sampling is in use."""
-    config = TrajectoryModelConfig(TokenLayout(4, 2, stride=2, actions=True), tokens=5, levels=8, model=SMALL, longest_gap=4)
+    config = TrajectoryModelConfig(
+        TokenLayout(4, 2, stride=2, actions=True), (0, 1), tokens=5, levels=8, model=SMALL, longest_gap=4
+    )
     guided = {"goal": "guided", "scale": 0.1, "futures": 2, "future_steps": 2}
     plan = PlanConfig(horizons=3, samples=2, steps=2, eta=1.0, margin=-99.0, **guided)
     return DiffusionForcingAgent(
@@ -105,4 +107,6 @@ def batch_for(agent):
     """A training batch of the agent's own data; None where it has no `update`."""
     if not hasattr(agent, "update"):
         return None
-    return tuple(np.asarray(part) for part in batches_of(agent.learner, drives(episodes=20))(np.random.default_rng(0), 4))
+    return tuple(
+        np.asarray(part) for part in batches_of(agent.learner, drives(episodes=20))(np.random.default_rng(0), 4)
+    )

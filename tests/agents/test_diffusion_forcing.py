@@ -29,7 +29,12 @@ def shipped():
 def small():
     torch.manual_seed(0)
     config = TrajectoryModelConfig(
-        TokenLayout(4, 2, stride=2), tokens=5, levels=8, model=TransformerConfig(width=16, depth=1, heads=2), longest_gap=4
+        TokenLayout(4, 2, stride=2),
+        (0, 1),
+        tokens=5,
+        levels=8,
+        model=TransformerConfig(width=16, depth=1, heads=2),
+        longest_gap=4,
     )
     agent = DiffusionForcingAgent(TrajectoryModel(config), AgentConfig(lookahead=2, replan_every=3))
     return agent.with_options(horizons=4, steps=2)
@@ -215,7 +220,11 @@ def test_without_plausibility_the_longest_plan_is_made(small, tmp_path):
     agent = DiffusionForcingAgent(TrajectoryModel(config), AgentConfig(lookahead=2, replan_every=3))
     assert not any("plausib" in name for name in agent.model.state_dict())
     rng = np.random.default_rng(0)
-    assert set(agent.update((rng.normal(size=(4, 9, 4)), rng.normal(size=(4, 9, 2))))) == {"loss", "diffusion", "inverse"}
+    assert set(agent.update((rng.normal(size=(4, 9, 4)), rng.normal(size=(4, 9, 2))))) == {
+        "loss",
+        "diffusion",
+        "inverse",
+    }
     agent.save(tmp_path / "a.safetensors")
     again = DiffusionForcingAgent.load(tmp_path / "a.safetensors")
     for one in (agent, again):
@@ -290,7 +299,10 @@ def test_what_was_asked_for_stays_until_the_next_reset(small):
 
 def test_a_wrong_ask_is_one_sentence(small):
     for call, sentence in (
-        (lambda: small.reset(ask=Ask(return_=3.0)), "cannot be asked for return_: expected only constraints, costs, goal"),
+        (
+            lambda: small.reset(ask=Ask(return_=3.0)),
+            "cannot be asked for return_: expected only constraints, costs, goal",
+        ),
         (lambda: small.reset(GOAL, ask=Ask(GOAL)), "there are two goals"),
         (lambda: small.reset(ask=GOAL), "ask must be an Ask, got ndarray"),
         (lambda: small.reset(ask=Ask([1.0])), r"the goal must be \(2,\)"),

@@ -27,7 +27,7 @@ def saved(path, card):
     torch.manual_seed(0)
     layout = TokenLayout(observation_dim=4, action_dim=2, stride=8)
     network = TransformerConfig(width=32, depth=1, heads=2)
-    model = TrajectoryModel(TrajectoryModelConfig(layout, tokens=4, model=network))
+    model = TrajectoryModel(TrajectoryModelConfig(layout, (0, 1), tokens=4, model=network))
     DiffusionForcingAgent(model, card=card).save(path)
     return path, sum(parameter.numel() for parameter in model.parameters())
 

@@ -32,7 +32,7 @@ OFFLINE = {"seeds": (0, 7), "hidden": (8,)}
 
 
 def trajectory(model):
-    config = TrajectoryModelConfig(LAYOUT, tokens=5, levels=8, longest_gap=12, model=model)
+    config = TrajectoryModelConfig(LAYOUT, (0, 1), tokens=5, levels=8, longest_gap=12, model=model)
     return DiffusionForcingAgent(TrajectoryModel(config))
 
 

@@ -40,7 +40,7 @@ from dfplan.training.log import read_records
 
 CONFIG = TrainConfig(steps=12, batch_size=4, warmup_steps=2, checkpoint_every=4, log_every=4, precision="32-true")
 MODEL = TrajectoryModelConfig(
-    TokenLayout(4, 2, stride=8), tokens=4, model=TransformerConfig(width=8, depth=1, heads=2), levels=8
+    TokenLayout(4, 2, stride=8), (0, 1), tokens=4, model=TransformerConfig(width=8, depth=1, heads=2), levels=8
 )
 AGENT = AgentConfig(PlanConfig(steps=1, horizons=1), replan_every=100)
 

@@ -63,7 +63,9 @@ def test_a_new_plan_is_put_into_its_rows_alone():
     made = following(rows=3)
     made.clock += 3
     made.possible[:] = False
-    made.put(torch.tensor([2, 0]), torch.full((2, 3, 2), -1.0), torch.tensor([1, 2]), possible=torch.tensor([True, False]))
+    made.put(
+        torch.tensor([2, 0]), torch.full((2, 3, 2), -1.0), torch.tensor([1, 2]), possible=torch.tensor([True, False])
+    )
     assert torch.equal(made.path[1], ramp(3)[1]) and bool((made.path[[0, 2]] == -1).all()), "and held to the path's end"
     assert made.lengths.tolist() == [2, 4, 1] and made.clock.tolist() == [0, 3, 0]
     assert made.possible.tolist() == [False, False, True]
@@ -82,7 +84,9 @@ def test_actions_are_kept_where_a_plan_gives_them_and_the_last_one_holds():
 def test_between_two_steps_a_path_is_interpolated_and_its_end_holds():
     made = following(rows=2)
     before, after, share = made.around(torch.tensor([2.25, 99.0]))
-    assert before[:, 0].tolist() == [2, 107] and after[:, 0].tolist() == [3, 108] and share.flatten().tolist() == [0.25, 1]
+    assert (
+        before[:, 0].tolist() == [2, 107] and after[:, 0].tolist() == [3, 108] and share.flatten().tolist() == [0.25, 1]
+    )
     assert made.at(torch.tensor([3, 99]))[:, 0].tolist() == [3, 108]
 
 
@@ -93,7 +97,12 @@ def test_between_two_steps_a_path_is_interpolated_and_its_end_holds():
 def asked():
     """A model whose inverse dynamics answers with its target's first column, and all targets and gaps it was given."""
     config = TrajectoryModelConfig(
-        TokenLayout(2, 1, stride=2), tokens=5, levels=8, model=TransformerConfig(width=16, depth=1, heads=2), longest_gap=9
+        TokenLayout(2, 1, stride=2),
+        (0, 1),
+        tokens=5,
+        levels=8,
+        model=TransformerConfig(width=16, depth=1, heads=2),
+        longest_gap=9,
     )
     model = TrajectoryModel(config)
     model.observation.mean.copy_(torch.tensor([3.0, 0.0]))
@@ -111,7 +120,9 @@ def asked():
 
 def act(model, made, clock, lookahead, speed=1.0, policy=False):
     made.clock[:] = clock
-    return by_inverse_dynamics(model, torch.tensor([[5.0, 0.0]]).repeat(len(made.path), 1), made, lookahead, speed, policy)
+    return by_inverse_dynamics(
+        model, torch.tensor([[5.0, 0.0]]).repeat(len(made.path), 1), made, lookahead, speed, policy
+    )
 
 
 def test_the_target_is_lookahead_steps_ahead_and_never_beyond_the_path(asked):

@@ -14,6 +14,7 @@ from dfplan.planning.model import Batch, TrajectoryModel, TrajectoryModelConfig
 CONFIGS = {
     "transformer": TrajectoryModelConfig(
         TokenLayout(2, 1, stride=3),
+        (0, 1),
         tokens=5,
         levels=16,
         model=TransformerConfig(width=32, depth=1, heads=2),

@@ -47,7 +47,7 @@ def generator(seed=0):
 def model():
     """Tokens of one observation of two columns, in other units than the normalised ones."""
     torch.manual_seed(0)
-    config = TrajectoryModelConfig(TokenLayout(2, 1, stride=1), tokens=T, levels=LEVELS, model=SMALL, longest_gap=2)
+    config = TrajectoryModelConfig(TokenLayout(2, 1, stride=1), (0, 1), tokens=T, levels=LEVELS, model=SMALL, longest_gap=2)
     made = TrajectoryModel(config).eval()
     made.diffusion = exact(chain(T), LEVELS)
     made.observation.mean.copy_(torch.tensor([10.0, -5.0]))
@@ -397,7 +397,7 @@ def bundled(draws):
     """A model whose tokens hold two observations and two actions."""
     torch.manual_seed(0)
     layout = TokenLayout(2, 1, stride=2, observations="all", actions=True)
-    made = TrajectoryModel(TrajectoryModelConfig(layout, tokens=5, levels=8, model=SMALL, draws=draws, longest_gap=2))
+    made = TrajectoryModel(TrajectoryModelConfig(layout, (0, 1), tokens=5, levels=8, model=SMALL, draws=draws, longest_gap=2))
     torch.nn.init.normal_(made.diffusion.model.out.weight)
     made.action.mean.fill_(0.5)
     made.action.std.fill_(2.0)
