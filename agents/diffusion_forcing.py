@@ -144,7 +144,7 @@ class DiffusionForcingAgent(PlanningAgent):
         """The past of rows that are planned while they act, and their actions that are decided."""
         past, following, keep = self._past, self._following, self.config.keep * self._stride
         if not keep or following is None or following.actions is None:
-            return {"past": None if past is None else past.rows(rows)}
+            return {} if past is None else {"past": past.rows(rows)}
         layout = self.model.config.layout
         before = past or Past.start(len(following.clock), 0, layout.observation_dim, layout.action_dim, self.device)
         return {"past": replace(before.rows(rows), decided=following.actions_left(keep)[rows])}

@@ -122,7 +122,7 @@ def ask_pattern(
         values[:, flying, action] = bundled.nan_to_num()
         level[:, flying, action] = torch.where(there, 0, config.levels)
         known[:, flying, action] = there
-    return Known(values, known, level)
+    return Known(values.masked_fill(level == config.levels, 0.0), known, level)  # of what is absent nothing shows
 
 
 def _absent(drawn: Drawn, where: Tensor, K: int) -> Drawn:

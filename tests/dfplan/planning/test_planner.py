@@ -258,8 +258,8 @@ def test_a_violation_below_zero_is_none(model):
 
 
 def test_every_part_of_a_planner_can_be_replaced(model):
-    def two(model, observation, ask, config, generator, horizons, record):
-        return propose(model, observation, ask, config, generator, torch.tensor([[3, 5]]), record)
+    def two(model, observation, ask, config, generator, horizons, record, past):
+        return propose(model, observation, ask, config, generator, torch.tensor([[3, 5]]), record, past)
 
     def last(scores, lengths, config):
         return lengths.new_full((len(lengths),), lengths.shape[1] - 1, dtype=torch.int64)

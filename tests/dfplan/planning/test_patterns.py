@@ -1,0 +1,210 @@
+"""What is known of a sequence: in training as in planning, and nothing else is shown to the network."""
+
+import numpy as np
+import pytest
+import torch
+
+from dfplan.data.tokens import TokenLayout
+from dfplan.diffusion.levels import Mixture, unknown_padding
+from dfplan.models import TransformerConfig
+from dfplan.planning.ask import Ask
+from dfplan.planning.model import TrajectoryModel, TrajectoryModelConfig
+from dfplan.planning.past import Past
+from dfplan.planning.patterns import ask_pattern, condition_token, draw_pattern
+from dfplan.planning.planner import PlanConfig, make_plan
+
+K = 16
+SMALL = TransformerConfig(width=16, depth=1, heads=2)
+LAYOUT = TokenLayout(3, 1, stride=2, actions=True)
+"""Columns of a token: observation 0..2, of which 1 is the goal's, actions 3..4, and a return in 5."""
+
+
+def config(**options):
+    options = {"tokens": 6, "parts": True, "goal_within": 9, "inverse": False, "plausibility": None} | options
+    return TrajectoryModelConfig(LAYOUT, goal_columns=(1,), levels=K, model=SMALL, **options)
+
+
+CHUNKS = config(condition=("goal", "return"), history=2, in_flight=1, draws={"independent": 1.0})
+
+
+def drawn_patterns(made, valid=None, batch=4_000, unconditional=0.1):
+    generator = torch.Generator().manual_seed(0)
+    x0 = torch.randn(batch, made.tokens, LAYOUT.width, generator=generator)
+    drawn = Mixture(made.draws)(batch, made.tokens, K, generator)
+    valid = torch.ones(batch, made.tokens, dtype=torch.bool) if valid is None else valid
+    given = {"goal": torch.full((batch, 1), 7.0), "return": torch.full((batch, 1), 8.0)}
+    given = {name: value for name, value in given.items() if name in made.condition}
+    return x0, *draw_pattern(made, x0, drawn, valid, given, generator)
+
+
+def test_parts_are_numbered_by_what_a_column_holds():
+    assert CHUNKS.part_of == (0, 1, 0, 2, 2, 3)
+    assert config().part_of == (0, 1, 0, 2, 2) and config(parts=False, condition=()).part_of == ()
+    assert (CHUNKS.present, CHUNKS.future, CHUNKS.width) == (3, 3, 6)
+
+
+def test_a_condition_token_shows_what_is_given_and_nothing_else():
+    given = {"goal": torch.tensor([[7.0], [torch.nan]]), "return": torch.tensor([[torch.nan], [8.0]])}
+    token, k = condition_token(CHUNKS, 2, torch.device("cpu"), given)
+    assert token[0, 0].tolist() == [0, 7, 0, 0, 0, 0] and k[0, 0].tolist() == [K, 0, K, K, K, K]
+    assert token[1, 0].tolist() == [0, 0, 0, 0, 0, 8] and k[1, 0].tolist() == [K, K, K, K, K, 0]
+
+
+def test_training_asks_by_goal_and_return_each_left_out_as_often_as_the_config_says():
+    _, x, (k, counted, _) = drawn_patterns(CHUNKS)
+    for column, value in ((1, 7.0), (5, 8.0)):
+        asked = k[:, 0, column] == 0
+        assert abs(asked.float().mean() - 0.9) < 0.02 and bool((x[asked, 0, column] == value).all())
+        assert bool((k[~asked, 0, column] == K).all())
+    assert bool((k[:, 0, [0, 2, 3, 4]] == K).all()) and not bool(counted[:, 0].any())
+    both = ((k[:, 0, 1] == 0) & (k[:, 0, 5] == 0)).float().mean()
+    assert abs(both - 0.81) < 0.03, "one without the other"
+
+
+def test_training_shows_the_past_as_far_as_it_was_seen_and_always_the_present_observation():
+    x0, x, (k, counted, _) = drawn_patterns(CHUNKS)
+    observed, present = [0, 1, 2], CHUNKS.present
+    assert bool((k[:, present, observed] == 0).all()) and not bool(counted[:, present, observed].any())
+    past = k[:, 1:present, observed]
+    assert bool(((past == 0) | (past == K)).all()) and not bool(counted[:, 1:present].any())
+    cut = (past[:, :, 0] == K).sum(1)
+    assert bool((past[cut == 1][:, 1] == 0).all()), "the oldest tokens are cut off first"
+    assert 0.1 < (cut > 0).float().mean() < 0.25
+    assert torch.equal(x[:, 1:, : LAYOUT.width], x0)
+
+
+def test_actions_before_a_window_are_absent_and_decided_ones_may_be_known():
+    _, _, (k, counted, _) = drawn_patterns(CHUNKS)
+    actions = [3, 4]
+    assert bool((k[:, 1, actions] == K).all()) and not bool(counted[:, 1, actions].any())
+    after = CHUNKS.present + 1
+    flying = (k[:, after, actions] == 0).all(-1) & ~counted[:, after, actions].any(-1)
+    assert 0.45 < flying.float().mean() < 0.6, "one token or none, each in half of the sequences"
+    assert bool((k[flying][:, after, 0] > 0).any()), "their observations are drawn apart"
+    assert bool((k[:, 1:, 5] == K).all()) and not bool(counted[:, 1:, 5].any()), "tokens have no return"
+
+
+def test_padding_is_absent_and_not_counted():
+    valid = torch.ones(4_000, CHUNKS.tokens, dtype=torch.bool)
+    valid[:, -1], valid[:, 0] = False, False
+    generator = torch.Generator().manual_seed(0)
+    drawn = unknown_padding(Mixture(CHUNKS.draws)(4_000, CHUNKS.tokens, K, generator), valid, K)
+    x0 = torch.zeros(4_000, CHUNKS.tokens, LAYOUT.width)
+    _, (k, counted, _) = draw_pattern(CHUNKS, x0, drawn, valid, {}, generator)
+    for token in (0, CHUNKS.tokens - 1):
+        assert bool((k[:, 1 + token] == K).all()) and not bool(counted[:, 1 + token].any())
+
+
+def test_of_a_goal_at_the_end_of_a_plan_training_shows_its_own_columns_alone():
+    made = config(draws={"goal_ramp": 1.0})
+    _, _, (k, counted, goal) = drawn_patterns(made)
+    assert 0.7 < goal.any(1).float().mean() < 0.8
+    assert bool((k[goal][:, 1] == 0).all()) and not bool(counted[goal][:, 1].any())
+    rest = k[goal][:, [0, 2]]
+    assert bool((rest > 0).any()) and bool(counted[goal][:, [0, 2]].any()), "the rest is learned, not filled in"
+
+
+def past(seen, decided=None):
+    rows = len(seen)
+    observations = torch.arange(rows * 4 * 3.0).view(rows, 4, 3) + 100
+    actions = torch.arange(rows * 4.0).view(rows, 4, 1) + 50
+    return Past(observations, actions, torch.tensor(seen), actions[:, :0] if decided is None else decided)
+
+
+def test_planning_asks_as_training_does():
+    start = LAYOUT.state_token(torch.tensor([[1.0, 2.0, 3.0]] * 3))
+    given = {"goal": torch.full((3, 1), 7.0)}
+    known = ask_pattern(CHUNKS, start, 4, given, torch.tensor([3, 3, 3]), past([0, 2, 4]))
+    assert known.tokens.shape == (3, 7, 6)
+    k = torch.where(known.mask, known.level, -1)
+    assert k[:, 0].tolist() == [[K, 0, K, K, K, K]] * 3, "no return is asked for"
+    assert known.tokens[:, 3, :3].tolist() == [[1, 2, 3]] * 3 and bool((k[:, 3, :3] == 0).all())
+    assert bool((k[0, 1:3, :5] == K).all()) and bool((k[0, 3, 3:5] == K).all()), "an episode begins: nothing was seen"
+    assert bool((k[1, 1] == K).all()) and k[1, 2].tolist() == [K] * 6, "two steps are the present token alone"
+    assert k[1, 3, 3:5].tolist() == [0, 0], "the two actions that led to the present"
+    assert bool((k[2, 1:3, :3] == 0).all()) and k[2, 1, 3:5].tolist() == [K, K] and k[2, 2, 3:5].tolist() == [0, 0]
+    made = past([0, 2, 4])
+    assert torch.equal(known.tokens[2, 1, :3], made.observations[2, 0]), "the oldest observation opens the window"
+    assert torch.equal(known.tokens[2, 2, :3], made.observations[2, 2])
+    assert torch.equal(known.tokens[2, 2, 3:5], made.actions[2, :2, 0])
+    assert bool((k[:, 4:, :5] == -1).all()), "the plan is to be drawn"
+
+
+def test_decided_actions_are_known_and_their_observations_are_not():
+    start = LAYOUT.state_token(torch.zeros(2, 3))
+    decided = torch.tensor([[[0.5], [0.6]], [[torch.nan], [torch.nan]]])
+    known = ask_pattern(CHUNKS, start, 4, {}, torch.tensor([3, 3]), past([4, 4], decided))
+    token = CHUNKS.present + 1
+    assert torch.allclose(known.tokens[0, token, 3:5], torch.tensor([0.5, 0.6]))
+    assert known.mask[0, token].tolist() == [False, False, False, True, True, True]
+    assert known.level[0, token, 3:5].tolist() == [0, 0] and not bool(known.mask[1, token, :5].any())
+
+
+def test_the_past_remembers_what_happened_and_forgets_where_an_episode_begins():
+    made = Past.start(2, 4, 3, 1, torch.device("cpu"))
+    for step in range(6):
+        made = made.after(torch.full((2, 3), float(step)), torch.full((2, 1), 10.0 + step))
+    assert made.observations[0, :, 0].tolist() == [2, 3, 4, 5] and made.actions[0, :, 0].tolist() == [12, 13, 14, 15]
+    assert made.seen.tolist() == [4, 4] and made.forget(torch.tensor([1])).seen.tolist() == [4, 0]
+    seen, whole = past([1, 3]).seen_tokens(2)
+    assert seen.tolist() == [[False, False, True], [False, False, True]] and not bool(whole[0].any())
+    assert past([4, 4]).seen_tokens(2)[0].all() and past([2, 2]).seen_tokens(2)[1][0].tolist() == [False, False, True]
+
+
+def test_nothing_that_is_absent_reaches_a_plan():
+    """Two pasts differ in what was not seen, and the plans do not."""
+    torch.manual_seed(0)
+    model = TrajectoryModel(CHUNKS).eval()
+    torch.nn.init.normal_(model.diffusion.model.network.out.weight)
+
+    def plan(before):
+        ask = Ask(goal=torch.tensor([[7.0]]))
+        how = PlanConfig(steps=2, uncertainty=0.0)
+        generator = torch.Generator().manual_seed(0)
+        return make_plan(model, torch.ones(1, 3), ask, how, generator, past=before).tokens
+
+    unseen, other = past([0]), past([0])
+    other.observations.fill_(-3e3)
+    assert torch.equal(plan(unseen), plan(other)) and not torch.equal(plan(past([4])), plan(unseen))
+
+
+def test_learning_by_patterns_lowers_the_loss_and_recovers_what_the_condition_says():
+    """Tokens are the goal's number repeated: a model that reads its condition token draws it, one without does not."""
+    torch.manual_seed(0)
+    made = config(condition=("goal",), tokens=3, draws={"independent": 1.0}, unconditional=0.2)
+    model = TrajectoryModel(made)
+    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
+    rng, generator = np.random.default_rng(0), torch.Generator().manual_seed(0)
+    for _ in range(250):
+        goals = torch.from_numpy(rng.choice([-1.0, 1.0], (64, 1))).float()
+        observations = goals[:, None].expand(64, LAYOUT.steps(3), 3).clone()
+        observations[:, 0] = 0
+        batch = (observations, torch.zeros(64, 5, 1), torch.ones(64, 3) > 0, goals, torch.zeros(64))
+        loss = model(batch, generator)["loss"]
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    model.eval()
+    goal = torch.tensor([[-1.0], [1.0]]).repeat(20, 1)
+    drawn = make_plan(model, torch.zeros(40, 3), Ask(goal=goal), PlanConfig(uncertainty=0.0), generator)
+    end = drawn.observations[:, -1, -1, 1]
+    assert ((end > 0) == (goal[:, 0] > 0)).float().mean() > 0.9
+    free = make_plan(model, torch.zeros(40, 3), Ask(), PlanConfig(uncertainty=0.0), generator).observations[
+        :, -1, -1, 1
+    ]
+    assert 0.2 < (free > 0).float().mean() < 0.8, "unasked it draws both"
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"parts": False, "condition": ("goal",)}, "need parts=True"),
+        ({"parts": False, "history": 1}, "need parts=True"),
+        ({"condition": ("goal",), "goal_within": 0}, "needs goal_columns, and goal_within"),
+        ({"in_flight": 5}, "must be below the 5 tokens"),
+        ({"history": 5}, "at least one more after the history"),
+    ],
+)
+def test_configs_that_do_not_fit_are_one_sentence(options, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        config(**options)
