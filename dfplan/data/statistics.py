@@ -66,9 +66,10 @@ class Normalizer(nn.Module):
         return cls(mean, np.maximum(std, farthest / BOUND), BOUND)
 
     def normalize(self, x: Tensor) -> Tensor:
-        """(..., C) in recorded units -> (..., C) in deviations from the mean, within the bound."""
+        """(..., C) in recorded units -> (..., C) in deviations from the mean, within the bound. Infinity stays what it is."""
         self._check(x)
-        return ((x - self.mean) / self.std).clamp(-self.bound, self.bound)
+        normalized = (x - self.mean) / self.std
+        return torch.where(x.isinf(), normalized, normalized.clamp(-self.bound, self.bound))
 
     def denormalize(self, x: Tensor) -> Tensor:
         """(..., C) in deviations from the mean -> (..., C) in recorded units."""

@@ -91,6 +91,8 @@ def test_normalized_values_are_bounded_and_no_recorded_one_is_cut():
     np.testing.assert_allclose(normalizer.denormalize(x), data, rtol=1e-6, atol=1e-6)
     unseen = normalizer.normalize(torch.tensor([[3.0, 1e6], [-1.57, -1e30]]))
     torch.testing.assert_close(unseen, torch.tensor([[BOUND, BOUND], [0.0, -BOUND]]), atol=0.1, rtol=0)
+    wrong = normalizer.normalize(torch.tensor([[torch.inf, torch.nan]]))  # so that it is still found and refused
+    assert wrong[0, 0].isinf() and wrong[0, 1].isnan()
 
 
 def test_bounds_change_nothing_where_values_are_ordinary_or_a_file_is_older_than_bounds():
