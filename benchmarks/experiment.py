@@ -18,6 +18,7 @@ import tyro
 
 from dfplan import command
 from dfplan.benchmarks import provenance
+from dfplan.benchmarks.report.pages import replaced
 from dfplan.locks import hold
 from dfplan.whole_files import write_whole
 
@@ -51,7 +52,7 @@ def main(arguments: Arguments) -> None:
         shown = section(experiment, complete(experiment, file, words, quick))
         if record:
             page = ROOT / "docs" / f"{experiment.PAGE}.md"
-            write_whole(page, with_section(page.read_text(encoding="utf-8"), name, shown))
+            write_whole(page, replaced(page.read_text(encoding="utf-8"), shown, page.name, f"experiment:{name}"))
     print(f"\n{shown}\n{file}")
 
 
@@ -94,16 +95,6 @@ def section(experiment: Any, result: dict[str, Any]) -> str:
     held, table = experiment.conclude(result["parts"])
     source = f"`{result['command']}`, commit {str(result['commit'])[:8]}"
     return f"{table}\nClaim: *{result['claim']}* It {'held' if held else 'did not hold'}. Made by {source}.\n"
-
-
-def with_section(text: str, name: str, shown: str) -> str:
-    """A page with the text between an experiment's markers replaced. ValueError if it does not have both, in order."""
-    begin, end = (f"<!-- experiment:{name}:{mark} -->" for mark in ("begin", "end"))
-    before, opened, rest = text.partition(begin)
-    _, closed, after = rest.partition(end)
-    if not opened or not closed:
-        raise ValueError(f"the page lacks the markers {begin} and {end}")
-    return f"{before}{begin}\n{shown}{end}{after}"
 
 
 if __name__ == "__main__":

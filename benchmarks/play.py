@@ -59,54 +59,30 @@ def play_missing(
     say: Say = print,
     fresh: bool = False,
 ) -> dict[Wanted, Cell]:
-    """All cells, after playing those that are not there, or all if `fresh`. `origin`: command and hardware, for the files."""
-    there: dict[Wanted, Cell] = {}
-    for wanted in () if fresh else cells:
-        found = store.look(folder, wanted)
-        if isinstance(found, Cell):
-            there[wanted] = found
-        elif found is not None:
-            say(f"{wanted} is played again: {found}")
-    if there:
-        say(f"{len(there)} of {len(cells)} results are there and used again; --fresh plays them anew")
-    missing = [wanted for wanted in cells if wanted not in there]
-    if missing:
-        # Another run may have changed what was there when agents were tried.
-        late = describe_all(pool, [wanted for wanted in missing if wanted not in descriptions])
-        origin = {"commit": provenance.commit(), "versions": provenance.versions(), **origin}
-        there |= play_all(pool, missing, {**descriptions, **late}, folder, origin, say, fresh)
-    return {wanted: there[wanted] for wanted in cells}
+    """All cells, after playing those that are not in the tree in `folder` into it, or all if `fresh`.
 
-
-def play_all(
-    pool: Workers,
-    cells: Sequence[Wanted],
-    descriptions: Descriptions,
-    folder: Path,
-    origin: Mapping[str, Any],
-    say: Say = print,
-    fresh: bool = False,
-) -> dict[Wanted, Cell]:
-    """Play the cells into the tree in `folder` and return them; unless `fresh`, from the batches on that are kept there.
-
-    origin: command, commit, versions and hardware, for the files. Raises what an agent's failure raises.
+    It goes on from the batches that are kept there, unless `fresh`. `origin`: command and hardware, for the files. Raises what
+    an agent's failure raises.
     """
-    made: dict[Wanted, Cell] = {}
-    files = {wanted: store.Unfinished(folder, wanted) for wanted in cells}
+    there = {} if fresh else _there(cells, folder, say)
+    missing = [wanted for wanted in cells if wanted not in there]
+    # Another run may have changed what was there when agents were tried.
+    described = {**descriptions, **describe_all(pool, [wanted for wanted in missing if wanted not in descriptions])}
+    origin = {"commit": provenance.commit(), "versions": provenance.versions(), **origin}
+    files = {wanted: store.Unfinished(folder, wanted) for wanted in missing}
     parts = {wanted: {} if fresh else file.batches(say) for wanted, file in files.items()}
-    for wanted, file in files.items():
-        file.begin(descriptions[wanted]["files"], parts[wanted].values())
 
     def finish_if_whole(wanted: Wanted) -> None:
         if len(parts[wanted]) == len(batches(wanted.seeds)):
             episodes = [part for _, part in sorted(parts[wanted].items())]
-            made[wanted] = _cell(wanted, join(episodes), {**descriptions[wanted], **origin})
-            write(folder, made[wanted])
+            there[wanted] = _cell(wanted, join(episodes), {**described[wanted], **origin})
+            write(folder, there[wanted])
             files[wanted].remove()
 
-    for wanted in cells:
+    for wanted, file in files.items():
+        file.begin(described[wanted]["files"], parts[wanted].values())
         finish_if_whole(wanted)
-    every = [BatchOf(wanted, index) for wanted in cells for index in range(len(batches(wanted.seeds)))]
+    every = [BatchOf(wanted, index) for wanted in missing for index in range(len(batches(wanted.seeds)))]
     todo = [batch for batch in every if batch.index not in parts[batch.wanted]]
     with _bars(todo) as advance:
         for batch, episodes in pool.ended({batch: (jobs.play_batch, batch.wanted, batch.seeds) for batch in todo}):
@@ -114,7 +90,19 @@ def play_all(
             files[batch.wanted].add(episodes)
             advance(batch)
             finish_if_whole(batch.wanted)
-    return made
+    return {wanted: there[wanted] for wanted in cells}
+
+
+def _there(cells: Sequence[Wanted], folder: Path, say: Say) -> dict[Wanted, Cell]:
+    """Those that are used again."""
+    found = {wanted: store.look(folder, wanted) for wanted in cells}
+    for wanted, reason in found.items():
+        if isinstance(reason, str):
+            say(f"{wanted} is played again: {reason}")
+    there = {wanted: cell for wanted, cell in found.items() if isinstance(cell, Cell)}
+    if there:
+        say(f"{len(there)} of {len(cells)} results are there and used again; --fresh plays them anew")
+    return there
 
 
 def _cell(wanted: Wanted, episodes: Episodes, facts: Mapping[str, Any]) -> Cell:

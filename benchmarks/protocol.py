@@ -144,6 +144,10 @@ def join(parts: Sequence[Episodes]) -> Episodes:
     return Episodes(**lists, reward_curve=tuple(curve.tolist()), seconds=sum(part.seconds for part in parts))
 
 
+UNITS = ("normalized", "success %", "return")
+"""What a score may be."""
+
+
 def score(
     reference: Mapping[str, float] | None, returns: Sequence[float], success: Sequence[bool] | None
 ) -> tuple[str, np.ndarray]:
@@ -153,7 +157,7 @@ def score(
     """
     if reference:
         low, high = reference["min"], reference["max"]
-        return "normalized", 100.0 * (np.asarray(returns, dtype=np.float64) - low) / (high - low)
+        return UNITS[0], 100.0 * (np.asarray(returns, dtype=np.float64) - low) / (high - low)
     if success is not None:
-        return "success %", 100.0 * np.asarray(success, dtype=np.float64)
-    return "return", np.asarray(returns, dtype=np.float64)
+        return UNITS[1], 100.0 * np.asarray(success, dtype=np.float64)
+    return UNITS[2], np.asarray(returns, dtype=np.float64)

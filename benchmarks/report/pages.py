@@ -18,9 +18,8 @@ from dfplan.benchmarks.results import cells_in, timings_in
 from dfplan.benchmarks.rows import ROWS
 from dfplan.envs.registry import TASKS, short_name
 
-BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 HOW_TO_READ = (
-    "Mean D4RL-normalised score with its 95% interval over episodes; the best of these rows is bold. In parentheses: what "
+    "Mean score with its 95% interval over episodes; the best of these rows is bold. In parentheses: what "
     "others have printed for the same algorithm, under protocols of their own. †: fewer training seeds or episodes than a "
     "recorded row has. The last line is the highest normalised score that we have found printed.\n"
 )
@@ -52,7 +51,7 @@ def documents(root: Path, summary: Summary, plots: Mapping[str, str]) -> dict[Pa
     }
     for page in sorted(docs.glob("*.md")):
         text = page.read_text(encoding="utf-8")
-        if page.stem == "results" or BEGIN not in text:
+        if page.stem == "results" or "<!-- results:begin -->" not in text:
             continue
         names = [name for name, row in ROWS.items() if row.page == page.stem]
         if not names:
@@ -61,13 +60,14 @@ def documents(root: Path, summary: Summary, plots: Mapping[str, str]) -> dict[Pa
     return found
 
 
-def replaced(text: str, section: str, name: str = "the README") -> str:
-    """A document with the text between its markers replaced. ValueError if it does not have both, in order."""
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise ValueError(f"{name} lacks the markers {BEGIN} and {END}")
-    return f"{before}{BEGIN}\n{section}{END}{after}"
+def replaced(text: str, section: str, name: str = "the README", block: str = "results") -> str:
+    """A document with the text between a block's markers replaced. ValueError if it does not have both, in order."""
+    begin, end = (f"<!-- {block}:{mark} -->" for mark in ("begin", "end"))
+    before, opened, rest = text.partition(begin)
+    _, closed, after = rest.partition(end)
+    if not opened or not closed:
+        raise ValueError(f"{name} lacks the markers {begin} and {end}")
+    return f"{before}{begin}\n{section}{end}{after}"
 
 
 def readme_section(summary: Summary, plots: Mapping[str, str]) -> str:

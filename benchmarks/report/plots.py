@@ -19,6 +19,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from dfplan.benchmarks.protocol import UNITS
 from dfplan.benchmarks.report import figures
 from dfplan.benchmarks.report.figures import FAINT, GRID, INK, PAPER
 from dfplan.benchmarks.report.published import printed_for
@@ -76,14 +77,14 @@ def _curve(cell: Cell) -> list[tuple[float, float]]:
     each = score.get("each", [score]) if isinstance(score, dict) else [{}]  # a user's card may hold a bare number
     if each[0].get("env", cell.env_id) != cell.env_id:
         return []
-    points = [point for point in card.get("curve") or [] if "normalized" in point and "step" in point]
-    return [(point["step"], point["normalized"]) for point in points]
+    points = [point for point in card.get("curve") or [] if "step" in point]
+    return [(point["step"], point[unit]) for point in points for unit in UNITS if unit in point]
 
 
 def draw_scores(numbers: pd.DataFrame) -> Figure:
     """One line an agent, one panel an environment: dot and interval, hollow diamonds for printed scores."""
     agents = in_order(numbers["agent"])[::-1]
-    figure, panels = _panels(numbers, 3.7, 0.19 * len(agents) + 0.75, "D4RL-normalised score")
+    figure, panels = _panels(numbers, 3.7, 0.19 * len(agents) + 0.75, "score")
     for place, (panel, rows) in enumerate(panels):
         for row in rows.itertuples():
             line, color = agents.index(row.agent), style(row.agent)["color"]
@@ -102,7 +103,7 @@ def draw_scores(numbers: pd.DataFrame) -> Figure:
 def draw_speed(numbers: pd.DataFrame) -> Figure:
     """Score over the mean time of a decision."""
     below = "mean milliseconds of a decision, replanning included"
-    figure, panels = _panels(numbers, 3.9, 3.0, below, "D4RL-normalised score")
+    figure, panels = _panels(numbers, 3.9, 3.0, below, "score")
     for panel, rows in panels:
         for row in rows.itertuples():
             look = style(row.agent)
@@ -181,7 +182,7 @@ class Plot:
 
 _draw_returns = partial(draw_curves, below="step of the episode", beside="mean return so far")
 _draw_learning = partial(
-    draw_curves, below="training steps (online: decisions)", beside="D4RL-normalised score, tuning seeds", logarithmic=True
+    draw_curves, below="training steps (online: decisions)", beside="score, tuning seeds", logarithmic=True
 )
 _SCORES = "Score of each agent with its 95% interval over episodes; diamonds are what others have printed"
 _LEARNING = "Score on tuning seeds during training; thin lines are single runs where there are several"

@@ -23,7 +23,7 @@ def test_a_cluster_plays_every_batch_though_its_workers_are_killed(tmp_path, mon
     with workers(2, LOCAL) as (pool, hardware):
         asked = cells(FAULTY, "expert")
         Path("fault").write_text("worker 100005")
-        play.play_all(pool, asked, play.describe_all(pool, asked), RESULTS, ORIGIN)
+        play.play_missing(pool, asked, play.describe_all(pool, asked), RESULTS, ORIGIN)
         assert set(begun()) == {100_000, 100_005, 100_010} and begun().count(100_005) == 2
         alone = evaluate(rows.row("random").build(UMAZE), UMAZE.env_id, evaluation_seeds(15))
         faulty, expert = map(whole, asked)
@@ -34,7 +34,7 @@ def test_a_cluster_plays_every_batch_though_its_workers_are_killed(tmp_path, mon
 
         Path("fault").write_text("always 100005")
         with pytest.raises(WorkersDiedError, match="3 worker processes died of batch 1 of stand_in_faults:Faulty"):
-            play.play_all(pool, asked[:1], play.describe_all(pool, asked[:1]), RESULTS, ORIGIN)
+            play.play_missing(pool, asked[:1], play.describe_all(pool, asked[:1]), RESULTS, ORIGIN, fresh=True)
         assert begun().count(100_005) == 2 + 3
     assert read_cell(store.path_of(RESULTS, asked[0])) == faulty  # the old one stays
 

@@ -10,6 +10,7 @@ import pytest
 
 from dfplan.benchmarks import experiment
 from dfplan.benchmarks.experiments import speed_and_arrival
+from dfplan.benchmarks.report.pages import replaced
 
 ROOT = Path(__file__).resolve().parents[2]
 RECORDED = sorted((ROOT / "benchmarks" / "recorded" / "experiments").glob("*.json"))
@@ -64,14 +65,6 @@ def test_a_damaged_file_is_named(tmp_path):
         experiment.complete(counting(), tmp_path / "sum.json", "command", False)
 
 
-def test_a_page_keeps_what_stands_around_the_block():
-    page = "before\n<!-- experiment:sum:begin -->\nold\n<!-- experiment:sum:end -->\nafter\n"
-    new = experiment.with_section(page, "sum", "new\n")
-    assert new == page.replace("old", "new")
-    with pytest.raises(ValueError, match="lacks the markers <!-- experiment:other:begin -->"):
-        experiment.with_section(page, "other", "new\n")
-
-
 def test_record_is_for_whole_experiments(capsys):
     assert experiment.main(["speed-and-arrival", "--quick", "--record"]) == 2
     assert "expected no --quick" in capsys.readouterr().err
@@ -83,7 +76,7 @@ def test_a_page_shows_its_recorded_experiment(file):
     module = import_module(f"dfplan.benchmarks.experiments.{file.stem.replace('-', '_')}")
     result, page = experiment.read(file), (ROOT / "docs" / f"{module.PAGE}.md").read_text(encoding="utf-8")
     shown = experiment.section(module, result)
-    assert experiment.with_section(page, file.stem, shown) == page
+    assert replaced(page, shown, file.stem, f"experiment:{file.stem}") == page
     assert result["held"] is ("It held." in shown) and result["claim"] == module.CLAIM
     assert result["command"] == f"python benchmarks/experiment.py {file.stem} --record"
     assert not result["commit"].endswith("+")

@@ -24,6 +24,7 @@ CELLS = [
     *(small_cell(agent="diffusion-forcing", training_seed=seed, card={"training_seconds": 600.0}) for seed in range(3)),
     small_cell(agent="expert", training_seed=None, success=[False, False], returns=[161.86, 161.86], parameters=None),
 ]
+BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 TIMINGS = [small_timing(agent="diffusion-forcing")]
 
 
@@ -151,7 +152,7 @@ def tree(tmp_path):
     write(tmp_path / report.RECORDED, TIMINGS[0])
     (tmp_path / "docs").mkdir()
     for path in (tmp_path / "README.md", tmp_path / "docs" / "diffusion-forcing.md", tmp_path / "docs" / "iql.md"):
-        path.write_text(f"before\n{pages.BEGIN}\nold\n{pages.END}\nafter\n")
+        path.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
     (tmp_path / "docs" / "other.md").write_text("no markers\n")
     return tmp_path
 
@@ -205,7 +206,7 @@ def test_the_readme_shows_few_rows_and_the_results_page_all(tree, command):
 
 
 def test_nothing_recorded_and_documents_that_cannot_be_filled_are_said(tree, command):
-    (tree / "docs" / "unknown.md").write_text(f"{pages.BEGIN}\n{pages.END}\n")
+    (tree / "docs" / "unknown.md").write_text(f"{BEGIN}\n{END}\n")
     status, said = command()
     assert status == 2 and "unknown.md" in said and "no row names it as its page" in said
     assert "\nold\n" in (tree / "README.md").read_text()

@@ -14,17 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from regression import (
-    CONFIG,
-    PowerFailureError,
-    Regression,
-    assert_same_run,
-    batch,
-    batch_until,
-    fail,
-    records,
-    run,
-)
+from regression import CONFIG, PowerFailureError, Regression, assert_same_run, batch, batch_until, fail, records, run
 
 from dfplan.locks import InUseError
 from dfplan.training.checkpoint import load_checkpoint

@@ -7,19 +7,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import regression
 import torch
-from regression import (
-    CONFIG,
-    PowerFailureError,
-    Regression,
-    assert_same_run,
-    batch,
-    batch_until,
-    fail,
-    records,
-    run,
-    self_product,
-)
+from regression import CONFIG, PowerFailureError, Regression, assert_same_run, batch, batch_until, fail, records, run
 from torch import nn
 
 from dfplan.training.checkpoint import load_checkpoint
@@ -35,7 +25,7 @@ def test_a_toy_regression_learns(tmp_path, precision):
     )
     result = run(tmp_path, config)
     x = np.random.default_rng(99).uniform(-1, 1, (2000, 3)).astype(np.float32)
-    y = self_product(x)
+    y = regression.self_product(x)
     module = Regression()
     module.load_state_dict(result.ema_state)
     with torch.no_grad():
