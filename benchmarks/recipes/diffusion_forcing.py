@@ -43,7 +43,7 @@ def paper(spec: Spec, budget: Budget) -> Recipe:
         weighting="fused_snr",
         draws={"independent": 1.0},
     )
-    plan = PlanConfig(goal="guided", horizons=1, steps=8, uncertainty=1.0, guide="throughout", scale=0.25, futures=2)
+    plan = PlanConfig(goal="guided", horizons=1, uncertainty=1.0, guide="throughout", scale=0.25, futures=2, future_steps=1)
     acting = AgentConfig(plan, execution="diffused_actions", replan_every=40)
     return _forcing(model, acting, budget.steps["paper"])
 

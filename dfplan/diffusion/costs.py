@@ -79,7 +79,8 @@ def _refusal(x0: Tensor, found: str) -> CostError:
 
 @dataclass(frozen=True)
 class Reach:
-    """A goal (G,), or one of each sequence (B, G), in G columns of the tokens. ValueError for fields that do not fit."""
+    """A goal (G,), or one of each sequence (B, G), in G columns of the tokens: row r of n * B tokens has the goal of r % B.
+    ValueError for fields that do not fit."""
 
     goal: Tensor
     columns: Sequence[int]
@@ -92,7 +93,9 @@ class Reach:
 
     def distance(self, x0: Tensor) -> Tensor:
         """Euclidean distance (B, T) of each token from the goal, with a finite gradient at the goal too."""
-        goal = self.goal.unsqueeze(-2) if self.goal.ndim == 2 else self.goal
+        goal = self.goal
+        if goal.ndim == 2:
+            goal = goal.repeat(len(x0) // len(goal), 1).unsqueeze(-2)
         return (x0[..., list(self.columns)] - goal).square().sum(-1).add(1e-12).sqrt()
 
 

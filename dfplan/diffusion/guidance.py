@@ -1,4 +1,4 @@
-"""Guidance: each denoising step is moved along the gradient of a cost of the predicted clean tokens."""
+"""Guidance: each denoising step is moved towards a low cost of the predicted clean tokens."""
 
 import warnings
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from torch import Generator, Tensor
 
 from dfplan.diffusion.costs import Cost
 from dfplan.diffusion.loss import Diffusion
-from dfplan.diffusion.monte_carlo import mean_cost_gradient, sample_futures
+from dfplan.diffusion.monte_carlo import mean_cost, mean_cost_gradient, sample_candidates, sample_futures
 from dfplan.diffusion.noise import Denoised, per_column
 from dfplan.fields import Size, SizeOrZero, check_fields
 
@@ -19,8 +19,9 @@ class Guidance:
 
     `futures = 0` is plain guidance: the cost of the one prediction from the tokens as they are. `futures = N >= 1` is
     Monte Carlo guidance: the mean cost of N sampled futures of the undecided tokens (`dfplan.diffusion.monte_carlo`).
-    Either is exact for a linear cost: it samples p(x) exp(-scale * cost). For a curved cost it is an approximation: the
-    prediction is judged as if it were certain, which pulls too hard while much is undecided.
+    Either is exact for a linear cost: it samples p(x) exp(-scale * cost). For a curved cost the gradient is an approximation:
+    the prediction is judged as if it were certain, which pulls too hard while much is undecided. `candidates` need no gradient,
+    and many of them with many futures are exact for any cost.
 
     Raises ValueError for fields out of range; warns of futures that take a single step, because that is no draw.
     """
@@ -30,8 +31,13 @@ class Guidance:
     """How many times the cost's gradient is added to the score; 0 is off."""
     futures: SizeOrZero = 0
     """Number N of sampled futures, or 0 for plain guidance."""
-    future_steps: Size = 1
-    """Denoising steps that draw a future; 1 gives the network's mean, and only more give samples."""
+    future_steps: Size = 8
+    """Denoising steps that draw a future or a candidate; 1 gives the network's mean, and only more give samples."""
+    decided: SizeOrZero = 0
+    """Tokens after the start that are the agent's to decide: only these are moved, and the others are redrawn in each future;
+    0: what has begun to fall is decided."""
+    candidates: SizeOrZero = 0
+    """Draws of what is decided, which are weighed by exp(-scale * cost); 0 follows the cost's gradient."""
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -43,28 +49,60 @@ class Guidance:
                 stacklevel=3,
             )
 
-    def denoise(self, diffusion: Diffusion, x: Tensor, k: Tensor, undecided: Tensor, generator: Generator) -> Denoised:
-        """The network's prediction, its noise moved by scale * sqrt(1 - alpha_bar_k) * gradient, and the clean tokens with it
-        (Dhariwal & Nichol 2021, Algorithm 2). Arguments and errors as of `gradient`.
+    def undecided(self, k_next: Tensor, known: Tensor, K: int) -> Tensor:
+        """What futures draw anew, of tokens that fall to levels k_next in this step, in the shape of k_next and `known`: what
+        stays pure noise or lies beyond the `decided` tokens, and is not known."""
+        if not self.decided:
+            return (k_next == K) & ~known
+        position = torch.arange(k_next.shape[1], device=k_next.device).view(-1, *(1,) * (k_next.ndim - 2))
+        return (position > self.decided) & ~known
+
+    def denoise(
+        self, diffusion: Diffusion, x: Tensor, k: Tensor, k_next: Tensor, known: Tensor, generator: Generator
+    ) -> Denoised:
+        """The prediction from noisy tokens x (B, T, C) at levels k, (B, T) or (B, T, C), that fall to k_next, moved towards a
+        low cost where it is decided.
+
+        A gradient does not move what is at level K: noise holds nothing of x0 there, and what the gradient finds in it is
+        the network's error. Raises CostError for a cost that is none.
         """
-        (x0, eps), gradient = self.gradient(diffusion, x, k, undecided, generator)
-        k = per_column(k, x)
-        signal, noise = diffusion.schedule.signal(k), diffusion.schedule.noise(k)
-        eps = eps + self.scale * noise * gradient
-        return Denoised(torch.where(k > 0, (x - noise * eps) / signal, x0), eps)
+        undecided = self.undecided(k_next, known, diffusion.K)
+        decided = ~(undecided | known) & (k > 0)
+        moves = decided if self.candidates else decided & (k < diffusion.K)
+        if not bool(moves.any()):
+            return diffusion.denoise(x, k)
+        signal, noise = (per_column(part(k), x) for part in (diffusion.schedule.signal, diffusion.schedule.noise))
+        if self.candidates:
+            plain = diffusion.denoise(x, k)
+            moved = (x - signal * self.weighed(diffusion, x, k, decided, undecided, generator)) / noise
+        else:  # Dhariwal & Nichol 2021, Algorithm 2
+            plain, gradient = self.gradient(diffusion, x, k, undecided, generator)
+            moved = plain.eps + self.scale * noise * gradient
+        moves = per_column(moves, x)
+        return Denoised(
+            torch.where(moves, (x - noise * moved) / signal, plain.x0), torch.where(moves, moved, plain.eps)
+        )
 
     def gradient(
         self, diffusion: Diffusion, x: Tensor, k: Tensor, undecided: Tensor, generator: Generator
     ) -> tuple[Denoised, Tensor]:
-        """The network's prediction from noisy tokens x (B, T, C) at levels k (B, T), and the gradient (B, T, C) of the cost
-        with respect to x, through the network. `undecided` (B, T) marks the tokens that stay pure noise in this step:
-        where there are none, every future is the one prediction. Raises CostError for a cost that is none.
-        """
+        """The network's prediction from noisy tokens x at levels k, and the gradient (B, T, C) of the mean cost with respect to
+        x, through the network; a mask says what is undecided. Raises CostError for a cost that is none."""
         with torch.enable_grad():
             x = x.detach().requires_grad_()
-            x0, eps = diffusion.denoise(x, k)
+            predicted = diffusion.denoise(x, k)
+            judged = predicted.x0.unsqueeze(0)
             if self.futures and bool(undecided.any()):
                 judged = sample_futures(diffusion, x, k, undecided, self.futures, self.future_steps, generator)
-            else:
-                judged = x0.unsqueeze(0)
-        return Denoised(x0.detach(), eps.detach()), mean_cost_gradient(self.cost, judged, x)
+        return Denoised(*(part.detach() for part in predicted)), mean_cost_gradient(self.cost, judged, x)
+
+    def weighed(
+        self, diffusion: Diffusion, x: Tensor, k: Tensor, decided: Tensor, undecided: Tensor, generator: Generator
+    ) -> Tensor:
+        """The mean (B, T, C) of what is decided under p(x0 | x) exp(-scale * J), J the mean cost given x0. With few futures J
+        is noisy, and a lucky candidate weighs too much. Raises CostError for a cost that is none."""
+        M, N, steps = self.candidates, self.futures, self.future_steps
+        drawn, level, rest = sample_candidates(diffusion, x, k, decided, undecided, M, steps, generator)
+        J = mean_cost(self.cost, sample_futures(diffusion, drawn, level, rest, N, steps, generator))
+        weight = torch.softmax(-self.scale * J.unflatten(0, (M, -1)), 0)
+        return torch.einsum("mb,mbtc->btc", weight, drawn.unflatten(0, (M, -1)))

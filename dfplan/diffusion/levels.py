@@ -81,6 +81,16 @@ def ramp(batch: int, tokens: int, K: int, generator: Generator, longest: Tensor 
     return Drawn(k, k > 0, no_goal(k))
 
 
+def futures(batch: int, tokens: int, K: int, generator: Generator, longest: Tensor | None = None) -> Drawn:
+    """A clean start, the tokens up to a random one at one level, mostly clean, and all later ones at another: what occurs
+    while futures of decided tokens are drawn (`dfplan.diffusion.monte_carlo`). This project's own.
+    """
+    near = (2 * _noisy(batch, K, generator) - K).clamp(min=0)
+    far = _noisy(batch, K, generator).expand(batch, tokens)
+    k = torch.where(_position(far) < draw_horizons(batch, tokens, generator), near, far)
+    return inpainted(Drawn(k, k > 0, no_goal(k)), _position(k) == 0)
+
+
 def shared_to_goal(batch: int, tokens: int, K: int, generator: Generator, longest: Tensor | None = None) -> Drawn:
     """`shared` between a clean start and, mostly, a clean goal: full-sequence diffusion with inpainted ends (Janner et al.
     2022, sec. 3.2). An ablation of `goal_ramp`: the same is known, but all unknown tokens are equally uncertain.
@@ -181,7 +191,7 @@ def _teacher_forced(now: Tensor, tokens: int, K: int, generator: Generator) -> T
 
 
 _TO_GOAL: tuple[Any, ...] = (goal_ramp, shared_to_goal, next_token_to_goal)
-_ALL: tuple[Any, ...] = (independent, shared, shared_from_start, next_token, ramp, *_TO_GOAL)
+_ALL: tuple[Any, ...] = (independent, shared, shared_from_start, next_token, ramp, futures, *_TO_GOAL)
 DRAWS: Mapping[str, Draw] = {draw.__name__: draw for draw in _ALL}
 """The draws that a config can name."""
 TO_GOAL = frozenset(draw.__name__ for draw in _TO_GOAL)

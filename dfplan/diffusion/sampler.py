@@ -138,7 +138,7 @@ def step(
     guidance = guidance if guidance is not None and guidance.scale else None
     x, k = state.tokens, state.levels
     k_next = torch.where(state.known, k, torch.minimum(k, row.unsqueeze(-1) if k.ndim == 3 else row))
-    draws = eta > 0 or stabilization > 0 or (guidance is not None and guidance.futures > 0)
+    draws = eta > 0 or stabilization > 0 or (guidance is not None and guidance.futures + guidance.candidates > 0)
     if not draws and torch.equal(k_next, k):  # else each row has its random numbers, whether a token moves or not
         return state
     shown, shown_k = x, k
@@ -149,7 +149,7 @@ def step(
     if guidance is None:
         x0, _ = diffusion.denoise(shown, shown_k)
     else:
-        x0, _ = guidance.denoise(diffusion, shown, shown_k, k_next == diffusion.K, generator)
+        x0, _ = guidance.denoise(diffusion, shown, shown_k, k_next, state.known, generator)
     x_next, std = diffusion.schedule.posterior(x0, x, k, k_next, eta)
     if eta > 0:
         x_next = x_next + std * _normal(x, generator)

@@ -67,8 +67,12 @@ class PlanConfig(CheckedFields):
     """Strength of this guide; 0 turns it off. Costs that are asked for have weights of their own."""
     futures: SizeOrZero = 0
     """Sampled futures of Monte Carlo guidance; 0 guides by the one prediction."""
-    future_steps: Size = 1
-    """Denoising steps that draw one future; 1 draws none, it gives the network's mean."""
+    future_steps: Size = 8
+    """Denoising steps that draw one future or candidate; 1 draws none, it gives the network's mean."""
+    decided: SizeOrZero = 0
+    """Tokens after the start that guidance decides, over futures of all others; 0: what has begun to fall."""
+    candidates: SizeOrZero = 0
+    """Draws of what is decided, which are weighed by their costs; 0 follows the costs' gradient."""
     policy_tokens: Size = 1
     """Tokens that are drawn where nothing is asked for: the next one alone, or a chunk of several."""
     value_scale: NotNegative = 0.0
@@ -343,19 +347,22 @@ def _guidance(model: TrajectoryModel, ask: Ask, lengths: Tensor, each: int, conf
     last, present, width = model.config.layout.last, model.config.present, model.config.layout.width
 
     def closing(x0: Tensor) -> Tensor:
-        return model.observation.denormalize(hold_end(x0[:, present:, last], lengths))
+        held = hold_end(x0[:, present:, last], lengths.repeat(len(x0) // len(lengths)))
+        return model.observation.denormalize(held)
 
     terms: list[tuple[float, Cost]] = []
     if ask.goal is not None and config.scale > 0:
         terms.append((config.scale, in_units(GUIDES[config.guide](ask.goal, model.config.goal_columns), closing)))
     own = (*ask.costs, *(_violation(constraint) for constraint in ask.constraints))
-    terms += [(1.0, in_units(_by_candidate(one, each), closing)) for one in own]
+    terms += [(1.0, in_units(_by_candidate(one, len(lengths) // each, each), closing)) for one in own]
     if model.value is not None and config.value_scale > 0:
         judge = partial(at_level_zero, model.value)
         terms.append((config.value_scale, in_units(LearnedReturn(judge), lambda x0: x0[:, present:, :width])))
     if not terms:
         return None
-    return Guidance(WeightedSum(terms), futures=config.futures, future_steps=config.future_steps)
+    decided = present + config.decided if config.decided else 0
+    futures, steps, candidates = config.futures, config.future_steps, config.candidates
+    return Guidance(WeightedSum(terms), futures=futures, future_steps=steps, decided=decided, candidates=candidates)
 
 
 def _of_tokens(levels: Tensor, present: int) -> Tensor:
@@ -363,9 +370,15 @@ def _of_tokens(levels: Tensor, present: int) -> Tensor:
     return levels[:, present:] if levels.ndim == 2 else levels[:, present:, 0]
 
 
-def _by_candidate(guide: Cost, each: int) -> Cost:
-    """One candidate of every start at a time: a user's function may hold a goal for each of the B starts."""
-    return lambda x: torch.stack([cost_of(guide, part) for part in x.unflatten(0, (-1, each)).unbind(1)], 1).flatten()
+def _by_candidate(guide: Cost, starts: int, each: int) -> Cost:
+    """One candidate of every start at a time: a user's function may hold a goal for each of the starts. Rows (n * B * each)."""
+
+    def costs(x: Tensor) -> Tensor:
+        parts = x.unflatten(0, (-1, starts, each)).transpose(1, 2)  # (n, each, B, ...)
+        found = torch.stack([cost_of(guide, part) for part in parts.flatten(0, 1)])
+        return found.unflatten(0, parts.shape[:2]).transpose(1, 2).flatten()
+
+    return costs
 
 
 def _violation(constraint: Cost) -> Cost:
@@ -375,8 +388,8 @@ def _violation(constraint: Cost) -> Cost:
 
 def _sum_of(guides: Sequence[Cost], candidates: Plan, each: int) -> Tensor | None:
     """The sum (B * N,) of functions of closing observations; None where there are none."""
-    closing = candidates.observations[:, :, -1]
-    return torch.stack([_by_candidate(guide, each)(closing) for guide in guides]).sum(0) if guides else None
+    closing, starts = candidates.observations[:, :, -1], len(candidates) // each
+    return torch.stack([_by_candidate(guide, starts, each)(closing) for guide in guides]).sum(0) if guides else None
 
 
 def _observations(model: TrajectoryModel, tokens: Tensor, lengths: Tensor) -> Tensor:

@@ -117,9 +117,9 @@ def test_an_early_arrival_costs_less_and_any_arrival_will_do():
 
 NOT_COSTS = {
     "a scalar": (lambda x0: x0.sum(), r"shape \(\)"),
-    "a cost for each token": (lambda x0: x0.sum(-1), r"shape \(4, 6\)"),
-    "a column": (lambda x0: x0.sum((1, 2)).unsqueeze(1), r"shape \(4, 1\)"),
-    "one cost too few": (lambda x0: x0.sum((1, 2))[1:], r"shape \(3,\)"),
+    "a cost for each token": (lambda x0: x0.sum(-1), r"shape \((4|8), 6\)"),
+    "a column": (lambda x0: x0.sum((1, 2)).unsqueeze(1), r"shape \((4|8), 1\)"),
+    "one cost too few": (lambda x0: x0.sum((1, 2))[1:], r"shape \((3|7),\)"),
     "whole numbers": (lambda x0: torch.zeros(len(x0), dtype=torch.int64), "int64"),
     "a float": (lambda x0: 1.0, "returned float"),
     "nothing": (lambda x0: None, "returned NoneType"),
@@ -129,7 +129,10 @@ NOT_COSTS = {
     "the cost of another tensor": (lambda x0: torch.ones(len(x0), requires_grad=True) * 2, "does not depend"),
     "NaN": (lambda x0: x0.sum((1, 2)) * math.nan, "returned nan for a finite sequence"),
     "infinity": (lambda x0: x0.sum((1, 2)) - math.inf, "returned -inf for a finite sequence"),
-    "NaN for one sequence": (lambda x0: x0.sum((1, 2)) * torch.tensor([1, 1, math.nan, 1]), "returned nan"),
+    "NaN for one sequence": (
+        lambda x0: x0.sum((1, 2)) * torch.tensor([1, 1, math.nan, 1]).repeat(len(x0) // 4),
+        "returned nan",
+    ),
     "an exception": (lambda x0: {}["key"], "raised KeyError: 'key'"),
     "torch's own": (lambda x0: x0.numpy(), "raised RuntimeError: Can't call numpy"),
 }

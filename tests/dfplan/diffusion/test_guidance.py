@@ -49,7 +49,7 @@ def test_a_linear_cost_tilts_the_process_exactly(name, futures, future_steps):
         return ddim_moments(exact(PROCESS, K), PROCESS, MATRICES[name](T, K), guidance=guidance)
 
     # The network's derivative at pure noise is 1e-4 of its output: in single precision that costs some accuracy.
-    assert_close(limit(moments, steps=30), (mean, PROCESS.covariance), 0.04)
+    assert_close(limit(moments, steps=30), (mean, PROCESS.covariance), 0.08)  # the first of the steps is not guided
 
 
 @pytest.mark.parametrize("eta", [0.0, 1.0])
@@ -71,12 +71,13 @@ def test_a_row_draws_futures_of_the_tokens_that_stay_pure_noise():
     asked = []
 
     class Asked(Guidance):
-        def gradient(self, diffusion, x, k, undecided, generator):
-            asked.append(undecided)
-            return super().gradient(diffusion, x, k, undecided, generator)
+        def undecided(self, k_next, known, K):
+            asked.append(super().undecided(k_next, known, K))
+            return asked[-1]
 
     diffusion, matrix = exact(PROCESS, 20), pyramid(T, 20, 4, 1)
-    sample(diffusion, matrix, (3, T, C), generator(), guidance=Asked(ReachThroughout(GOAL, (0, 1)), futures=2))
+    guidance = Asked(ReachThroughout(GOAL, (0, 1)), futures=2, future_steps=2)
+    sample(diffusion, matrix, (3, T, C), generator(), guidance=guidance)
     assert bool(asked[0].any()) and not bool(asked[-1].any())
     for row, undecided in zip(matrix[1:], asked, strict=True):
         assert torch.equal(undecided, (row == 20).expand(3, T))
@@ -111,11 +112,34 @@ def test_the_prediction_moves_with_its_noise():
     asks = x.clone().requires_grad_()
     guidance.cost(diffusion.denoise(asks, k).x0).sum().backward()
     torch.testing.assert_close(gradient, asks.grad)
-    moved = guidance.denoise(diffusion, x, k, nothing, generator())
+    moved = guidance.denoise(diffusion, x, k, k, nothing, generator())
     assert not moved.x0.requires_grad and not moved.eps.requires_grad
     torch.testing.assert_close(moved.eps, plain.eps + 1.5 * diffusion.schedule.noise(k)[..., None] * gradient)
-    torch.testing.assert_close(diffusion.schedule.add_noise(moved.x0, k, moved.eps)[:, 1:], x[:, 1:], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(
+        diffusion.schedule.add_noise(moved.x0, k, moved.eps)[:, 1:], x[:, 1:], rtol=1e-4, atol=1e-4
+    )
     assert torch.equal(moved.x0[:, 0], x[:, 0]), "a clean token stays"
+
+
+def test_pure_noise_is_not_moved_by_a_gradient():
+    """The signal of level K is so small that what the network's derivative finds in it is error, magnified."""
+    diffusion, x = exact(PROCESS, 20), torch.randn(3, T, C, generator=generator())
+    k, nothing = torch.tensor([0, 4, 20, 12, 20, 19]).expand(3, T), torch.zeros(3, T, dtype=torch.bool)
+    guidance = Guidance(ReachThroughout(GOAL, (0, 1)), 5.0)
+    plain, moved = diffusion.denoise(x, k), guidance.denoise(diffusion, x, k, 0 * k, nothing, generator())
+    kept = torch.tensor([True, False, True, False, True, False])
+    for ours, theirs in zip(moved, plain, strict=True):
+        assert torch.equal(ours[:, kept], theirs[:, kept]) and bool((ours[:, ~kept] != theirs[:, ~kept]).all())
+
+
+def test_what_is_known_is_not_moved_and_only_what_is_decided_is():
+    diffusion, x = exact(PROCESS, 20), torch.randn(3, T, C, generator=generator())
+    k, known = torch.tensor([0, 5, 5, 5, 5, 5]).expand(3, T), torch.tensor([1, 0, 0, 0, 0, 1]).bool().expand(3, T)
+    guidance = Guidance(ReachThroughout(GOAL, (0, 1)), futures=2, future_steps=3, decided=2)
+    undecided = torch.tensor([0, 0, 0, 1, 1, 0]).bool().expand(3, T)
+    assert torch.equal(guidance.undecided(k, known, 20), undecided)
+    moved = guidance.denoise(diffusion, x, k, k, known, generator()).eps != diffusion.denoise(x, k).eps
+    assert torch.equal(moved.any(-1), ~(undecided | known))
 
 
 def one_number(variance=0.8):
@@ -182,6 +206,8 @@ def test_guided_samples_come_closer_to_the_goal(guide, eta):
         ({"futures": -1}, "futures must"),
         ({"futures": 1.5}, "futures must"),
         ({"future_steps": 0}, "future_steps must"),
+        ({"decided": -1}, "decided must"),
+        ({"candidates": 1.5}, "candidates must"),
         ({"scale": math.nan}, "scale must"),
         ({"scale": math.inf}, "scale must"),
     ],
@@ -195,9 +221,9 @@ def test_futures_of_one_step_are_said_to_be_none():
     """One step from pure noise is the mean: `test_futures_follow_their_distribution_given_what_is_decided`."""
     guide = ReachThroughout(GOAL, (0, 1))
     with pytest.warns(UserWarning, match="draws no futures"):
-        Guidance(guide, futures=2)
+        Guidance(guide, futures=2, future_steps=1)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        Guidance(guide, futures=2, future_steps=8)
-        Guidance(guide, futures=0)
-        Guidance(guide, 0.0, futures=2)  # not used
+        Guidance(guide, futures=2)
+        Guidance(guide, future_steps=1)
+        Guidance(guide, 0.0, futures=2, future_steps=1)  # not used

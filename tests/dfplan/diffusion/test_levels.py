@@ -51,6 +51,15 @@ def test_shared_from_start_is_shared_beyond_a_clean_start():
     assert chisquare(torch.bincount(k[:, 1])[1:]).pvalue > 1e-3
 
 
+def test_futures_have_a_level_up_to_some_token_and_another_beyond():
+    k, counted, _ = draw(DRAWS["futures"])
+    assert bool((k[:, 0] == 0).all()) and torch.equal(counted, k > 0)
+    assert bool(((k[:, 2:] != k[:, 1:-1]).sum(1) <= 1).all())
+    clean = (k[:, 1] == 0).float().mean()  # half of those that have a token before the rest
+    assert clean == pytest.approx(0.5 * (T - 2) / (T - 1), abs=0.03)
+    assert chisquare(torch.bincount(k[:, -1])[1:]).pvalue > 1e-3
+
+
 def test_next_token_is_clean_before_and_unknown_after_one_noisy_token():
     k, counted, _ = draw(next_token)
     now = counted.long().argmax(1)

@@ -48,7 +48,7 @@ GOALS = torch.randn(4, C, generator=torch.Generator().manual_seed(7))
 def test_the_gradient_is_the_mean_over_the_futures():
     x, k, undecided = partly_denoised()
     cost = ReachThroughout(GOALS, (0, 1))
-    found = gradient(Guidance(cost, futures=5), x, k, undecided, generator(3))
+    found = gradient(Guidance(cost, futures=5, future_steps=1), x, k, undecided, generator(3))
     fresh = torch.randn(5 * 4, T, C, generator=generator(3)).view(5, 4, T, C)
     alone = []
     for noise in fresh:
@@ -66,7 +66,7 @@ def test_more_futures_give_a_steadier_gradient():
 
     def variance(futures):
         g = generator(futures)
-        draws = [gradient(Guidance(cost, futures=futures), x, k, undecided, g) for _ in range(200)]
+        draws = [gradient(Guidance(cost, futures=futures, future_steps=1), x, k, undecided, g) for _ in range(200)]
         return torch.stack(draws).var(0).sum().item()
 
     assert variance(8) / variance(1) == pytest.approx(1 / 8, rel=0.35)
@@ -86,13 +86,9 @@ def test_futures_follow_their_distribution_given_what_is_decided():
     free = PROCESS.columns((3, 4, 5))
 
     def futures(K, steps):
-        diffusion = exact(PROCESS, K)
+        diffusion, x = exact(PROCESS, K), partly_denoised(1)[0]
         k = torch.tensor([0, 0.2, 0.5, 1, 1, 1]).mul(K).round().long().unsqueeze(0)
-        x = partly_denoised(1)[0]
-        a = diffusion.schedule.alpha_bar.double()[k[0]]
-        S = torch.diag(a.sqrt().repeat_interleave(C))
-        gain, covariance = PROCESS.observe(S, (1 - a).repeat_interleave(C))
-        mean = PROCESS.mean + gain @ (x.flatten().double() - S @ PROCESS.mean)
+        mean, covariance = given(diffusion, x, k)
         drawn = sample_futures(diffusion, x, k, k == K, N, steps, generator(5))
         assert drawn.shape == (N, 1, T, C)
         fresh = torch.randn(N, T, C, generator=generator(5))[:, 3:]
@@ -105,6 +101,56 @@ def test_futures_follow_their_distribution_given_what_is_decided():
     assert_close(limit(error), (torch.zeros(6), torch.zeros(6, 6)), 0.02)
     found, expected = futures(200, 1)
     assert_close(found, (expected[0], torch.zeros(6, 6)), 0.01)
+
+
+def given(diffusion, x, k):
+    """Mean (D,) and covariance (D, D) of the process given noisy tokens x (1, T, C) at levels k (1, T)."""
+    a = diffusion.schedule.alpha_bar.double()[k[0]]
+    S = torch.diag(a.sqrt().repeat_interleave(C))
+    gain, covariance = PROCESS.observe(S, (1 - a).repeat_interleave(C))
+    return PROCESS.mean + gain @ (x.flatten().double() - S @ PROCESS.mean), covariance
+
+
+def test_futures_do_not_collapse_to_their_mean():
+    """As guidance draws them by default, they are spread as the data are, within a tenth. Those of one step are not."""
+    diffusion, x = exact(PROCESS, 256), partly_denoised(1)[0]
+    k = torch.tensor([[0, 51, 128, 256, 256, 256]])
+    true = given(diffusion, x, k)[1].diagonal().view(T, C)[3:].sqrt()
+
+    def spread(steps):
+        return sample_futures(diffusion, x, k, k == 256, 4000, steps, generator(5))[:, 0, 3:].std(0) / true
+
+    found = spread(Guidance(ReachThroughout(GOALS, (0, 1))).future_steps)
+    assert bool(((found > 0.9) & (found < 1.1)).all()), found
+    assert bool((spread(1) < 0.1).all())
+
+
+def test_candidates_tilt_what_is_decided_by_the_mean_cost_of_its_futures():
+    """Cost c.x: the mean of what is decided moves by -scale * covariance @ c, though the luck of the futures is in c.x too."""
+    c, scale = 0.3 * torch.randn(T, C, generator=generator()), 1.5
+    diffusion, x = exact(PROCESS, 200), partly_denoised(1)[0]
+    k, nothing = torch.tensor([[0, 40, 100, 200, 200, 200]]), torch.zeros(1, T, dtype=torch.bool)
+    mean, covariance = given(diffusion, x, k)
+    tilted = (mean - scale * covariance @ c.flatten().double()).view(T, C).float()
+    guidance = Guidance(lambda x0: (x0 * c).sum((1, 2)).detach(), scale, futures=4, future_steps=40, candidates=4000)
+    found = guidance.denoise(diffusion, x, k, k, nothing, generator(2))
+    torch.testing.assert_close(found.x0[0, :3], tilted[:3], rtol=0, atol=0.05)
+    assert (tilted - mean.view(T, C).float())[1:3].abs().max() > 0.25
+    torch.testing.assert_close(found.x0[0, 3:], diffusion.denoise(x, k).x0[0, 3:]), "the luck is not moved"
+    torch.testing.assert_close(diffusion.schedule.add_noise(found.x0, k, found.eps), x, rtol=1e-4, atol=1e-4)
+
+
+def test_all_futures_are_one_batch():
+    x, k, undecided = partly_denoised()
+    sizes = []
+
+    def cost(x0):
+        sizes.append(len(x0))
+        return x0.square().sum((1, 2))
+
+    gradient(Guidance(cost, futures=5), x, k, undecided, generator())
+    Guidance(cost, futures=5, candidates=3).denoise(network(), x, k, k, torch.zeros_like(undecided), generator())
+    assert sizes == [5 * 4, 5 * 3 * 4]
 
 
 class Coin(torch.nn.Module):

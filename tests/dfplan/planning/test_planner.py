@@ -466,6 +466,8 @@ def test_a_model_that_was_never_shown_a_goal_without_its_actions_is_not_asked_fo
         ("scale", math.nan),
         ("scale", math.inf),
         ("futures", -1),
+        ("decided", -1),
+        ("candidates", 0.5),
         ("future_steps", 0),
         ("margin", math.nan),
         ("price", -1.0),
@@ -499,6 +501,20 @@ def test_futures_that_are_none_are_said_once_they_are_used(model):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         plan(model, futures=2)  # the guide is off
-        plan(model, futures=2, future_steps=2, scale=1.0)
-    with pytest.warns(UserWarning, match="draws no futures"):
         plan(model, futures=2, scale=1.0)
+    with pytest.warns(UserWarning, match="draws no futures"):
+        plan(model, futures=2, future_steps=1, scale=1.0)
+
+
+@pytest.mark.parametrize("candidates", [0, 20])
+def test_a_cost_meets_the_same_starts_in_all_futures(model, candidates):
+    """A user's cost may hold a goal for each start: it is asked for the futures of one candidate of every start at a time."""
+    upwards = torch.tensor([1.0, -1.0])
+
+    def cost(x):
+        return -upwards * x.sum(-1).mean(-1)
+
+    options = {"goal": "guided", "uncertainty": 2.0, "futures": 2, "future_steps": 2, "candidates": candidates}
+    found = plan(model, START.repeat(2, 1), None, own=cost, lengths=torch.tensor([[3, 5]] * 2), samples=2, **options)
+    high, low = found.observations[:, 1:, -1].mean(1)
+    assert bool((high > low).all())
