@@ -2,8 +2,8 @@
 in this file.
 
 A temporal U-Net denoises the states of a plan, and states only, from a known start. What is asked for, y, is an input of the
-network: a goal, or a return. Classifier-free guidance with weight omega makes plans follow y more closely than the data
-does. Actions come from inverse dynamics, learned beside the plans.
+network: a goal, a return, or nothing. Classifier-free guidance with weight omega makes plans follow y more closely than the
+data does. Actions come from inverse dynamics, learned beside the plans.
 """
 
 from __future__ import annotations
@@ -71,7 +71,8 @@ class DecisionDiffuserModel(SequenceModel):
     def __init__(self, config: DecisionDiffuserConfig):
         super().__init__(config)
         layout = config.layout
-        condition = len(config.goal_columns) if config.towards == "goal" else 1
+        self.columns = list(config.goal_columns) if config.towards == "goal" else []
+        condition = 1 if config.towards == "return" else len(self.columns)
         self.network = TemporalUNet(layout.width, config.levels, config.network, condition)
         self.inverse = InverseDynamics(layout.observation_dim, layout.action_dim, config.gap)
 
@@ -82,10 +83,7 @@ class DecisionDiffuserModel(SequenceModel):
     def forward(self, batch: tuple[Tensor, ...], generator: torch.Generator) -> dict[str, Tensor]:
         """E ||x - f(x^k, k, y or none)||^2 + E ||a_t - f(s_t, s_{t + gap})||^2 (their eq. 8), y what the plan came to."""
         s, a = self.observation.normalize(batch[0]), self.action.normalize(batch[1])
-        if self.config.towards == "goal":
-            y = s[:, -1, list(self.config.goal_columns)]
-        else:
-            y = self.returns.normalize(batch[2].unsqueeze(-1))
+        y = self.returns.normalize(batch[2].unsqueeze(-1)) if self.config.towards == "return" else s[:, -1, self.columns]
         recorded = batch[3] if len(batch) > 3 else s.new_full((len(s),), s.shape[1])
         hidden = torch.rand((len(y), 1), generator=generator, device=y.device, dtype=y.dtype) < self.config.dropout
         x = self.config.layout.pack(s, a)
@@ -107,15 +105,15 @@ class DecisionDiffuserModel(SequenceModel):
         return self.inverse(s, target, s.new_full((len(s),), self.config.gap))
 
     def plan(self, observation: Tensor, ask: Ask, config: Any, generator: torch.Generator, record: bool = False) -> Plan:
-        """Plans from observations (B, observation_dim), given goals (B, G) or a return."""
+        """Plans from observations (B, observation_dim), given goals (B, G), a return or nothing."""
+        y = observation[:, :0]
         if self.config.towards == "goal":
-            columns = self.config.goal_columns
-            y = self.observation.normalize(self.state_at(ask.goal, columns))[:, list(columns)]
-        else:
+            y = self.observation.normalize(self.state_at(ask.goal, self.columns))[:, self.columns]
+        elif self.config.towards == "return":
             wanted = config.target * self.best_return if ask.return_ is None else self.best_return.new_tensor(ask.return_)
             y = self.returns.normalize(wanted.expand(len(observation), 1))
         known = known_ends(self.token_at(observation), self.config.tokens)
-        return self.draw(self.given(y, config.omega), known, config, generator, record)
+        return self.draw(self.given(y, config.omega if y.shape[1] else 1.0), known, config, generator, record)
 
 
 @dataclass(frozen=True)
@@ -129,7 +127,7 @@ class DecisionDiffuserAgentConfig(SequenceAgentConfig):
 
 
 class DecisionDiffuserAgent(SequenceAgent):
-    """Plans states and acts by inverse dynamics; beyond a plan's end the target is to rest there."""
+    """Plans states and acts by inverse dynamics; beyond a plan's end the target is to stay there, at a goal at rest."""
 
     kind = "decision_diffuser"
     learner_class, learner_config_class = DecisionDiffuserModel, DecisionDiffuserConfig
@@ -139,8 +137,10 @@ class DecisionDiffuserAgent(SequenceAgent):
 
     def _execute(self, observation: Tensor, following: Following) -> Tensor:
         model: Any = self.learner
-        ahead, columns = following.clock + model.config.gap, model.config.goal_columns
-        rest = model.state_at(following.path[:, -1, list(columns)], columns)
-        target = torch.where((ahead > model.config.steps).unsqueeze(1), rest, following.at(ahead))
+        ahead = following.clock + model.config.gap
+        target = following.at(ahead)
+        if model.columns:
+            rest = model.state_at(following.path[:, -1, model.columns], model.columns)
+            target = torch.where((ahead > model.config.steps).unsqueeze(1), rest, target)
         s, target = model.observation.normalize(observation), model.observation.normalize(target)
         return model.action.denormalize(model.act_towards(s, target))

@@ -1,7 +1,7 @@
 """Diffuser (Janner et al. 2022, "Planning with Diffusion for Flexible Behavior Synthesis"), whole in this file.
 
 A temporal U-Net denoises states and actions of a whole plan from one shared noise level. Towards a goal, the plan is
-inpainted between the known start and the known goal (sec. 3.2). Towards a return, only the start is known and the
+inpainted between the known start and the known goal (sec. 3.2). Else only the start is known; towards a return, the
 gradient of a learned return J steers each denoising step (Algorithm 1).
 """
 
@@ -28,10 +28,21 @@ from dfplan.planning.plan import Plan
 from dfplan.training.losses import total
 
 
+@dataclass(frozen=True)
+class DiffuserConfig(SequenceConfig):
+    """What is learned, and how large."""
+
+    end: Literal["observation", "goal"] = "observation"
+    """What training shows of the end of a plan to a goal: the observation, or, as planning does, its goal columns alone, the
+    others at the data's mean."""
+
+
 class DiffuserModel(SequenceModel):
     """tau, a plan's tokens; epsilon or tau predicted by the U-Net; and, towards a return, the value J of a plan."""
 
-    def __init__(self, config: SequenceConfig):
+    config: DiffuserConfig
+
+    def __init__(self, config: DiffuserConfig):
         super().__init__(config)
         network = TemporalUNet(config.layout.width, config.levels, config.network)
         self.diffusion = Diffusion(network, self.schedule, config.prediction, weighting="uniform")
@@ -43,7 +54,10 @@ class DiffuserModel(SequenceModel):
         known = torch.zeros(tau.shape[1], dtype=torch.bool, device=tau.device)
         known[0] = True
         if self.config.towards == "goal":
-            tau[:, -1] = self.token_at(batch[0][:, -1])  # as in planning: one state, without the steps to it
+            end, columns = batch[0][:, -1], self.config.goal_columns
+            if self.config.end == "goal":
+                end = self.state_at(end[:, list(columns)], columns)
+            tau[:, -1] = self.token_at(end)  # as in planning: one state, without the steps to it
             known[-1] = True
         levels = inpainted(shared(tau.shape[0], tau.shape[1], self.config.levels, generator), known)
         losses = {"diffusion": self.diffusion.loss(tau, levels, generator)}
@@ -54,11 +68,10 @@ class DiffuserModel(SequenceModel):
 
     def plan(self, observation: Tensor, ask: Ask, config: Any, generator: torch.Generator, record: bool = False) -> Plan:
         """Plans from observations (B, observation_dim) to goals (B, G), or of a high J."""
-        end, guidance = None, None
-        if self.J is None:
+        end = None
+        if self.config.towards == "goal":
             end = self.token_at(self.state_at(ask.goal, self.config.goal_columns))
-        else:
-            guidance = Guidance(LearnedReturn(self.J), config.scale)
+        guidance = None if self.J is None else Guidance(LearnedReturn(self.J), config.scale)
         known = known_ends(self.token_at(observation), self.config.tokens, end)
         return self.draw(self.diffusion, known, config, generator, record, guidance)
 
@@ -67,9 +80,9 @@ class DiffuserModel(SequenceModel):
 class DiffuserAgentConfig(SequenceAgentConfig):
     """How Diffuser acts."""
 
-    execution: Literal["pd", "diffused_actions"] = "pd"
+    execution: Literal["pd", "diffused_actions"] = "diffused_actions"
     """Track the planned states by a PD controller, or play the actions that were diffused with them."""
-    velocity_columns: tuple[Whole, ...] = (2, 3)
+    velocity_columns: tuple[Whole, ...] = ()
     """Observation columns of the velocities that belong to the positions in the goal's columns; for PD."""
     scale: NotNegative = 0.1
     """alpha of Algorithm 1: strength of the gradient of J; without a value it is not used."""
@@ -84,7 +97,7 @@ class DiffuserAgent(SequenceAgent):
     """Plans once an episode; follows the plan by PD tracking of its states, or open-loop by its diffused actions."""
 
     kind = "diffuser"
-    learner_class, learner_config_class, config_class = DiffuserModel, SequenceConfig, DiffuserAgentConfig
+    learner_class, learner_config_class, config_class = DiffuserModel, DiffuserConfig, DiffuserAgentConfig
     config: DiffuserAgentConfig
 
     def __init__(self, learner: DiffuserModel, config: DiffuserAgentConfig | None = None, card: Any = None):

@@ -2,8 +2,7 @@
 
 Monte Carlo sampling with selection (MCSS): N candidate plans tau = (s_t, s_{t+m}, ..., s_{t+(T-1)m}) of states m steps
 apart are drawn by a diffusion model from the known start, a critic V(tau) picks one, and diffusion inverse dynamics draws
-a ~ p(a | s_t, s_{t+m}). All three are trained on data with the reward of one fixed goal: unlike Diffusion Forcing's, these
-weights reach no other.
+a ~ p(a | s_t, s_{t+m}). The critic learns the data's own rewards: unlike Diffusion Forcing's, these weights know no other goal.
 """
 
 from __future__ import annotations
@@ -20,8 +19,11 @@ from torch import Tensor
 
 from dfplan.agents.planning_agent import PlanningAgent
 from dfplan.arrays import Shape
+from dfplan.data.returns import require_rewards
+from dfplan.data.sparse_paths import GoalPaths, ReturnPaths
 from dfplan.data.statistics import Statistics
 from dfplan.data.trajectories import Trajectories
+from dfplan.data.windows import BatchSource
 from dfplan.diffusion import matrices
 from dfplan.diffusion.levels import shared_from_start
 from dfplan.diffusion.loss import Diffusion
@@ -43,16 +45,19 @@ from dfplan.training.losses import total
 class VeteranModelConfig(CheckedFields):
     """What is learned, and how large."""
 
-    observation_dim: Size = 4
-    action_dim: Size = 2
-    positions: tuple[int, ...] = (0, 1)
-    """Observation columns of the position: inverse dynamics sees only their difference."""
+    observation_dim: Size
+    """Columns of an observation."""
+    action_dim: Size
+    """Columns of an action."""
+    positions: tuple[int, ...] = ()
+    """Where the reward is for being at one place: the observation columns of places. Plans then stay there, and of two places
+    inverse dynamics sees only the difference. None: rewards of any form."""
     tokens: Size = 32
     """T: states of a plan, the start included."""
     stride: Size = 15
     """m: environment steps between two states of a plan."""
     discount: Share = 1.0
-    """gamma of the critic's returns; 1 counts the steps to the goal."""
+    """gamma of the critic's returns, which are scaled to [-1, 1]."""
     denoiser: TransformerConfig = field(default_factory=lambda: TransformerConfig(depth=2))
     """The network of the plans' diffusion."""
     critic: TransformerConfig = field(default_factory=lambda: TransformerConfig(width=64, depth=2))
@@ -99,17 +104,20 @@ class Veteran(Statistics):
         self.diffusion = Diffusion(network, NoiseSchedule("cosine", config.levels), "v", "uniform")
         self.critic = TrajectoryValue(C, config.critic)
         self.inverse = DiffusionInverse(C, A, config.positions, config.inverse_levels)
-        self.register_buffer("goal_low", -torch.ones(len(config.positions)))
-        self.register_buffer("goal_high", torch.ones(len(config.positions)))
+        if config.positions:
+            self.register_buffer("goal_low", -torch.ones(len(config.positions)))
+            self.register_buffer("goal_high", torch.ones(len(config.positions)))
 
     def fit_statistics(self, data: Trajectories) -> None:
-        """Take normalizer, action limits and the place of the reward from the data, before training."""
+        """Take normalizer, action limits and the place of the reward from the data. ValueError for data without rewards."""
+        require_rewards(data, "Diffusion Veteran")
         super().fit_statistics(data)
         places = data.observations[data.rewards > 0][:, list(self.config.positions)]
-        self.goal_low, self.goal_high = torch.from_numpy(places.min(axis=0)), torch.from_numpy(places.max(axis=0))
+        if places.size:
+            self.goal_low, self.goal_high = torch.from_numpy(places.min(axis=0)), torch.from_numpy(places.max(axis=0))
 
     def forward(self, batch: tuple[Tensor, ...], generator: torch.Generator) -> dict[str, Tensor]:
-        """The three losses of a batch as `GoalPaths.sample` draws it: they share no weights."""
+        """The three losses of a batch as `paths` draws it: they share no weights."""
         plans, returns, *pairs = batch
         x0 = self.observation.normalize(plans)
         levels = shared_from_start(x0.shape[0], x0.shape[1], self.config.levels, generator)
@@ -126,7 +134,7 @@ class Veteran(Statistics):
     def plan(self, observation: Tensor, candidates: int, steps: int, generator: torch.Generator) -> Plan:
         """MCSS from observations (B, observation_dim) in recorded units: of N candidates the one of the largest value.
 
-        Its score 'value' (B,) is 1 for a plan at the goal. A plan or a value that is not finite is never chosen. Raises
+        Its score 'value' (B,) is 1 for the best return. A plan or a value that is not finite is never chosen. Raises
         ValueError for an observation without any other.
         """
         B, T, s = len(observation), self.config.tokens, self.observation.normalize(observation)
@@ -141,6 +149,12 @@ class Veteran(Statistics):
     def act(self, s: Tensor, target: Tensor, generator: torch.Generator, temperature: float) -> Tensor:
         """Actions (B, A) in recorded units that lead from normalized states (B, C) to targets a stride later."""
         return self.unscale_action(self.inverse.sample(s, target, generator, temperature))
+
+
+def paths(data: Trajectories, config: VeteranModelConfig) -> BatchSource:
+    """What a Veteran learns from: see `dfplan.data.sparse_paths.Sparse`. ValueError for data without such windows."""
+    windows = GoalPaths if config.positions else ReturnPaths
+    return windows(data, config.tokens, config.stride, config.discount).sample
 
 
 class DiffusionVeteranAgent(PlanningAgent):
@@ -158,7 +172,7 @@ class DiffusionVeteranAgent(PlanningAgent):
 
     def __init__(self, learner: Veteran, config: VeteranConfig | None = None, card: dict[str, Any] | None = None):
         D, G = learner.config.observation_dim, len(learner.config.positions)
-        super().__init__(learner, config or VeteranConfig(), card, observation_dim=D, goal_dim=G)
+        super().__init__(learner, config or VeteranConfig(), card, observation_dim=D, goal_dim=G or None)
 
     @property
     def _stride(self) -> int:
@@ -169,6 +183,8 @@ class DiffusionVeteranAgent(PlanningAgent):
         rewarded, because these weights cannot go there.
         """
         goals = super()._read_goal(goal)
+        if not self.learner.config.positions:
+            return goals
         low, high = self.learner.goal_low.cpu().numpy(), self.learner.goal_high.cpu().numpy()
         if not ((low <= goals) & (goals <= high)).all():
             raise ValueError(
@@ -189,7 +205,7 @@ class DiffusionVeteranAgent(PlanningAgent):
         return self.learner.act(s, target, self._generator, self.config.temperature)
 
     def _parts(self, given: int) -> Mapping[str, Shape]:
-        """As `GoalPaths.sample` draws them."""
+        """As `paths` draws them."""
         T, D, A = self.learner.config.tokens, self.learner.config.observation_dim, self.learner.config.action_dim
         pairs: dict[str, Shape] = {"s": ("B", "pairs", D), "targets": ("B", "pairs", D), "actions": ("B", "pairs", A)}
         return {"plans": ("B", T, D), "returns": ("B",)} | pairs

@@ -34,7 +34,7 @@ class SequenceAgentConfig(CheckedFields):
 
 
 class SequenceAgent(PlanningAgent):
-    """An agent that plans a whole sequence and follows it. One that plans towards a return ignores goals."""
+    """An agent that plans a whole sequence and follows it. One that does not plan to goals ignores them."""
 
     learner: SequenceModel
     config: SequenceAgentConfig
@@ -46,17 +46,16 @@ class SequenceAgent(PlanningAgent):
         super().__init__(learner, config or self.config_class(), card, observation_dim=observation_dim, goal_dim=goal_dim)
 
     def _draw(self, observation: Tensor, ask: Ask, horizons: Tensor | None, record: bool) -> Plan:
-        if self.learner.config.towards == "goal":
-            if ask.goal is None:
-                raise ValueError("this planner needs a goal: call reset(goal=...) before it acts")
-            if ask.return_ is not None:
-                raise ValueError("this planner has learned to reach goals, so that it cannot be asked for a return")
+        if self.learner.config.towards == "goal" and ask.goal is None:
+            raise ValueError("this planner needs a goal: call reset(goal=...) before it acts")
+        if ask.return_ is not None and self.learner.config.towards != "return":
+            raise ValueError("this planner has not learned from returns, so that it cannot be asked for one")
         return self.learner.plan(observation, ask, self.config, self._generator, record)
 
     def _parts(self, given: int) -> Mapping[str, Shape]:
         """As `ReturnWindows.sample` draws them, S one more than the plan's steps.
 
-        Without the last part all steps were recorded; a planner to a goal needs no returns.
+        Without the last part all steps were recorded; returns are needed by a planner towards them only.
         """
         S, layout = self.learner.config.steps + 1, self.learner.config.layout
         parts: dict[str, Shape] = {"observations": ("B", S, layout.observation_dim), "actions": ("B", S, layout.action_dim)}

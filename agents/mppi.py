@@ -30,9 +30,9 @@ class MPPIAgent(Agent):
     execution = "sampled controls"
     _dtype = np.float64
 
-    def __init__(self, rollout: Rollout, cost: Cost, config: MPPIConfig | None = None, card: Mapping[str, Any] | None = None):
+    def __init__(self, rollout: Rollout, cost: Cost, config: MPPIConfig, card: Mapping[str, Any] | None = None):
         self.rollout, self.cost = rollout, cost
-        super().__init__(config or MPPIConfig(), card)
+        super().__init__(config, card)
 
     def _seed(self, seed: int) -> None:
         self._rng = np.random.default_rng(seed)
@@ -50,23 +50,27 @@ class MPPIAgent(Agent):
         return type(self)(self.rollout, self.cost, config, self.card)
 
     def _act(self, batch: Array, goals: Array | None) -> Array:
-        if goals is None:
-            raise ValueError("this planner needs a goal: call reset(goal=...) before it acts")
         config, U = self.config, self._controls
         if U is None:
             U = np.zeros((len(batch), config.controls, config.action_dim))
         if self._clock % config.hold == 0:
             if self._clock:
                 U = np.concatenate([U[:, 1:], np.zeros_like(U[:, :1])], axis=1)
-            U, self.last_plan = improve(self.rollout, self.cost, batch, goals, U, config, self._rng)
+            U, self.last_plan = improve(self._futures, self.cost, batch, goals, U, config, self._rng)
             self._finite("plan", U)
         self._controls = U
         self._clock += 1
         return U[:, 0]
 
+    def _futures(self, states: Array, controls: Array) -> Array:
+        return self.rollout(states, controls)
+
 
 class LearnedMPPIAgent(MPPIAgent, LearningAgent):
-    """The same agent in learned dynamics. Without a `cost` it minimizes the Euclidean distance to the goal."""
+    """The same agent in learned dynamics, between the lowest and the highest recorded actions.
+
+    Without a `cost` it minimizes the Euclidean distance to the goal, and needs one.
+    """
 
     kind = "dynamics"
     learner_class, learner_config_class, config_class = DynamicsModel, DynamicsConfig, MPPIConfig
@@ -80,9 +84,23 @@ class LearnedMPPIAgent(MPPIAgent, LearningAgent):
         card: Mapping[str, Any] | None = None,
         cost: Cost | None = None,
     ):
-        self.rollout, self.cost = learner.rollout, cost or GoalCost()
-        dim = learner.config.observation_dim
-        LearningAgent.__init__(self, learner, config or MPPIConfig(), card, observation_dim=dim)
+        D, A, columns = learner.config.observation_dim, learner.config.action_dim, learner.config.goal_columns
+        config = config or MPPIConfig(A)
+        if config.action_dim != A:
+            raise ValueError(f"controls must have {A} components, as the recorded actions, got {config.action_dim}")
+        self.cost = cost or GoalCost(columns=columns)
+        LearningAgent.__init__(self, learner, config, card, observation_dim=D, goal_dim=len(columns) or None)
+
+    def _futures(self, states: Array, controls: Array) -> Array:
+        return self.learner.rollout(states, self._action(controls))
+
+    def _action(self, controls: Array) -> Array:
+        """Recorded units: a control of -1 is the lowest recorded action, 1 the highest."""
+        low, high = (limit.cpu().numpy() for limit in (self.learner.action_low, self.learner.action_high))
+        return (low + high) / 2 + controls * (high - low) / 2
+
+    def _act(self, batch: Array, goals: Array | None) -> Array:
+        return self._action(super()._act(batch, goals))
 
     @classmethod
     def load(cls, path: str | Path, cost: Cost | None = None) -> Self:

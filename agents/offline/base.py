@@ -1,11 +1,11 @@
-"""What the offline reinforcement learners share: networks of several training seeds at once, parts of losses, the agent.
+"""What the offline learners share: networks of several training seeds at once, parts of losses, the agent.
 
 A learner holds the networks of S training seeds as stacks (`dfplan.models.stacked`) and trains them in one run. Each seed
 has its own initial values, batches and noise, so that member i is what a run with that seed alone and the same
 `TrainConfig.seed` gives, up to the order of floating point sums. Each algorithm is whole in its own file: `bc`, `td3_bc`,
 `iql`, `awac`, `cql`.
 
-The reward in the data is for one fixed goal: these agents take a goal at `reset`, because every agent does, and ignore it.
+Learners of values learn what the recorded rewards are for: a goal that their agents are given at `reset` is ignored.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Generic, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Generic, Self, TypeVar
 
 import numpy as np
 import torch
@@ -24,7 +24,9 @@ from torch import Tensor
 
 from dfplan.agents.base import LearningAgent
 from dfplan.arrays import Shape
+from dfplan.data.returns import require_rewards
 from dfplan.data.statistics import Statistics
+from dfplan.data.trajectories import Trajectories
 from dfplan.data.transitions import Noise, Transitions
 from dfplan.fields import CheckedFields, Positive, Size, Whole
 from dfplan.models.stacked import StackedMLP
@@ -35,15 +37,17 @@ Losses = tuple[dict[str, Tensor], dict[str, Tensor]]
 """What is minimized and what is only watched, each (S,): means over a member's own batch."""
 MaxWeight = Annotated[Positive, Field(validation_alias=AliasChoices("max_weight", "longest_weight"))]
 """The largest weight of a recorded action; files of older versions call it 'longest_weight'."""
+ACTING = ("pi.", "observation.", "action_")
+"""What the names of the tensors begin with that acting needs."""
 
 
 @dataclass(frozen=True)
 class OfflineConfig(CheckedFields):
     """What the learners share; each algorithm adds its own hyperparameters."""
 
-    observation_dim: Size = 4
+    observation_dim: Size
     """Columns of an observation."""
-    action_dim: Size = 2
+    action_dim: Size
     """Columns of an action."""
     seeds: Annotated[tuple[Whole, ...], Field(min_length=1, max_length=1000)] = (0, 1, 2)
     """Training seeds, one member of every stack each."""
@@ -73,8 +77,6 @@ class ActingConfig(CheckedFields):
 
 
 C = TypeVar("C", bound=OfflineConfig)
-ACTING = ("pi.", "observation.", "action_")
-"""What the names of the tensors begin with that acting needs."""
 
 
 class OfflineLearner(Statistics, ABC, Generic[C]):
@@ -84,13 +86,23 @@ class OfflineLearner(Statistics, ABC, Generic[C]):
     (`mean_action`).
     """
 
+    rewarded: ClassVar[bool] = True
+    """Whether it learns from rewards."""
     config: C
     pi: StackedMLP
+    goal_columns: tuple[int, ...] = ()
+    """Observation columns of the goals that the actor is given beside observations; none for those that learn from rewards."""
 
     def __init__(self, config: C):
         super().__init__(config.observation_dim, config.action_dim, scale_actions=True)
         self.config = config
         self._initial = [torch.Generator().manual_seed(seed) for seed in config.seeds]
+
+    def fit_statistics(self, data: Trajectories) -> None:
+        """Take normalizer and action limits from the data. ValueError for data without the rewards that it learns from."""
+        if self.rewarded:
+            require_rewards(data, type(self).__name__)
+        super().fit_statistics(data)
 
     @abstractmethod
     def losses(self, batch: Transitions, noise: Noise) -> Losses:
@@ -112,19 +124,27 @@ class OfflineLearner(Statistics, ABC, Generic[C]):
         """Q_1 and Q_2 of every seed: members 2 i and 2 i + 1 belong to seed i."""
         return self.stack(self.config.observation_dim + self.config.action_dim, 1, copies=2)
 
+    def state(self, observation: Tensor, goal: Tensor | None = None) -> Tensor:
+        """What networks see (..., observation_dim + G) of observations and goals (..., G) in recorded units."""
+        s = self.observation.normalize(observation)
+        if not self.goal_columns or goal is None:
+            return s
+        there = observation.clone()
+        there[..., list(self.goal_columns)] = goal
+        return torch.cat([s, self.observation.normalize(there)[..., list(self.goal_columns)]], dim=-1)
+
     def forward(self, batch: tuple[Tensor, ...], generator: torch.Generator) -> dict[str, Tensor]:
         """The losses of all members as one: a sum over members, so that each is trained as if it were alone."""
-        s, a, r, s_next, terminated = batch
-        s, s_next = self.observation.normalize(s), self.observation.normalize(s_next)
-        transitions = Transitions(s, self.scale_action(a), r, s_next, terminated)
+        s, a, r, s_next, terminated, *goal = batch
+        transitions = Transitions(self.state(s, *goal), self.scale_action(a), r, self.state(s_next, *goal), terminated)
         minimized, watched = self.losses(transitions, Noise(generator, self.config.seeds))
         loss = torch.stack(list(minimized.values())).sum()
         return {"loss": loss, **{name: value.detach().mean() for name, value in (minimized | watched).items()}}
 
     @torch.no_grad()
-    def play(self, observation: Tensor, member: int) -> Tensor:
-        """One member's action (B, action_dim) for (B, observation_dim), both in recorded units."""
-        outputs = self.pi.alone(member, self.observation.normalize(observation))
+    def play(self, observation: Tensor, member: int, goal: Tensor | None = None) -> Tensor:
+        """One member's action (B, action_dim) for (B, observation_dim) and goals (B, G), all in recorded units."""
+        outputs = self.pi.alone(member, self.state(observation, goal))
         return self.unscale_action(self.mean_action(outputs).clamp(-1, 1))
 
 
@@ -143,7 +163,8 @@ class OfflineAgent(LearningAgent):
         config = config or ActingConfig()
         if config.member >= len(learner.config.seeds):
             raise ValueError(f"member must lie in 0..{len(learner.config.seeds) - 1}, got {config.member}")
-        super().__init__(learner, config, card, observation_dim=learner.config.observation_dim)
+        goal_dim = len(learner.goal_columns) or None
+        super().__init__(learner, config, card, observation_dim=learner.config.observation_dim, goal_dim=goal_dim)
 
     @property
     def parameters(self) -> int:
@@ -151,19 +172,25 @@ class OfflineAgent(LearningAgent):
         return super().parameters // len(self.learner.config.seeds)
 
     def _begin(self) -> None:
-        """Nothing is remembered between steps, and the goal is the one of the data."""
+        """Nothing is remembered between steps."""
 
     def _begin_rows(self, rows: NDArray[np.intp]) -> None:
         """Nothing is remembered between steps."""
 
     def _act(self, batch: NDArray[Any], goals: NDArray[Any] | None) -> NDArray[Any]:
-        return self.learner.play(self._tensor(batch), self.config.member).cpu().numpy()
+        if not self.learner.goal_columns:
+            goals = None
+        elif goals is None:
+            raise ValueError("this policy needs a goal: call reset(goal=...) before it acts")
+        return self.learner.play(self._tensor(batch), self.config.member, self._tensor(goals)).cpu().numpy()
 
     def _parts(self, given: int) -> Mapping[str, Shape]:
-        """Transitions: `terminated` is 1 where the task ended with the step, else 0; without it nothing terminates."""
-        D, A = self.learner.config.observation_dim, self.learner.config.action_dim
+        """Transitions: `terminated` is 1 where the task ended with the step, else 0; without it nothing terminates. The goals
+        of a policy that is given any come last."""
+        D, A, G = self.learner.config.observation_dim, self.learner.config.action_dim, len(self.learner.goal_columns)
         parts: dict[str, Shape] = {"s": ("B", D), "a": ("B", A), "r": ("B",), "s'": ("B", D)}
-        return parts | ({"terminated": ("B",)} if given > len(parts) else {})
+        parts |= {"terminated": ("B",)} if G or given > len(parts) else {}
+        return parts | ({"goals": ("B", G)} if G else {})
 
     def _read_batch(self, batch: Any, parts: Mapping[str, Shape]) -> list[NDArray[Any]]:
         """The same (B, ...) for all members, or one for each, (S, B, ...)."""
@@ -173,7 +200,7 @@ class OfflineAgent(LearningAgent):
             parts = {name: (members, *shape) for name, shape in parts.items()}
         arrays = super()._read_batch(batch, parts)
         arrays += [np.zeros_like(arrays[2])] * (len(Transitions._fields) - len(arrays))
-        if not np.isin(arrays[-1], (0, 1)).all():
+        if not np.isin(arrays[4], (0, 1)).all():
             raise ValueError(f"{self._name}: the batch's terminated must be 0 or 1")
         return arrays if apart else [np.stack([part] * members) for part in arrays]
 

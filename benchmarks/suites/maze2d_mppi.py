@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from dfplan.agents.mppi import GoalCost, LearnedMPPIAgent, MPPIAgent
+from dfplan.agents.mppi import GoalCost, LearnedMPPIAgent, MPPIAgent, MPPIConfig
 from dfplan.envs.maze.geodesic import Geodesic
 from dfplan.envs.maze.rollouts import Rollouts
 from dfplan.envs.registry import MazeTask
 
+CONTROLS = MPPIConfig(action_dim=2)
+"""Of a force along each axis."""
 ARRIVAL = 0.35
 """Chebyshev distance from which on a state costs nothing: the square lies within the goal's radius of 0.5."""
 
@@ -25,12 +27,12 @@ def field_cost(task: MazeTask) -> GoalCost:
 
 def mppi(task: MazeTask) -> MPPIAgent:
     """Given the true dynamics, but no map."""
-    return MPPIAgent(Rollouts(task.layout), GoalCost())
+    return MPPIAgent(Rollouts(task.layout), GoalCost(), CONTROLS)
 
 
 def mppi_field(task: MazeTask) -> MPPIAgent:
     """Given the true dynamics and the map."""
-    return MPPIAgent(Rollouts(task.layout), field_cost(task))
+    return MPPIAgent(Rollouts(task.layout), field_cost(task), CONTROLS)
 
 
 def with_field(agent: LearnedMPPIAgent, task: MazeTask) -> LearnedMPPIAgent:

@@ -1,14 +1,34 @@
-"""What is still to be gained in an episode, in a measure that does not shrink towards its end."""
+"""What is to be gained: whether anything is, sums of rewards, and their pace, which does not shrink towards an end."""
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.signal import lfilter
 
-from dfplan.data.trajectories import FloatArray, Trajectories, stops
+from dfplan.data.trajectories import FloatArray, Trajectories, rewarding, stops
 
 
 def discount_of(longest: int) -> float:
     """g = 1 - 1 / longest: rewards count for about as many steps as the longest recorded episode has."""
     return 1 - 1 / longest
+
+
+def require_rewards(data: Trajectories, learner: str) -> None:
+    """Raise ValueError, with one sentence, if nothing is to be gained."""
+    if not rewarding(data):
+        raise ValueError(f"{learner} learns from rewards, and those of {data.name} are all {data.rewards[0]:g}")
+
+
+def discounted_sums(data: Trajectories, g: float, steps: int | None = None) -> NDArray[np.float64]:
+    """(N,): sum_i g^i r_{t+i} from each step on, to where the task terminates or the record ends, or over so many `steps`."""
+    stop = stops(data)
+    ends = np.unique(stop)  # one past the last step of each stretch: an episode, or the part of it up to a termination
+    total = np.empty(len(data))
+    for begin, end in zip(np.append(0, ends[:-1]), ends, strict=True):
+        total[begin:end] = lfilter([1.0], [1.0, -g], data.rewards[begin:end][::-1].astype(np.float64))[::-1]
+    if steps is None:
+        return total
+    later = np.arange(len(data)) + steps
+    return total - np.where(later < stop, g**steps * total[np.minimum(later, len(data) - 1)], 0.0)
 
 
 def returns_to_go(data: Trajectories) -> FloatArray:
@@ -24,11 +44,7 @@ def returns_to_go(data: Trajectories) -> FloatArray:
     """
     longest = int((data.episode_ends - data.episode_starts).max())
     g = discount_of(longest)
-    stop = stops(data)
-    ends = np.unique(stop)  # one past the last step of each stretch: an episode, or the part of it up to a termination
-    total = np.empty(len(data))
-    for begin, end in zip(np.append(0, ends[:-1]), ends, strict=True):
-        total[begin:end] = lfilter([1.0], [1.0, -g], data.rewards[begin:end][::-1].astype(np.float64))[::-1]
+    stop, total = stops(data), discounted_sums(data, g)
     left = stop - np.arange(len(data))
     weight = np.where(data.terminations[stop - 1], 1 / (1 - g), (1 - g**left) / (1 - g))
     pace: FloatArray = (total / weight).astype(np.float32)

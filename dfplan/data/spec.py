@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from dfplan.data.features import AS_RECORDED, Features
-from dfplan.data.trajectories import Trajectories
+from dfplan.data.trajectories import Trajectories, rewarding
 from dfplan.fields import Size, Whole, check_columns, check_fields
 
 
@@ -25,7 +25,7 @@ class Spec:
     longest: Whole = 0
     """Steps of the longest recorded episode; 0 where there are no data."""
     rewards: bool = False
-    """Whether recorded rewards differ, so that there is something to be gained."""
+    """Whether something is to be gained: see `dfplan.data.trajectories.rewarding`."""
     terminates: bool = False
     """Whether an episode can end because the task does."""
 
@@ -42,6 +42,6 @@ class Spec:
             data.features.goal_columns if goal_columns is None else goal_columns,
             data.features,
             int((data.episode_ends - data.episode_starts).max()),
-            bool((data.rewards != data.rewards[0]).any()),
+            rewarding(data),
             bool(data.terminations.any()),
         )

@@ -178,6 +178,12 @@ def stops(data: Trajectories) -> IntArray:
     return np.minimum(next_true(data.terminations) + 1, ends)
 
 
+def rewarding(data: Trajectories) -> bool:
+    """Whether something is to be gained: rewards differ, or an end of the task cuts off such as are not 0."""
+    first = data.rewards[0]
+    return bool((data.rewards != first).any() or (first and data.terminations.any()))
+
+
 def next_observations(data: Trajectories, indices: IntArray) -> FloatArray:
     """What was observed after the steps of the flat indices (...), (..., obs_dim): the next row, the episode's last
     observation after its last step, or, where the data have none, that step's own observation once more."""

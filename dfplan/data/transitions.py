@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dfplan.data.goals import hindsight
 from dfplan.data.trajectories import Steps, Trajectories, next_observations
 from dfplan.data.windows import Batch, BatchSource
 
@@ -30,17 +31,27 @@ class Transitions(NamedTuple):
 class Replay:
     """Draws transitions from recorded behaviour, for each training seed its own.
 
-    Every step of which it is known what followed (`dfplan.data.trajectories.Steps`) is equally likely.
+    Every step of which it is known what followed (`dfplan.data.trajectories.Steps`) is equally likely. With `longest`, each
+    has a goal in hindsight that was observed up to so many steps later (`dfplan.data.goals.hindsight`).
     """
 
-    def __init__(self, data: Trajectories, seeds: tuple[int, ...]):
-        self._seeds, self._steps = seeds, Steps(data)
+    def __init__(self, data: Trajectories, seeds: tuple[int, ...], longest: int = 0):
+        self._seeds, self._longest, self._steps = seeds, longest, Steps(data, observed=longest > 0)
 
-    def __call__(self, rng: np.random.Generator, batch_size: int) -> Transitions:
-        """(S, B, columns) or (S, B) each, in recorded units. Which seeds are drawn beside it does not change a seed's batch."""
+    def __call__(self, rng: np.random.Generator, batch_size: int) -> Batch:
+        """`Transitions`, or these and goals (S, B, G): (S, B, columns) or (S, B) each, in recorded units.
+
+        Which seeds are drawn beside it does not change a seed's batch.
+        """
         draw = int(rng.integers(2**63))
-        picks = [np.random.default_rng((seed, draw)).integers(len(self._steps), size=batch_size) for seed in self._seeds]
-        return Transitions(*(torch.from_numpy(part) for part in self._steps.gather(np.stack(picks))))
+        generators = [np.random.default_rng((seed, draw)) for seed in self._seeds]
+        picks = np.stack([own.integers(len(self._steps), size=batch_size) for own in generators])
+        batch = Transitions(*(torch.from_numpy(part) for part in self._steps.gather(picks)))
+        if not self._longest:
+            return batch
+        data, now = self._steps.trajectories, self._steps.indices[picks]
+        goals = [hindsight(data, steps, own, self._longest) for steps, own in zip(now, generators, strict=True)]
+        return (*batch, torch.from_numpy(np.stack(goals)))
 
 
 def changes(data: Trajectories) -> BatchSource:

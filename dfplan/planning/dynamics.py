@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dfplan.data.statistics import Normalizer, Statistics
 from dfplan.data.trajectories import Steps, Trajectories, next_observations
-from dfplan.fields import CheckedFields, Octaves, Size
+from dfplan.fields import CheckedFields, Octaves, Size, check_columns
 from dfplan.models.dynamics import Dynamics
 
 
@@ -19,21 +19,26 @@ from dfplan.models.dynamics import Dynamics
 class DynamicsConfig(CheckedFields):
     """The size of a dynamics model."""
 
-    observation_dim: Size = 4
+    observation_dim: Size
     """Columns of an observation."""
-    action_dim: Size = 2
+    action_dim: Size
     """Columns of an action."""
+    goal_columns: tuple[int, ...] = ()
+    """Observation columns in which a goal stands."""
     width: Size = 128
     """Features of each hidden layer."""
     octaves: Octaves = 6
     """How many sines and cosines of each observed column are inputs beside it, at 1, 2, 4, ... radians per deviation."""
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_columns(self.goal_columns, self.observation_dim, "goal_columns")
+
 
 class DynamicsModel(Statistics):
     """One network, no ensemble: it predicts the mean change of one step, without a measure of its uncertainty."""
 
-    def __init__(self, config: DynamicsConfig | None = None):
-        config = config or DynamicsConfig()
+    def __init__(self, config: DynamicsConfig):
         super().__init__(config.observation_dim, config.action_dim)
         self.config = config
         self.change = Normalizer.standard(config.observation_dim)

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from dfplan.data.returns import require_rewards
 from dfplan.data.statistics import Normalizer, Statistics
 from dfplan.data.tokens import TokenLayout
 from dfplan.data.trajectories import Trajectories
@@ -35,10 +36,10 @@ class SequenceConfig(CheckedFields):
     """Which columns of a token are observation and action, and how many steps it covers."""
     tokens: Size = 48
     """T: a plan is always T tokens, the start among them, and so (T - 1) * stride environment steps long."""
-    towards: Literal["goal", "return"] = "goal"
-    """Plan to a goal that is given at each reset, or for a high return of the recorded task."""
-    goal_columns: tuple[int, ...] = (0, 1)
-    """Observation columns in which a goal is given."""
+    towards: Literal["goal", "return", "nothing"] = "goal"
+    """Plan to a goal that is given at each reset, for a high return of the recorded task, or as the data went on."""
+    goal_columns: tuple[int, ...] = ()
+    """Observation columns in which a goal is given; needed by a planner to goals only."""
     network: UNetConfig = field(default_factory=UNetConfig)
     """The temporal U-Net that denoises."""
     schedule: ScheduleName = "cosine"
@@ -53,8 +54,8 @@ class SequenceConfig(CheckedFields):
         if self.tokens < 3:
             raise ValueError(f"a plan needs a start, an end and a token between them, got tokens={self.tokens}")
         check_columns(self.goal_columns, self.layout.observation_dim, "goal_columns")
-        if not self.goal_columns:
-            raise ValueError("goal_columns must name at least one column of the observation")
+        if self.towards == "goal" and not self.goal_columns:
+            raise ValueError("a planner to goals needs them: goal_columns must name at least one column of the observation")
 
     @property
     def steps(self) -> int:
@@ -75,7 +76,12 @@ class SequenceModel(Statistics):
         self.register_buffer("best_return", torch.ones(()))
 
     def fit_statistics(self, data: Trajectories) -> None:
-        """Take normalizers, action limits and the best return of a window from the data, before training."""
+        """Take normalizers, action limits and the best return of a window from the data, before training.
+
+        Raises ValueError for data without a window, and for a planner to a return where the data have no rewards.
+        """
+        if self.config.towards == "return":
+            require_rewards(data, f"a {type(self).__name__} that plans for a return")
         super().fit_statistics(data)
         windows = ReturnWindows(data, self.config.steps + 1)
         returns = windows.returns(windows.starts)

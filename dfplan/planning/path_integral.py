@@ -20,16 +20,18 @@ from dfplan.planning.plan import Plan
 Array = NDArray[np.float64]
 Rollout = Callable[[Array, Array], Array]
 """States (N, D) and actions (N, S, A) to the states (N, S, D) that follow each action."""
-Cost = Callable[[Array, Array], Array]
-"""States (B, K, S, D) and goals (B, G) to costs (B, K): the paper's S(E), without its control cost."""
+Cost = Callable[[Array, Array | None], Array]
+"""States (B, K, S, D) and goals (B, G), None without any, to costs (B, K): the paper's S(E), without its control cost."""
 Distance = Callable[[Array, Array], Array]
 """Points (B, K, S, G) and goals (B, G) to distances (B, K, S)."""
 
 
 @dataclass(frozen=True)
 class MPPIConfig(CheckedFields):
-    """How controls are sampled and weighed."""
+    """How controls are sampled and weighed. In learned dynamics a control is 1 at the highest recorded action."""
 
+    action_dim: Size
+    """Components of a control."""
     samples: Size = 128
     """K: sampled control sequences a plan."""
     controls: Size = 12
@@ -44,8 +46,6 @@ class MPPIConfig(CheckedFields):
     """Weight of the control cost u^T Sigma^-1 epsilon; 0 lets the cost alone decide."""
     limit: PositiveOrInf = 1.0
     """Controls are clipped to [-limit, limit]."""
-    action_dim: Size = 2
-    """Components of a control."""
 
 
 def euclidean(points: Array, goals: Array) -> Array:
@@ -57,18 +57,23 @@ def euclidean(points: Array, goals: Array) -> Array:
 class GoalCost:
     """Sum over a future's steps of how far the goal still is beyond `arrival`: reach it soon, then stay.
 
-    The first G entries of a state are compared with the goal. `distance` may be another one than the Euclidean, such as
-    the length of the shortest way through a maze.
+    `distance` may be another one than the Euclidean, such as the length of the shortest way between walls. ValueError without
+    a goal.
     """
 
     distance: Distance = euclidean
     """Distances of points to goals."""
     arrival: float = 0.0
     """Distance from which on a state costs nothing."""
+    columns: tuple[int, ...] = ()
+    """Columns of a state that are compared with the goal; none: the first G."""
 
-    def __call__(self, states: Array, goals: Array) -> Array:
+    def __call__(self, states: Array, goals: Array | None) -> Array:
         """Costs of rollouts: states (..., S, D) and goals to one number each (...)."""
-        distance = self.distance(states[..., : goals.shape[-1]], goals)
+        if goals is None:
+            raise ValueError("this planner needs a goal: call reset(goal=...) before it acts")
+        points = states[..., list(self.columns)] if self.columns else states[..., : goals.shape[-1]]
+        distance = self.distance(points, goals)
         return np.maximum(distance - self.arrival, 0.0).sum(axis=-1)
 
 
@@ -76,12 +81,12 @@ def improve(
     rollout: Rollout,
     cost: Cost,
     states: Array,
-    goals: Array,
+    goals: Array | None,
     controls: Array,
     config: MPPIConfig,
     rng: np.random.Generator,
 ) -> tuple[Array, Plan]:
-    """One path integral update of control sequences U (B, T, A) from states (B, D) to goals (B, G): u += sum_k w_k epsilon_k.
+    """One path integral update of control sequences U (B, T, A) from states (B, D): u += sum_k w_k epsilon_k.
 
     The mean is taken of clipped controls, so that it keeps the limits; the first sample is U itself, without noise. A sample
     whose states or cost are NaN or infinite has no weight. Returns U and the best samples as plans, with their 'cost'. Raises

@@ -6,7 +6,7 @@ from sequence_toy import NETWORK, TOKENS, batches_of, drives, layout
 
 from dfplan.agents.agent_config import AgentConfig
 from dfplan.agents.decision_diffuser import DecisionDiffuserAgent, DecisionDiffuserConfig, DecisionDiffuserModel
-from dfplan.agents.diffuser import DiffuserAgent, DiffuserAgentConfig, DiffuserModel
+from dfplan.agents.diffuser import DiffuserAgent, DiffuserAgentConfig, DiffuserConfig, DiffuserModel
 from dfplan.agents.diffusion_forcing import DiffusionForcingAgent
 from dfplan.agents.diffusion_veteran import DiffusionVeteranAgent, Veteran, VeteranConfig, VeteranModelConfig
 from dfplan.agents.loading import from_pretrained
@@ -15,7 +15,6 @@ from dfplan.agents.offline import awac, bc, cql, iql, td3_bc
 from dfplan.data.tokens import TokenLayout
 from dfplan.models import TransformerConfig
 from dfplan.planning.dynamics import DynamicsConfig, DynamicsModel
-from dfplan.planning.full_sequence import SequenceConfig
 from dfplan.planning.model import TrajectoryModel, TrajectoryModelConfig
 from dfplan.planning.planner import PlanConfig
 
@@ -47,17 +46,24 @@ def trajectory_model(**options):
 
 
 def diffuser(towards="goal", **options):
-    config = SequenceConfig(layout(actions=True), tokens=TOKENS, towards=towards, levels=8, network=NETWORK)
-    return DiffuserAgent(ready(DiffuserModel(config)), DiffuserAgentConfig(steps=2, eta=1.0, replan_every=3, **options))
+    config = DiffuserConfig(
+        layout(actions=True), tokens=TOKENS, towards=towards, goal_columns=(0, 1), levels=8, network=NETWORK
+    )
+    acting = {"steps": 2, "eta": 1.0, "replan_every": 3, "execution": "pd", "velocity_columns": (2, 3)}
+    return DiffuserAgent(ready(DiffuserModel(config)), DiffuserAgentConfig(**acting | options))
 
 
 def decision_diffuser():
-    config = DecisionDiffuserConfig(layout(actions=False), tokens=TOKENS, levels=8, network=NETWORK, gap=2)
+    config = DecisionDiffuserConfig(
+        layout(actions=False), tokens=TOKENS, goal_columns=(0, 1), levels=8, network=NETWORK, gap=2
+    )
     return DecisionDiffuserAgent(ready(DecisionDiffuserModel(config))).with_options(steps=2, eta=1.0, replan_every=3)
 
 
 def diffusion_veteran():
-    learner = Veteran(VeteranModelConfig(tokens=5, stride=2, denoiser=SMALL, critic=SMALL, levels=8, inverse_levels=3))
+    learner = Veteran(
+        VeteranModelConfig(4, 2, (0, 1), tokens=5, stride=2, denoiser=SMALL, critic=SMALL, levels=8, inverse_levels=3)
+    )
     return DiffusionVeteranAgent(ready(learner), VeteranConfig(candidates=4, steps=2, replan_every=3))
 
 
@@ -80,15 +86,15 @@ EVERY = {
     "diffuser, to a return": lambda: diffuser(towards="return"),
     "decision_diffuser": decision_diffuser,
     "diffusion_veteran": diffusion_veteran,
-    "mppi": lambda: MPPIAgent(point, GoalCost(), MPPIConfig(samples=8, controls=3, hold=2)),
+    "mppi": lambda: MPPIAgent(point, GoalCost(), MPPIConfig(2, samples=8, controls=3, hold=2)),
     "dynamics": lambda: LearnedMPPIAgent(
-        ready(DynamicsModel(DynamicsConfig(width=8))), MPPIConfig(samples=8, controls=3, hold=2)
+        ready(DynamicsModel(DynamicsConfig(4, 2, width=8))), MPPIConfig(2, samples=8, controls=3, hold=2)
     ),
-    "bc": lambda: offline(bc.BehaviorCloningAgent, bc.BCConfig(hidden=(8, 8))),
-    "td3-bc": lambda: offline(td3_bc.TD3BCAgent, td3_bc.TD3BCConfig(hidden=(8, 8))),
-    "iql": lambda: offline(iql.IQLAgent, iql.IQLConfig(hidden=(8, 8))),
-    "awac": lambda: offline(awac.AWACAgent, awac.AWACConfig(hidden=(8, 8))),
-    "cql": lambda: offline(cql.CQLAgent, cql.CQLConfig(hidden=(8, 8), actions=2, states=2)),
+    "bc": lambda: offline(bc.BehaviorCloningAgent, bc.BCConfig(4, 2, hidden=(8, 8))),
+    "td3-bc": lambda: offline(td3_bc.TD3BCAgent, td3_bc.TD3BCConfig(4, 2, hidden=(8, 8))),
+    "iql": lambda: offline(iql.IQLAgent, iql.IQLConfig(4, 2, hidden=(8, 8))),
+    "awac": lambda: offline(awac.AWACAgent, awac.AWACConfig(4, 2, hidden=(8, 8))),
+    "cql": lambda: offline(cql.CQLAgent, cql.CQLConfig(4, 2, hidden=(8, 8), actions=2, states=2)),
     "stable_baselines3, PPO": lambda: from_pretrained("maze2d-umaze-ppo"),
     "stable_baselines3, SAC": lambda: from_pretrained("maze2d-umaze-sac"),
     "stable_baselines3, TD3": lambda: from_pretrained("maze2d-umaze-td3"),

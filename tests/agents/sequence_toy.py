@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from dfplan.agents.diffusion_veteran import Veteran
-from dfplan.data.goal_paths import GoalPaths
+from dfplan.data.sparse_paths import GoalPaths
 from dfplan.data.tokens import TokenLayout
 from dfplan.data.trajectories import Trajectories
 from dfplan.data.transitions import Replay, changes

@@ -112,7 +112,7 @@ def test_rows_that_begin_anew_are_in_the_batch_and_have_one_goal_each(agent):
 
 
 def test_one_goal_for_all_becomes_one_for_each_row_that_begins_anew():
-    agent = MPPIAgent(point, GoalCost(), MPPIConfig(samples=64, controls=5, hold=1))
+    agent = MPPIAgent(point, GoalCost(), MPPIConfig(2, samples=64, controls=5, hold=1))
     agent.reset((1.0, 0.0), seed=0)
     state = np.zeros((2, 4))
     for _ in range(60):

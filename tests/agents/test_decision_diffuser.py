@@ -20,9 +20,8 @@ START = np.array([0.1, -0.2, 0.0, 0.0], dtype=np.float32)
 
 def build(**changes):
     torch.manual_seed(0)
-    config = DecisionDiffuserConfig(
-        layout(actions=False), **({"tokens": TOKENS, "levels": 16, "network": NETWORK, "gap": 2} | changes)
-    )
+    shape = {"tokens": TOKENS, "goal_columns": (0, 1), "levels": 16, "network": NETWORK, "gap": 2}
+    config = DecisionDiffuserConfig(layout(actions=False), **shape | changes)
     return DecisionDiffuserAgent(DecisionDiffuserModel(config), DecisionDiffuserAgentConfig(steps=8))
 
 
@@ -108,7 +107,7 @@ def test_a_return_can_be_asked_for_in_units_of_the_data(to_returns, to_goals):
     assert np.array_equal(*found)
     agent.reset(seed=0, ask=Ask(return_=-5.0))
     assert not np.allclose(agent.act(START), found[0], atol=1e-3)
-    with pytest.raises(ValueError, match="has learned to reach goals, so that it cannot be asked for a return"):
+    with pytest.raises(ValueError, match="has not learned from returns, so that it cannot be asked for one"):
         to_goals[0].plan(START, ask=Ask(goal=(0.1, 0.1), return_=1.0))
 
 
@@ -140,8 +139,8 @@ def test_save_and_load_keep_weights_and_config(to_goals, tmp_path):
 
 def test_mistakes_get_a_sentence():
     with pytest.raises(ValueError, match="states only"):
-        DecisionDiffuserConfig(layout(actions=True))
+        DecisionDiffuserConfig(layout(actions=True), goal_columns=(0, 1))
     with pytest.raises(ValueError, match=r"gap in 1\.\.14"):
-        DecisionDiffuserConfig(layout(actions=False), tokens=TOKENS, gap=15)
+        DecisionDiffuserConfig(layout(actions=False), tokens=TOKENS, goal_columns=(0, 1), gap=15)
     with pytest.raises(ValueError, match="omega"):
         DecisionDiffuserAgentConfig(omega=-1.0)

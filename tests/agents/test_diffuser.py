@@ -5,9 +5,8 @@ import pytest
 import torch
 from sequence_toy import NETWORK, TOKENS, batches_of, drives, layout, trained
 
-from dfplan.agents.diffuser import DiffuserAgent, DiffuserAgentConfig, DiffuserModel
+from dfplan.agents.diffuser import DiffuserAgent, DiffuserAgentConfig, DiffuserConfig, DiffuserModel
 from dfplan.planning.execution import Following, by_pd
-from dfplan.planning.full_sequence import SequenceConfig
 from dfplan.planning.plan import Plan
 from dfplan.training.checkpoint import CheckpointError, save_checkpoint
 
@@ -17,8 +16,9 @@ GOAL = np.array([0.3, 0.1], dtype=np.float32)
 
 def build(**changes):
     torch.manual_seed(0)
-    config = SequenceConfig(layout(actions=True), tokens=TOKENS, levels=16, network=NETWORK, prediction="x0", **changes)
-    return DiffuserAgent(DiffuserModel(config), DiffuserAgentConfig(steps=8))
+    shape = {"tokens": TOKENS, "levels": 16, "network": NETWORK, "prediction": "x0"}
+    config = DiffuserConfig(layout(actions=True), goal_columns=(0, 1), **shape, **changes)
+    return DiffuserAgent(DiffuserModel(config), DiffuserAgentConfig(steps=8, execution="pd", velocity_columns=(2, 3)))
 
 
 @pytest.fixture(scope="module")
@@ -165,7 +165,7 @@ def test_save_and_load_keep_weights_and_config(to_goals, tmp_path):
 
 def test_mistakes_get_a_sentence(tmp_path):
     with pytest.raises(ValueError, match="hold no actions"):
-        config = SequenceConfig(layout(actions=False), tokens=TOKENS, network=NETWORK)
+        config = DiffuserConfig(layout(actions=False), tokens=TOKENS, goal_columns=(0, 1), network=NETWORK)
         DiffuserAgent(DiffuserModel(config), DiffuserAgentConfig(execution="diffused_actions"))
     with pytest.raises(ValueError, match="execution must be"):
         DiffuserAgentConfig(execution="inverse")

@@ -12,14 +12,14 @@ from dfplan.agents.diffusion_veteran import (
     VeteranConfig,
     VeteranModelConfig,
 )
-from dfplan.data.goal_paths import GoalPaths
+from dfplan.data.sparse_paths import GoalPaths
 from dfplan.data.trajectories import Trajectories
 from dfplan.models import TransformerConfig
 from dfplan.training.checkpoint import CheckpointError, save_checkpoint
 
 START = np.array([3.0, 1.0, 0.0, 0.0])
 SMALL = TransformerConfig(width=16, depth=1, heads=2, octaves=2)
-MODEL = VeteranModelConfig(tokens=5, stride=2, denoiser=SMALL, critic=SMALL, levels=8, inverse_levels=3)
+MODEL = VeteranModelConfig(4, 2, (0, 1), tokens=5, stride=2, denoiser=SMALL, critic=SMALL, levels=8, inverse_levels=3)
 
 
 def line(episodes=2, length=40, visit=(20, 25)):
@@ -73,7 +73,8 @@ def test_no_window_reaches_into_the_next_episode():
     data = line(visit=(2, 4))
     paths = GoalPaths(data, tokens=8, stride=2, discount=1.0)
     assert paths.starts.tolist() == [0, 1, 2, 3, 40, 41, 42, 43]
-    assert (paths.pairs + 2 < np.where(paths.pairs < 40, 40, 80)).all()
+    first = paths.pairs.first
+    assert (first + 2 < np.where(first < 40, 40, 80)).all()
     cut = GoalPaths(line(visit=(38, 40)), tokens=3, stride=2, discount=1.0)
     assert (cut.starts + cut.kept < np.where(cut.starts < 40, 40, 80)).all()
 
@@ -219,7 +220,8 @@ def test_files_of_others_are_refused(agent, tmp_path):
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(CheckpointError, match="not a whole safetensors file"):
         DiffusionVeteranAgent.load(path)
-    save_checkpoint(path, {}, {"kind": "diffusion_veteran", "config": {}, "agent": {}, "card": {}})
+    config = {"observation_dim": 4, "action_dim": 2}
+    save_checkpoint(path, {}, {"kind": "diffusion_veteran", "config": config, "agent": {}, "card": {}})
     with pytest.raises(CheckpointError, match=r"do not fit Veteran: .* missing"):
         DiffusionVeteranAgent.load(path)
 
@@ -238,9 +240,9 @@ def test_mistakes_get_a_sentence(agent):
     with pytest.raises(ValueError, match="unknown option"):
         agent.with_options(candidate=3)
     with pytest.raises(ValueError, match="tokens"):
-        VeteranModelConfig(tokens=1)
+        VeteranModelConfig(4, 2, tokens=1)
     with pytest.raises(ValueError, match="discount"):
-        VeteranModelConfig(discount=0.0)
+        VeteranModelConfig(4, 2, discount=0.0)
     silent = line(visit=(0, 0))
     with pytest.raises(ValueError, match="no step is rewarded"):
         GoalPaths(silent, 5, 2, 1.0)

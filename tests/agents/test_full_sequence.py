@@ -5,7 +5,7 @@ import pytest
 import torch
 from sequence_toy import NETWORK, TOKENS, layout
 
-from dfplan.agents.diffuser import DiffuserAgent, DiffuserAgentConfig, DiffuserModel
+from dfplan.agents.diffuser import DiffuserAgent, DiffuserAgentConfig, DiffuserConfig, DiffuserModel
 from dfplan.agents.full_sequence import SequenceAgentConfig
 from dfplan.config_json import config_from_json, config_to_json
 from dfplan.planning.full_sequence import SequenceConfig
@@ -17,8 +17,8 @@ GOAL = np.array([0.5, 0.5])
 @pytest.fixture
 def agent():
     torch.manual_seed(0)
-    config = SequenceConfig(layout(actions=True), tokens=TOKENS, levels=8, network=NETWORK)
-    return DiffuserAgent(DiffuserModel(config), DiffuserAgentConfig(steps=2))
+    config = DiffuserConfig(layout(actions=True), tokens=TOKENS, goal_columns=(0, 1), levels=8, network=NETWORK)
+    return DiffuserAgent(DiffuserModel(config), DiffuserAgentConfig(steps=2, execution="pd", velocity_columns=(2, 3)))
 
 
 def planned_rows(agent, observation, steps):
@@ -78,7 +78,7 @@ def test_same_seed_same_plan(agent):
 
 def test_a_config_comes_back_from_its_header(agent):
     config = agent.learner.config
-    assert config_from_json(SequenceConfig, config_to_json(config)) == config
+    assert config_from_json(DiffuserConfig, config_to_json(config)) == config
 
 
 def test_mistakes_get_a_sentence(agent):
@@ -96,8 +96,8 @@ def test_mistakes_get_a_sentence(agent):
     with pytest.raises(ValueError, match=r"eta must be less"):
         SequenceAgentConfig(eta=2.0)
     with pytest.raises(ValueError, match="a token between"):
-        SequenceConfig(layout(actions=True), tokens=2)
-    with pytest.raises(ValueError, match="towards must be 'goal' or 'return'"):
+        SequenceConfig(layout(actions=True), tokens=2, goal_columns=(0, 1))
+    with pytest.raises(ValueError, match="towards must be 'goal', 'return' or 'nothing'"):
         SequenceConfig(layout(actions=True), towards="fame")
     for columns in ((4,), (-1,), (0, 0)):
         with pytest.raises(ValueError, match=r"goal_columns must be different columns of the observation, in 0\.\.3"):

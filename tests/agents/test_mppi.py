@@ -20,7 +20,7 @@ def drive(agent, state, steps, rollout=point):
 
 def test_one_update_is_the_papers_weighted_mean():
     """Recomputed from the same noise: u + sum_k w_k epsilon_k, w_k ~ exp(-(S_k + gamma u^T Sigma^-1 epsilon_k) / lambda)."""
-    config = MPPIConfig(samples=7, controls=3, hold=2, sigma=0.5, temperature=0.4, gamma=0.2, limit=np.inf)
+    config = MPPIConfig(2, samples=7, controls=3, hold=2, sigma=0.5, temperature=0.4, gamma=0.2, limit=np.inf)
     agent, state, goal = MPPIAgent(point, GoalCost(), config), np.zeros((1, 2)), np.array([1.0, 0.5])
     agent.reset(goal, seed=3)
     rng, u = np.random.default_rng(3), np.zeros((3, 2))
@@ -42,7 +42,7 @@ def test_one_update_is_the_papers_weighted_mean():
 
 def test_rows_have_goals_and_sequences_of_their_own():
     goals = np.array([[1.0, 0.0], [-1.0, 0.5], [0.0, -2.0]])
-    agent = MPPIAgent(point, GoalCost(arrival=0.05), MPPIConfig(samples=64, controls=5, hold=1))
+    agent = MPPIAgent(point, GoalCost(arrival=0.05), MPPIConfig(2, samples=64, controls=5, hold=1))
     agent.reset(goals, seed=0)
     state = drive(agent, np.zeros((3, 2)), 40)
     assert np.linalg.norm(state - goals, axis=1).max() < 0.15
@@ -53,7 +53,7 @@ def test_rows_have_goals_and_sequences_of_their_own():
 
 
 def test_actions_keep_the_limit_and_repeat_with_the_seed():
-    agent = MPPIAgent(point, GoalCost(), MPPIConfig(samples=16, controls=4, sigma=5.0, limit=0.7))
+    agent = MPPIAgent(point, GoalCost(), MPPIConfig(2, samples=16, controls=4, sigma=5.0, limit=0.7))
     runs = []
     for _ in range(2):
         agent.reset((9.0, 9.0), seed=5)
@@ -64,8 +64,8 @@ def test_actions_keep_the_limit_and_repeat_with_the_seed():
 
 def test_learned_dynamics_plan_save_and_load(tmp_path):
     torch.manual_seed(0)
-    learner = DynamicsModel(DynamicsConfig(width=16, octaves=1))
-    config = MPPIConfig(samples=8, controls=3, hold=2)
+    learner = DynamicsModel(DynamicsConfig(4, 2, width=16, octaves=1))
+    config = MPPIConfig(2, samples=8, controls=3, hold=2)
     agent = LearnedMPPIAgent(learner, config, {"name": "small"})
     agent.save(tmp_path / "w.safetensors")
     loaded = LearnedMPPIAgent.load(tmp_path / "w.safetensors")
@@ -83,13 +83,14 @@ def test_foreign_files_are_refused(tmp_path):
     save_checkpoint(tmp_path / "w.safetensors", {"w": torch.zeros(1)}, {"kind": "other"})
     with pytest.raises(CheckpointError, match="not the weights of 'dynamics'"):
         LearnedMPPIAgent.load(tmp_path / "w.safetensors")
-    save_checkpoint(tmp_path / "v.safetensors", {"w": torch.zeros(1)}, {"kind": "dynamics", "config": {"depth": 1}, "card": {}})
+    header = {"kind": "dynamics", "config": {"observation_dim": 4, "action_dim": 2, "depth": 1}, "card": {}}
+    save_checkpoint(tmp_path / "v.safetensors", {"w": torch.zeros(1)}, header)
     with pytest.raises(CheckpointError, match=r"cannot build: config\.depth is unknown here"):
         LearnedMPPIAgent.load(tmp_path / "v.safetensors")
 
 
 def test_where_no_sample_is_finite_an_error_says_so():
-    config = MPPIConfig(samples=4, controls=2)
+    config = MPPIConfig(2, samples=4, controls=2)
     for rollout, cost in (
         (lambda states, actions: np.nan * point(states, actions), lambda states, goals: np.zeros(states.shape[:2])),
         (point, lambda states, goals: np.full(states.shape[:2], np.nan)),
@@ -105,7 +106,7 @@ def test_where_no_sample_is_finite_an_error_says_so():
 
 
 def test_bad_input():
-    agent = MPPIAgent(point, GoalCost(), MPPIConfig(samples=2, controls=2))
+    agent = MPPIAgent(point, GoalCost(), MPPIConfig(2, samples=2, controls=2))
     with pytest.raises(ValueError, match=r"needs a goal: call reset"):
         agent.act(np.zeros(2))
     agent.reset((0.0, 0.0))
@@ -114,6 +115,6 @@ def test_bad_input():
     with pytest.raises(ValueError, match="a goal for each row"):
         agent.forget([0], [[1.0, 1.0]])
     with pytest.raises(ValueError, match="samples must be greater than or equal to 1"):
-        MPPIConfig(samples=0)
+        MPPIConfig(2, samples=0)
     with pytest.raises(ValueError, match="temperature must be greater than 0"):
-        MPPIConfig(temperature=0.0)
+        MPPIConfig(2, temperature=0.0)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from dfplan.agents.decision_diffuser import DecisionDiffuserAgent, DecisionDiffuserConfig, DecisionDiffuserModel
-from dfplan.agents.diffuser import DiffuserAgent, DiffuserAgentConfig, DiffuserModel
+from dfplan.agents.diffuser import DiffuserAgent, DiffuserAgentConfig, DiffuserConfig, DiffuserModel
 from dfplan.agents.diffusion_forcing import DiffusionForcingAgent
 from dfplan.agents.diffusion_veteran import DiffusionVeteranAgent, Veteran, VeteranModelConfig
 from dfplan.agents.loading import AGENTS, kind_of, load
@@ -28,7 +28,9 @@ from dfplan.training.checkpoint import CheckpointError, load_checkpoint, save_ch
 LAYOUT = TokenLayout(4, 2, stride=2)
 SMALL = TransformerConfig(width=8, depth=1, heads=2, octaves=1)
 UNET = UNetConfig(width=8, multiples=(1, 2), octaves=1)
-OFFLINE = {"seeds": (0, 7), "hidden": (8,)}
+OFFLINE = {"observation_dim": 4, "action_dim": 2, "seeds": (0, 7), "hidden": (8,)}
+TRACKING = DiffuserAgentConfig(execution="pd", velocity_columns=(2, 3))
+SEQUENCE = {"tokens": 5, "goal_columns": (0, 1), "network": UNET, "levels": 8}
 
 
 def trajectory(model):
@@ -39,14 +41,12 @@ def trajectory(model):
 MAKE = {
     "trajectory_model": lambda: trajectory(SMALL),
     "trajectory_model, recurrent": lambda: trajectory(RecurrentConfig(width=8, depth=1)),
-    "diffuser": lambda: DiffuserAgent(DiffuserModel(SequenceConfig(LAYOUT, tokens=5, network=UNET, levels=8))),
-    "decision_diffuser": lambda: DecisionDiffuserAgent(
-        DecisionDiffuserModel(DecisionDiffuserConfig(LAYOUT, tokens=5, network=UNET, levels=8))
-    ),
+    "diffuser": lambda: DiffuserAgent(DiffuserModel(DiffuserConfig(LAYOUT, **SEQUENCE)), TRACKING),
+    "decision_diffuser": lambda: DecisionDiffuserAgent(DecisionDiffuserModel(DecisionDiffuserConfig(LAYOUT, **SEQUENCE))),
     "diffusion_veteran": lambda: DiffusionVeteranAgent(
-        Veteran(VeteranModelConfig(tokens=4, stride=2, denoiser=SMALL, critic=SMALL, levels=8, inverse_levels=2))
+        Veteran(VeteranModelConfig(4, 2, (0, 1), tokens=4, stride=2, denoiser=SMALL, critic=SMALL, levels=8, inverse_levels=2))
     ),
-    "dynamics": lambda: LearnedMPPIAgent(DynamicsModel(DynamicsConfig(width=8, octaves=1))),
+    "dynamics": lambda: LearnedMPPIAgent(DynamicsModel(DynamicsConfig(4, 2, width=8, octaves=1))),
     "bc": lambda: BehaviorCloningAgent(BC(BCConfig(**OFFLINE))),
     "iql": lambda: IQLAgent(IQL(IQLConfig(**OFFLINE))),
     "cql": lambda: CQLAgent(CQL(CQLConfig(**OFFLINE))),
@@ -141,7 +141,7 @@ def test_sizes_far_beyond_the_file_are_refused_before_anything_is_made_of_them(n
             continue
         for size in (2**16, 10**9, 10**12):
             message = refused(tmp_path / "weights.safetensors", tensors, changed(header, place, size))
-            small = ("tokens", "stride", "levels", "inverse_levels", "longest_gap", "goal_within")
+            small = ("tokens", "stride", "levels", "inverse_levels", "longest_gap", "goal_within", "longest")
             bounded = place[-1] in small or "agent" in place
             assert message or (bounded and size == 2**16), (place, size)
 
@@ -229,7 +229,7 @@ def test_columns_that_are_not_the_observations_are_refused_where_a_config_is_mad
     with pytest.raises(ValueError, match="goal_columns"):
         DecisionDiffuserConfig(LAYOUT, goal_columns=columns)
     with pytest.raises(ValueError, match="positions must be different columns of the observation"):
-        VeteranModelConfig(positions=columns)
+        VeteranModelConfig(4, 2, positions=columns)
     agent = MAKE["diffuser"]()
     with pytest.raises(ValueError, match="velocity"):
         agent.with_options(velocity_columns=columns if len(columns) == 2 else (2, *columns))

@@ -45,7 +45,7 @@ MODEL = TrajectoryModelConfig(
 AGENT = AgentConfig(PlanConfig(steps=1, horizons=1), replan_every=100)
 
 
-STACKED = BCConfig(hidden=(8, 8), seeds=(0, 1))
+STACKED = BCConfig(4, 2, hidden=(8, 8), seeds=(0, 1))
 
 
 def windows(data):

@@ -17,11 +17,11 @@ from dfplan.training.config import TrainConfig
 from dfplan.training.loop import train
 
 AGENTS = {
-    "bc": (bc.BehaviorCloningAgent, bc.BCConfig(hidden=(16, 16))),
-    "td3-bc": (td3_bc.TD3BCAgent, td3_bc.TD3BCConfig(hidden=(16, 16))),
-    "iql": (iql.IQLAgent, iql.IQLConfig(hidden=(16, 16))),
-    "awac": (awac.AWACAgent, awac.AWACConfig(hidden=(16, 16))),
-    "cql": (cql.CQLAgent, cql.CQLConfig(hidden=(16, 16), actions=3, states=4)),
+    "bc": (bc.BehaviorCloningAgent, bc.BCConfig(4, 2, hidden=(16, 16))),
+    "td3-bc": (td3_bc.TD3BCAgent, td3_bc.TD3BCConfig(4, 2, hidden=(16, 16))),
+    "iql": (iql.IQLAgent, iql.IQLConfig(4, 2, hidden=(16, 16))),
+    "awac": (awac.AWACAgent, awac.AWACConfig(4, 2, hidden=(16, 16))),
+    "cql": (cql.CQLAgent, cql.CQLConfig(4, 2, hidden=(16, 16), actions=3, states=4)),
 }
 CONFIG = TrainConfig(
     steps=6, batch_size=8, learning_rate=1e-2, warmup_steps=0, weight_decay=0.0, gradient_clip=1e9, ema_decay=0.0,
@@ -325,7 +325,8 @@ def test_a_foreign_or_broken_file_is_refused(tmp_path):
     path.write_bytes(path.read_bytes()[:-10])
     with pytest.raises(CheckpointError, match="not a whole safetensors file"):
         iql.IQLAgent.load(path)
-    save_checkpoint(path, {}, {"kind": "iql", "critics": False, "config": {"colour": 1}, "agent": {}, "card": {}})
+    config = {"observation_dim": 4, "action_dim": 2, "colour": 1}
+    save_checkpoint(path, {}, {"kind": "iql", "critics": False, "config": config, "agent": {}, "card": {}})
     with pytest.raises(CheckpointError, match=r"cannot build: config\.colour is unknown here"):
         iql.IQLAgent.load(path)
 
@@ -347,9 +348,9 @@ def test_bad_input_is_named(tmp_path):
     with pytest.raises(ValueError, match=r"member must lie in 0\.\.2, got 3"):
         bc.BehaviorCloningAgent(learner("bc"), ActingConfig(member=3))
     with pytest.raises(ValueError, match="seeds must be"):
-        OfflineConfig(seeds=(1, 1))
+        OfflineConfig(4, 2, seeds=(1, 1))
     still = dataclasses.replace(recorded(), actions=np.ones((60, 2), np.float32))
     with pytest.raises(ValueError, match="noise: column 0 of the actions never changes"):
         agent.learner.fit_statistics(still)
     with pytest.raises(ValueError, match="actions and states must be at least 1"):
-        cql.CQLConfig(actions=0)
+        cql.CQLConfig(4, 2, actions=0)

@@ -8,18 +8,17 @@ import torch
 from chain import END, GAMMA, STATES, values, write_d4rl, write_minari
 from sequence_toy import NETWORK, batches_of
 
-from dfplan.agents.diffuser import DiffuserModel
+from dfplan.agents.diffuser import DiffuserConfig, DiffuserModel
 from dfplan.agents.offline import awac, cql, iql, td3_bc
 from dfplan.agents.offline.losses import q_values
-from dfplan.data.goal_paths import GoalPaths
 from dfplan.data.readers import load
+from dfplan.data.sparse_paths import GoalPaths
 from dfplan.data.tokens import TokenLayout
 from dfplan.data.trajectories import Trajectories
 from dfplan.data.transitions import Noise, Replay, Transitions
 from dfplan.data.windows import ReturnWindows
 from dfplan.models import TransformerConfig
 from dfplan.models.trajectory_value import TrajectoryValue
-from dfplan.planning.full_sequence import SequenceConfig
 
 SHARED = {"observation_dim": 2, "action_dim": 1, "seeds": (0,), "hidden": (16,), "gamma": GAMMA}
 LEARNERS = {
@@ -125,7 +124,7 @@ def test_windows_of_a_planner_towards_a_return_go_on_at_rest_after_an_end(read, 
 def test_diffusers_value_of_a_window_that_ends_is_its_reward(read, terminated):
     data = read(terminated)
     torch.manual_seed(0)
-    model = DiffuserModel(SequenceConfig(TokenLayout(2, 1, 1), tokens=3, towards="return", network=NETWORK))
+    model = DiffuserModel(DiffuserConfig(TokenLayout(2, 1, 1), tokens=3, towards="return", network=NETWORK))
     model.fit_statistics(data)
     draw, rng = batches_of(model, data), np.random.default_rng(0)
 

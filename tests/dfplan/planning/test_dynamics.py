@@ -80,4 +80,4 @@ def test_bad_input(trained):
     with pytest.raises(ValueError, match=r"states \(N, 2\) and actions \(N, S, 1\)"):
         trained[0].rollout(np.zeros((3, 2)), np.zeros((2, 4, 1)))
     with pytest.raises(ValueError, match="width must be greater than or equal to 1"):
-        DynamicsConfig(width=0)
+        DynamicsConfig(4, 2, width=0)

@@ -76,7 +76,7 @@ def test_samples_that_are_not_finite_have_no_weight():
         found[:, 2] = -np.inf
         return found
 
-    config = MPPIConfig(samples=256, controls=2, hold=1, temperature=1e-3)
+    config = MPPIConfig(2, samples=256, controls=2, hold=1, temperature=1e-3)
     zero, rng = np.zeros((1, 2)), np.random.default_rng(0)
     controls, plan = improve(broken, cost, zero, zero, np.zeros((1, 2, 2)), config, rng)
     assert np.isfinite(controls).all() and controls.max() <= 0.2
