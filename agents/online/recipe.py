@@ -12,7 +12,7 @@ class OnlineRecipe:
     """What to train with stable-baselines3, in which environment, for how long."""
 
     weights: str
-    """Name of the trained weights, one for each maze and recipe."""
+    """Name of the trained weights, one for each task and recipe."""
     env_id: str
     """Environment that it learns in."""
     algorithm: str
