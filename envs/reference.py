@@ -1,4 +1,4 @@
-"""D4RL's reference returns, and the score normalised by them."""
+"""D4RL's reference returns, and the score normalized by them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from dfplan.names import unknown
 
 @dataclass(frozen=True)
 class Reference:
-    """The two returns that a D4RL-normalised score calls 0 and 100, and the episode length they belong to."""
+    """The two returns that a D4RL-normalized score calls 0 and 100, and the episode length they belong to."""
 
     min_return: float
     max_return: float
@@ -34,7 +34,7 @@ def references() -> dict[str, Reference]:
 def reference(env_id: str) -> Reference:
     """The reference of an environment id, such as 'maze2d-large-v1' or 'hopper-medium-v2'.
 
-    `multi2d-*` is normalised by the returns of `maze2d-*` in the same maze, as in Diffuser (Janner et al. 2022,
+    `multi2d-*` is normalized by the returns of `maze2d-*` in the same maze, as in Diffuser (Janner et al. 2022,
     Table 1). Raises KeyError, naming the nearest ids, for an unknown one.
     """
     table = references()
@@ -44,7 +44,7 @@ def reference(env_id: str) -> Reference:
         return table[name]
     if family in table:
         return table[family]
-    raise unknown("environment for a D4RL-normalised score", env_id, table)
+    raise unknown("environment for a D4RL-normalized score", env_id, table)
 
 
 def normalized_score(env_id: str, returns: ArrayLike) -> np.ndarray:

@@ -21,7 +21,7 @@ PROTOCOL = (
     f"trained: {EPISODES} episodes).",
     "Decisions are timed one episode at a time, replanning included. Training time: mean over training seeds, or of the run "
     "that trained several of them together.",
-    "Reported: printed by others under protocols of their own; 'normalised' is D4RL-normalised x100, 'as printed' may be a "
+    "Reported: printed by others under protocols of their own; 'normalized' is D4RL-normalized x100, 'as printed' may be a "
     "raw return.",
 )
 """What holds for every environment."""

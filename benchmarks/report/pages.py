@@ -21,7 +21,7 @@ from dfplan.envs.registry import TASKS, short_name
 HOW_TO_READ = (
     "Mean score with its 95% interval over episodes; the best of these rows is bold. In parentheses: what "
     "others have printed for the same algorithm, under protocols of their own. †: fewer training seeds or episodes than a "
-    "recorded row has. The last line is the highest normalised score that we have found printed.\n"
+    "recorded row has. The last line is the highest normalized score that we have found printed.\n"
 )
 
 
@@ -100,7 +100,7 @@ def _overview_entry(row: Row, bold: bool) -> str:
 
 def _best_printed(env_id: str) -> str:
     rows = reported(env_id)
-    best = rows[rows["short_unit"] == "normalised"].nlargest(1, "score")
+    best = rows[rows["short_unit"] == "normalized"].nlargest(1, "score")
     return "".join("(" + best["text"] + ")\n" + best["method"])
 
 

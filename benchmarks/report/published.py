@@ -26,7 +26,7 @@ def published() -> pd.DataFrame:
     Columns: `env` (its id), `method`, `score`, `std` (as printed after the plus-minus sign, missing if nothing was), `unit`
     (in words; 'as printed' where the paper leaves it open), `source`, `grade` (A authors' own repository, B the paper's text
     as stored by a third party, C a secondary table), `suite`, `note`; and for tables `text` ('159 ± 2.7') and `short_unit`
-    (without its reservations: 'normalised', 'as printed').
+    (without its reservations: 'normalized', 'as printed').
     """
     table = json.loads(files("dfplan.benchmarks.report").joinpath("published.json").read_text(encoding="utf-8"))
     names = ["env", "method", "score", "std", "unit", "source", "grade", "suite", "note"]

@@ -1,4 +1,4 @@
-"""Recorded behaviour in memory: flat arrays with episode starts, and sequence windows as views over them."""
+"""Recorded behavior in memory: flat arrays with episode starts, and sequence windows as views over them."""
 
 import dataclasses
 import hashlib

@@ -29,7 +29,7 @@ class Transitions(NamedTuple):
 
 
 class Replay:
-    """Draws transitions from recorded behaviour, for each training seed its own.
+    """Draws transitions from recorded behavior, for each training seed its own.
 
     Every step of which it is known what followed (`dfplan.data.trajectories.Steps`) is equally likely. With `longest`, each
     has a goal in hindsight that was observed up to so many steps later (`dfplan.data.goals.hindsight`).

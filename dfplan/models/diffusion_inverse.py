@@ -16,7 +16,7 @@ from dfplan.models.embeddings import LevelEmbedding
 class DiffusionInverse(nn.Module):
     """a ~ p(a | s, s'): the data's actions at s when the target s' was observed a fixed number of steps later.
 
-    s and s' (B, observation_dim) are normalised, actions (B, action_dim) scaled into [-1, 1]. In the `relative` columns
+    s and s' (B, observation_dim) are normalized, actions (B, action_dim) scaled into [-1, 1]. In the `relative` columns
     (positions) the network sees only the difference s' - s, so that what is learned at one place holds everywhere. A small
     diffusion over the one action, sampled by DDPM (Lu et al. 2025, sec. 3.3). Not to be confused with `InverseDynamics`, a
     regression of the mean action that takes the number of steps to the target as an input. Raises ValueError for relative

@@ -11,7 +11,7 @@ from dfplan.models.embeddings import Waves
 class Dynamics(nn.Module):
     """f(o, a): the mean change of the observation in one step.
 
-    Observations (B, observation_dim), actions (B, action_dim) and changes (B, observation_dim) are normalised, each by its
+    Observations (B, observation_dim), actions (B, action_dim) and changes (B, observation_dim) are normalized, each by its
     own statistics. A linear path beside the network carries what is linear, such as free flight; the waves let the
     network find the walls. Not to be confused with inverse dynamics, whose output is the action.
     """

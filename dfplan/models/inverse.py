@@ -9,7 +9,7 @@ from torch import Tensor, nn
 class InverseDynamics(nn.Module):
     """a = f(o, o', gap): the data's mean action at o when the target o' was observed `gap` steps later.
 
-    Observations and actions are normalised, (B, observation_dim) and (B, action_dim); gap (B,) in steps, at most
+    Observations and actions are normalized, (B, observation_dim) and (B, action_dim); gap (B,) in steps, at most
     `longest_gap` in training. A linear path beside the network extrapolates to targets that are farther away than any in
     the data. Not to be confused with a controller that is written by hand: all of it is regressed from the data (Agrawal
     et al. 2016; Ajay et al. 2023, sec. 3.2).
@@ -28,7 +28,7 @@ class InverseDynamics(nn.Module):
         )
 
     def forward(self, observation: Tensor, target: Tensor, gap: Tensor) -> Tensor:
-        """Normalised actions (B, action_dim), in float32."""
+        """Normalized actions (B, action_dim), in float32."""
         change = target - observation
         g = gap.unsqueeze(-1).to(observation.dtype)
         pair = torch.cat([observation, change], dim=-1)

@@ -12,14 +12,14 @@ from dfplan.models.embeddings import Waves
 class StepPlausibility(nn.Module):
     """Log-odds that a step from one place to another, one token later, is from the data and not a noisy copy.
 
-    Places are normalised columns of an observation, (..., D) each; the result is (...). Trained to tell real steps from
+    Places are normalized columns of an observation, (..., D) each; the result is (...). Trained to tell real steps from
     the same steps with noise on one or both ends (noise-contrastive estimation, Gutmann & Hyvarinen 2010), it is low where
     the data never go (walls) and for steps longer than any in the data. It judges single steps: a plan is as plausible as
     its worst one. Not to be confused with a value function: it depends neither on a goal nor on a reward.
     """
 
     def __init__(self, columns: int, *, noise: tuple[float, float], gain: float, width: int = 256, octaves: int = 4):
-        """`noise` is the range of the standard deviations, in normalised units, that make false steps: from a little more
+        """`noise` is the range of the standard deviations, in normalized units, that make false steps: from a little more
         than steps differ in the data to the size of what must be kept apart, such as a wall and the room behind it.
         `gain` multiplies the step (the difference of the two places) on its way into the network: about one over the
         length of a step. Raises ValueError for a range that is empty or not positive, and a gain that is not positive.

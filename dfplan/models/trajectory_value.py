@@ -10,7 +10,7 @@ from dfplan.models.transformer import Block, TransformerConfig
 
 
 class TrajectoryValue(nn.Module):
-    """V(tau): clean plans (B, T, C) of normalised tokens to returns (B,), in the units of those that it was trained on.
+    """V(tau): clean plans (B, T, C) of normalized tokens to returns (B,), in the units of those that it was trained on.
 
     A transformer over the tokens, regressed on returns of recorded windows by `loss`: the value in Monte Carlo sampling
     with selection (Lu et al. 2025). Where the denoiser's blocks are shifted and scaled by a token's noise level, these are

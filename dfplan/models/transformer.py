@@ -73,7 +73,7 @@ class Transformer(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention and a perceptron with residual paths, over features h (B, T, width), each normalised and then shifted and
+    """Attention and a perceptron with residual paths, over features h (B, T, width), each normalized and then shifted and
     scaled by a condition (B, T, width) or (T, width): the embedding of a level or a position.
     """
 

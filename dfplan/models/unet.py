@@ -37,11 +37,11 @@ class UNetConfig:
 class TemporalUNet(nn.Module):
     """Denoiser `(x (B, T, C), k (B, T)) -> (B, T, C)` for one level a sequence; T may differ from call to call.
 
-    Janner et al. 2022, appendix C: residual blocks of two convolutions over time with group normalisation, the level
+    Janner et al. 2022, appendix C: residual blocks of two convolutions over time with group normalization, the level
     added between them; time is halved on the way down and doubled on the way up, with a skip at each resolution. The
     level of a sequence is the highest among its tokens: known tokens are clean among noisy ones. Not to be confused with a
     denoiser for tokens that each have a level (`dfplan.models.Transformer`). Unlike the paper's, the output keeps a learned
-    share of the input, by level, so that what is nearly clean need not pass through the normalisations.
+    share of the input, by level, so that what is nearly clean need not pass through the normalizations.
 
     `condition > 0` adds an input y (B, condition), NaN in the rows that have none (Ajay et al. 2023, sec. 3.1):
     embedded, or replaced by a learned vector where there is none, it is added to the level's embedding.

@@ -31,7 +31,7 @@ class TrainConfig:
     """Decay of the exponential moving average of the weights (see `dfplan.training.average.ema_decay`)."""
     precision: Literal["32-true", "bf16-mixed"] = "bf16-mixed"
     """Arithmetic inside the module: float32, or bfloat16 where autocast allows. Batches reach the module in float32 and are
-    normalised in float32; weights and averages stay float32."""
+    normalized in float32; weights and averages stay float32."""
     seed: Whole = 0
     """Decides, with the step and the rank of the process, about every batch and all noise."""
     checkpoint_every: Count = 500

@@ -72,7 +72,7 @@ def train(
     """Train a module, or continue or return the run that `run_dir` already holds.
 
     Args:
-        module: `module(batch, generator) -> dict[str, Tensor]`: scalars, with the one to minimise under 'loss'. All
+        module: `module(batch, generator) -> dict[str, Tensor]`: scalars, with the one to minimize under 'loss'. All
             its randomness must come from `generator` (on the device of the batch). Trained in place. If it has
             `learning_rate_factor(name) -> float`, the learning rate of the parameter of that name is multiplied by it.
         batch: `batch(rng, batch_size)` returns a tuple of arrays or tensors, drawn with `rng` and nothing else.
@@ -208,7 +208,7 @@ class _Run:
 
     def forward(self, inputs: tuple[Tensor, ...], generator: torch.Generator) -> dict[str, Tensor]:
         """What the module makes of a batch. Mixed precision begins inside it: the precision plugin of fabric would round
-        the batch before the module can normalise it.
+        the batch before the module can normalize it.
         """
         mixed = self.config.precision == "bf16-mixed"
         with torch.autocast(self.fabric.device.type, torch.bfloat16, enabled=mixed):

@@ -1,10 +1,10 @@
 """The waypoint expert that made D4RL's maze data (its `waypoint_controller.py`, as a recipe).
 
-Walk the grid from the start's cell to the goal's along a shortest path, aim at each cell's centre moved by
+Walk the grid from the start's cell to the goal's along a shortest path, aim at each cell's center moved by
 -uniform(0, 0.2) along each axis (the last one exactly), and steer with a PD controller: 10 (waypoint - position) -
 velocity, clipped to [-1, 1]. A waypoint counts as reached within 0.1, and so does the goal.
 
-It drives to the centre of the goal's *cell*, not to the goal's exact coordinates, as D4RL's does. The path comes from
+It drives to the center of the goal's *cell*, not to the goal's exact coordinates, as D4RL's does. The path comes from
 a breadth-first distance field; D4RL iterates Q values on the grid, which yields the same paths, because both prefer,
 among equally short ones, the earliest move in `_MOVES`. The start's cell is the one between whose walls the particle
 lies; D4RL rounds the coordinates, which names a wall when the particle leans on one (and then walks on from there).

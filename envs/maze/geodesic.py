@@ -1,6 +1,6 @@
 """Lengths of shortest ways through a maze: a continuous field of distances to a goal.
 
-The particle's centre keeps off walls by its radius, so each wall box grows by it. Shortest ways among boxes are straight
+The particle's center keeps off walls by its radius, so each wall box grows by it. Shortest ways among boxes are straight
 from corner to corner (visibility graph, Lozano-Perez & Wesley 1979), so distances at grid points are exact; between
 them they are interpolated. Not to be confused with `expert.distance_field`, which counts moves from cell to cell.
 """
@@ -82,7 +82,7 @@ class Geodesic:
         if (goal[0] < self._low).any() or (goal[0] > self._high).any():
             raise ValueError(f"the goal {goal[0].tolist()} lies outside the maze")
         if _inside(goal, self._walls)[0]:
-            # The particle's centre cannot get there, but it may get near: the goal's cell is free up to the wall itself.
+            # The particle's center cannot get there, but it may get near: the goal's cell is free up to the wall itself.
             gaps = np.linalg.norm(self._points - goal, axis=1)
             if gaps.min() > RADIUS + PITCH:
                 raise ValueError(f"the goal {goal[0].tolist()} lies inside a wall of the maze")

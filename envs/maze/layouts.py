@@ -1,7 +1,7 @@
 """Mazes as text.
 
 A layout is a rectangle of cells: `#` is a wall, `O`, `0` or a space is free, `G` is free and the goal.
-Row `i`, column `j` of the text is the cell whose centre has the observation coordinates `(x, y) = (i, j)`:
+Row `i`, column `j` of the text is the cell whose center has the observation coordinates `(x, y) = (i, j)`:
 x runs *down* the text and y to the right, as in D4RL. Lengths are in cells, and a cell is one unit of length.
 
 Not to be confused with the coordinates of the walls: in D4RL's model the walls stand at +1 and the particle at +1.2,
@@ -76,7 +76,7 @@ class Layout:
 
     @cached_property
     def goal(self) -> np.ndarray:
-        """The task's fixed goal (2,): the centre of the cell `G`; without one, of the first free cell, as in D4RL."""
+        """The task's fixed goal (2,): the center of the cell `G`; without one, of the first free cell, as in D4RL."""
         cell = self.free_cells[0] if self.goal_cell is None else self.goal_cell
         return np.array(cell, dtype=np.float64)
 

@@ -1,9 +1,9 @@
 """Drive the expert through a maze by D4RL's recipe, in resumable pieces.
 
 The recipe (D4RL's `generate_maze2d_datasets.py`, without noise): the waypoint expert drives to a random target, a
-free cell's centre +-0.1; when the target is reached, or the episode length has passed, a new target is drawn and the
+free cell's center +-0.1; when the target is reached, or the episode length has passed, a new target is drawn and the
 particle drives on from where it is. The environment is never reset between targets. Rewards are the sparse ones of the
-maze's own fixed goal, computed from the observation they stand beside, as in D4RL's relabelled files.
+maze's own fixed goal, computed from the observation they stand beside, as in D4RL's relabeled files.
 
 Two differences from D4RL: the data is made of independent shards, one long episode each, so that several processes can
 make it and an interrupted collection can go on; and the first observation on the way to a new target is the current one

@@ -71,7 +71,7 @@ def test_a_step_of_training_then_an_agent_that_survives_its_file(tmp_path, data,
 
 @pytest.mark.parametrize("name", NAMES)
 def test_data_far_from_zero_train_to_the_same_loss(tmp_path, data, name):
-    """Nothing is rounded before it is normalised. The data lie on a grid that float32 still has at 100,000, and are
+    """Nothing is rounded before it is normalized. The data lie on a grid that float32 still has at 100,000, and are
     mirrored, so that their means lie on it too.
     """
     grid = np.round(data.observations * 64) / 64

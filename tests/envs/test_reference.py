@@ -35,7 +35,7 @@ def test_families_and_multi2d():
 def test_an_unknown_id_is_answered_with_the_nearest(env_id, near):
     with pytest.raises(KeyError) as error:
         reference(env_id)
-    assert str(error.value).startswith(f"unknown environment for a D4RL-normalised score '{env_id}'; did you mean")
+    assert str(error.value).startswith(f"unknown environment for a D4RL-normalized score '{env_id}'; did you mean")
     assert near in str(error.value)
 
 

@@ -144,9 +144,9 @@ def test_each_loss_moves_its_own_network_only(name, moved):
     made = learner(name)
     batch = Replay(recorded(), made.config.seeds)(np.random.default_rng(0), 8)
     for _ in range(2):  # TD3+BC's actor learns at the second step
-        minimised, _ = made.losses(batch, Noise(torch.Generator().manual_seed(0), made.config.seeds))
-    assert minimised.keys() == moved.keys()
-    assert {loss: gradients(made, value) for loss, value in minimised.items()} == moved
+        minimized, _ = made.losses(batch, Noise(torch.Generator().manual_seed(0), made.config.seeds))
+    assert minimized.keys() == moved.keys()
+    assert {loss: gradients(made, value) for loss, value in minimized.items()} == moved
 
 
 def test_td3_bc_moves_actor_and_targets_at_every_second_step(tmp_path):
@@ -222,7 +222,7 @@ def test_a_run_that_was_interrupted_ends_the_same(name, tmp_path):
         assert torch.equal(value, again.state_dict()[key]), key
 
 
-def test_critics_of_a_seed_are_neighbours_in_the_stack():
+def test_critics_of_a_seed_are_neighbors_in_the_stack():
     made = learner("iql")
     s, a = torch.randn(3, 5, 4), torch.randn(3, 5, 2)
     q = q_values(made.q, s, a)
@@ -325,9 +325,9 @@ def test_a_foreign_or_broken_file_is_refused(tmp_path):
     path.write_bytes(path.read_bytes()[:-10])
     with pytest.raises(CheckpointError, match="not a whole safetensors file"):
         iql.IQLAgent.load(path)
-    config = {"observation_dim": 4, "action_dim": 2, "colour": 1}
+    config = {"observation_dim": 4, "action_dim": 2, "color": 1}
     save_checkpoint(path, {}, {"kind": "iql", "critics": False, "config": config, "agent": {}, "card": {}})
-    with pytest.raises(CheckpointError, match=r"cannot build: config\.colour is unknown here"):
+    with pytest.raises(CheckpointError, match=r"cannot build: config\.color is unknown here"):
         iql.IQLAgent.load(path)
 
 

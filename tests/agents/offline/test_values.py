@@ -84,8 +84,8 @@ def test_the_fifth_part_of_a_batch_says_where_the_task_ended(name):
                     tensor.fill_(0.3)
             target = q_values(learner.q, s, a).mean(dim=1)  # the reward that makes the loss 0 if nothing follows
             batch = (s, a, target, s, torch.full((1, 8), ended))
-            minimised, _ = learner.losses(Transitions(*batch), Noise(torch.Generator().manual_seed(0), config.seeds))
-        losses.append(float(minimised["critic"]))
+            minimized, _ = learner.losses(Transitions(*batch), Noise(torch.Generator().manual_seed(0), config.seeds))
+        losses.append(float(minimized["critic"]))
     assert losses[0] > 0.01 and losses[1] == pytest.approx(0, abs=1e-9)
 
 

@@ -186,7 +186,7 @@ WRONG = {
     "layers in words": (put("policy_kwargs", "net_arch", value=["x"]), "cannot be built"),
     "many layers": (put("policy_kwargs", "net_arch", value=[16] * 10**5), "more parts than it has weights"),
     "many critics": (put("policy_kwargs", "n_critics", value=10**9), "more parts than it has weights"),
-    "unknown settings": (put("policy_kwargs", "colour", value="red"), "cannot be built"),
+    "unknown settings": (put("policy_kwargs", "color", value="red"), "cannot be built"),
 }
 
 

@@ -19,8 +19,8 @@ def covered(found, truth):
 def test_stratified_intervals_cover_the_truth_about_as_often_as_they_say(statistic):
     """Three seeds whose true means differ: they are kept, so the truth is the mean of these three."""
     rng = np.random.default_rng(3)
-    centres = np.array([80.0, 100.0, 120.0]) if statistic is mean else np.full(3, 100.0)
-    hits = sum(covered(statistic(rng.normal(centres[:, None], 20, (3, 20)), resamples=300), 100.0) for _ in range(150))
+    centers = np.array([80.0, 100.0, 120.0]) if statistic is mean else np.full(3, 100.0)
+    hits = sum(covered(statistic(rng.normal(centers[:, None], 20, (3, 20)), resamples=300), 100.0) for _ in range(150))
     assert 0.88 <= hits / 150 <= 0.99
 
 

@@ -21,7 +21,7 @@ def test_the_papers_own_numbers_are_not_called_normalized():
     rows = {row.method: row for row in reported("maze2d-large-v1").itertuples()}
     paper = rows["Diffusion Forcing"]
     assert paper.short_unit == "as printed" and "Table 1" in paper.source
-    assert rows["Diffusion Veteran"].short_unit == "normalised"
+    assert rows["Diffusion Veteran"].short_unit == "normalized"
     assert (paper.text, rows["Diffusion Veteran"].text) == ("159 ± 2.7", "203.6")
 
 

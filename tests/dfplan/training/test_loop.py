@@ -102,7 +102,7 @@ def test_log_and_tensorboard_agree(tmp_path, reference):
 
 
 class Watching(nn.Module):
-    """Notes the batch that it is given; the first column of the numbers is normalised, and then meets a weight."""
+    """Notes the batch that it is given; the first column of the numbers is normalized, and then meets a weight."""
 
     def __init__(self):
         super().__init__()
