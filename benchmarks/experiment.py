@@ -6,6 +6,7 @@ Ctrl-C or a kill the same command goes on; a finished file is used again.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sys
 from dataclasses import dataclass
@@ -29,12 +30,13 @@ ROOT = Path(__file__).resolve().parents[1]
 class Arguments:
     """The command line."""
 
-    name: tyro.conf.Positional[Literal["speed-and-arrival"]]
-    """What is played. speed-and-arrival: what these two options add to the score of Diffusion Forcing in the mazes."""
+    name: tyro.conf.Positional[Literal["speed-and-arrival", "monte-carlo-guidance"]]
+    """What is played. speed-and-arrival: what these two options add to the score of Diffusion Forcing in the mazes.
+    monte-carlo-guidance: whether it weighs luck that nobody controls, on fork-v0."""
     quick: bool = False
     """A first look: a few episodes of each part, in a file of their own."""
     record: bool = False
-    """Write into benchmarks/recorded/experiments, and the table into its page of docs/, instead of into results/."""
+    """Write into benchmarks/recorded/experiments, and the table and the plot into docs/, instead of into results/."""
 
 
 @command.with_arguments(Arguments, __doc__, interrupted="finished parts are kept, and the same command goes on from there")
@@ -49,7 +51,13 @@ def main(arguments: Arguments) -> None:
     file = folder / f"{name}{'-quick' * quick}.json"
     words = f"python benchmarks/experiment.py {name}{' --quick' * quick}{' --record' * record}"
     with hold(folder / f".{file.name}.lock", f"playing {name}", wait=True):
-        shown = section(experiment, complete(experiment, file, words, quick))
+        result = complete(experiment, file, words, quick)
+        shown = section(experiment, result)
+        if hasattr(experiment, "figure"):
+            from dfplan.benchmarks.report import figures  # late: --help needs no matplotlib
+
+            plot = (ROOT / "docs" if record else folder) / f"{file.stem}.png"
+            figures.save(plot, experiment.figure(result["parts"]), digest(result))
         if record:
             page = ROOT / "docs" / f"{experiment.PAGE}.md"
             write_whole(page, replaced(page.read_text(encoding="utf-8"), shown, page.name, f"experiment:{name}"))
@@ -88,6 +96,11 @@ def read(file: Path) -> dict[str, Any]:
         return {"parts": {}, **json.loads(file.read_text(encoding="utf-8"))} if file.is_file() else {"parts": {}}
     except (ValueError, TypeError) as error:
         raise ValueError(f"{file} is damaged: remove it, and start again") from error
+
+
+def digest(result: dict[str, Any]) -> str:
+    """Of what a result file's plot is drawn from."""
+    return hashlib.sha256(json.dumps(result["parts"], sort_keys=True).encode()).hexdigest()
 
 
 def section(experiment: Any, result: dict[str, Any]) -> str:

@@ -9,8 +9,10 @@ from types import SimpleNamespace
 import pytest
 
 from dfplan.benchmarks import experiment
-from dfplan.benchmarks.experiments import speed_and_arrival
+from dfplan.benchmarks.experiments import monte_carlo_guidance, speed_and_arrival
+from dfplan.benchmarks.report import figures
 from dfplan.benchmarks.report.pages import replaced
+from dfplan.envs import fork
 
 ROOT = Path(__file__).resolve().parents[2]
 RECORDED = sorted((ROOT / "benchmarks" / "recorded" / "experiments").glob("*.json"))
@@ -80,6 +82,8 @@ def test_a_page_shows_its_recorded_experiment(file):
     assert result["held"] is ("It held." in shown) and result["claim"] == module.CLAIM
     assert result["command"] == f"python benchmarks/experiment.py {file.stem} --record"
     assert not result["commit"].endswith("+")
+    if hasattr(module, "figure"):
+        assert figures.digest_of(ROOT / "docs" / f"{file.stem}.png") == experiment.digest(result)
 
 
 def test_every_variant_is_played_with_its_options_on_the_protocols_episodes(monkeypatch):
@@ -113,3 +117,41 @@ def test_the_claim_holds_only_if_each_option_raises_the_score_in_each_maze(monke
     assert held and table.count("(-") == 9
     played["maze2d-large, arrival=0"]["returns"] = [120.0 + i for i in range(10)]
     assert not speed_and_arrival.conclude(played)[0]
+
+
+def steered(share_of_short):
+    """The quick experiment as if each variant had steered boats so: `share_of_short(variant, hazard)`."""
+    played = {name: {"settings": part} for name, part in monte_carlo_guidance.parts(True).items()}
+    for name, part in played.items():
+        hazards = part["settings"]["hazards"]
+        part["short"] = [[i < 10 * share_of_short(name, hazard) for i in range(10)] for hazard in hazards]
+    played["futures"] |= {"true": [0.0, 1.0, 2.0, 5.0], "spread": [0.1, 1.1, 2.0, 4.5]}
+    return played
+
+
+def test_monte_carlo_guidance_must_switch_where_the_optimum_does_and_the_others_not():
+    def ideal(name, hazard):
+        return hazard < fork.SWITCH if name.startswith("Monte Carlo") else 1
+
+    held, table = monte_carlo_guidance.conclude(steered(ideal))
+    assert held and "| Monte Carlo, 64 futures | 100.0% [100.0, 100.0] | 100% | 100% | 0% |" in table
+    assert "is 90 to 110% of the data's" in table
+    assert not monte_carlo_guidance.conclude(steered(lambda name, hazard: hazard < fork.SWITCH))[0], "none must be as good"
+    assert not monte_carlo_guidance.conclude(steered(lambda name, hazard: 1))[0], "it must be good"
+    collapsed = steered(ideal)
+    collapsed["futures"]["spread"] = [0.0] * 4
+    assert not monte_carlo_guidance.conclude(collapsed)[0], "futures must be spread"
+    assert len(monte_carlo_guidance.figure(steered(ideal)).axes[0].lines) == 8
+
+
+@pytest.mark.slow
+def test_monte_carlo_guidance_is_played_on_fork(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    parts = monte_carlo_guidance.parts(True)
+    few = {"training": {"episodes": 20, "seed": 0, "steps": 2}, "hazards": [0.0, 1.0]}
+    found = monte_carlo_guidance.play({**parts["Monte Carlo, 4 futures"], **few, "episodes": 3})
+    for hazard, returns, short in zip(few["hazards"], found["returns"], found["short"], strict=True):
+        arms = ["short" if taken else "long" for taken in short]
+        assert returns == pytest.approx([fork.expected_return(arm, hazard) for arm in arms])
+    futures = monte_carlo_guidance.play({**parts["futures"], **few, "draws": 5})
+    assert futures["true"] == [0.0, 8.0] and len(futures["spread"]) == 2
