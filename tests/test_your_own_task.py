@@ -1,0 +1,103 @@
+"""The four examples of docs/your-own-task.md run, in a tiny form: two steps of training, one short episode."""
+
+import re
+from pathlib import Path
+
+import gymnasium
+import h5py
+import numpy as np
+import pytest
+
+PAGE = (Path(__file__).parents[1] / "docs" / "your-own-task.md").read_text(encoding="utf-8")
+
+
+def tiny(mark):
+    """The example of that name, with two steps of training in place of minutes, and one episode in place of fifty."""
+    (text,) = re.findall(rf"^<!-- test:{mark} -->\n```python\n(.*?)^```$", PAGE, flags=re.MULTILINE | re.DOTALL)
+    text, trained = re.subn(r"minutes=\d+", "steps=2, quiet=True", text)
+    text, played = re.subn(r"episodes=50", "episodes=1, longest=8", text)
+    assert trained == played == 1
+    return text
+
+
+def played_at_random(env, steps=60):
+    """Arrays of a random policy, by name, with the observation after each step."""
+    rows = []
+    observation, _ = env.reset(seed=0)
+    for _ in range(steps):
+        action = env.action_space.sample()
+        following, reward, terminated, truncated, _ = env.step(action)
+        rows.append((observation, action, reward, terminated, truncated, following))
+        observation = env.reset()[0] if terminated or truncated else following
+    names = ("observations", "actions", "rewards", "terminations", "truncations", "next_observations")
+    return dict(zip(names, zip(*rows, strict=True), strict=True))
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "minari"))
+    monkeypatch.setattr("dfplan.data.features._FUNCTIONS", {})
+
+
+def test_rewards_and_falls(tmp_path):
+    arrays = played_at_random(gymnasium.make("Hopper-v5"))
+    with h5py.File("hopper.hdf5", "w") as file:
+        for name, key in (("observations",) * 2, ("actions",) * 2, ("rewards",) * 2, ("terminals", "terminations")):
+            file[name] = np.array(arrays[key], np.float32 if name != "terminals" else bool)
+        file["timeouts"] = np.array(arrays["truncations"])
+    names = {}
+    exec(tiny("hopper"), names)
+    assert names["agent"].model.config.condition == ("return",) and names["data"].terminations.any()
+    assert names["terminated"] in (False, True) and (tmp_path / "hopper.safetensors").is_file()
+
+
+def test_a_goal_with_a_key_of_its_own(tmp_path):
+    robotics = pytest.importorskip("gymnasium_robotics")
+    minari = pytest.importorskip("minari")
+    gymnasium.register_envs(robotics)
+    env = minari.DataCollector(gymnasium.make("FetchReach-v4", max_episode_steps=12))
+    for seed in range(2):
+        env.reset(seed=seed)
+        while not any(env.step(env.action_space.sample())[2:4]):
+            pass
+    env.create_dataset("mine/fetch-reach-v0")
+    env.close()
+    names = {}
+    exec(tiny("fetch"), names)
+    config = names["agent"].model.config
+    assert config.features.goal_key == "desired_goal" and config.goal_columns == (10, 11, 12) and config.parts
+    assert (tmp_path / "fetch.safetensors").is_file()
+
+
+def test_a_goal_that_names_some_columns(tmp_path):
+    pytest.importorskip("ogbench")
+    arrays = played_at_random(gymnasium.make("cube-single-v0", max_episode_steps=30))
+    columns = {key: np.array(arrays[key], np.float32) for key in ("observations", "actions")}
+    np.savez("cube-single-play-v0.npz", **columns, terminals=np.array(arrays["truncations"], np.float32))
+    names = {}
+    exec(tiny("cube"), names)
+    config = names["agent"].model.config
+    assert config.goal_columns == (7, 8, 9) and config.layout.observation_dim == 17 and config.condition == ("goal",)
+    assert names["info"]["success"] in (False, True)
+
+
+def test_neither_goal_nor_reward(tmp_path):
+    observations = np.random.default_rng(0).normal(size=(60, 3)).astype(np.float32)
+    ends = np.arange(60) % 20 == 19
+
+    class Still(gymnasium.Env):
+        observation_space = gymnasium.spaces.Box(-9, 9, (3,))
+        action_space = gymnasium.spaces.Box(-1, 1, (2,))
+
+        def reset(self, *, seed=None, options=None):
+            super().reset(seed=seed)
+            return self.np_random.normal(size=3).astype(np.float32), {}
+
+        def step(self, action):
+            return self.np_random.normal(size=3).astype(np.float32), 0.0, False, False, {}
+
+    names = {"observations": observations, "actions": np.tanh(observations[:, :2]), "ends": ends}
+    names |= {"observation": observations[0], "make_env": Still}
+    exec(tiny("imitation"), names)
+    assert names["action"].shape == (2,) and names["agent"].model.config.history == 2
