@@ -5,9 +5,12 @@ from pathlib import Path
 
 import gymnasium
 import h5py
+import minari
 import numpy as np
 import pytest
+from minari.data_collector.episode_buffer import EpisodeBuffer
 
+KEYS = ("observation", "achieved_goal", "desired_goal")
 PAGE = (Path(__file__).parents[1] / "docs" / "your-own-task.md").read_text(encoding="utf-8")
 
 
@@ -52,17 +55,21 @@ def test_rewards_and_falls(tmp_path):
     assert names["terminated"] in (False, True) and (tmp_path / "hopper.safetensors").is_file()
 
 
+@pytest.mark.filterwarnings("ignore:.*:UserWarning")
 def test_a_goal_with_a_key_of_its_own(tmp_path):
-    robotics = pytest.importorskip("gymnasium_robotics")
-    minari = pytest.importorskip("minari")
-    gymnasium.register_envs(robotics)
-    env = minari.DataCollector(gymnasium.make("FetchReach-v4", max_episode_steps=12))
-    for seed in range(2):
-        env.reset(seed=seed)
-        while not any(env.step(env.action_space.sample())[2:4]):
-            pass
-    env.create_dataset("mine/fetch-reach-v0")
-    env.close()
+    gymnasium.register_envs(pytest.importorskip("gymnasium_robotics"))
+    env = gymnasium.make("FetchReach-v4", max_episode_steps=12)
+    steps = played_at_random(env, steps=12)
+    observed = {
+        key: np.array([one[key] for one in (*steps["observations"], steps["next_observations"][-1])]) for key in KEYS
+    }
+    flags = {key: np.array(steps[key]) for key in ("actions", "rewards", "terminations", "truncations")}
+    minari.create_dataset_from_buffers(
+        "mine/fetch-reach-v0",
+        [EpisodeBuffer(observations=observed, **flags)],
+        observation_space=env.observation_space,
+        action_space=env.action_space,
+    )
     names = {}
     exec(tiny("fetch"), names)
     config = names["agent"].model.config
