@@ -29,7 +29,7 @@ def build(columns: int, levels: int, config: ModelConfig, parts: Sequence[int] =
         network: nn.Module = Transformer(columns, levels, config, count)
     else:
         network = Recurrent(columns, levels, config, count)
-    return ByParts(network, parts) if parts else network
+    return ByParts(network, parts, levels) if parts else network
 
 
 __all__ = [
