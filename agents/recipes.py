@@ -12,7 +12,6 @@ from dataclasses import replace
 
 from dfplan.agents.agent_config import AgentConfig
 from dfplan.agents.diffusion_forcing import DiffusionForcingAgent
-from dfplan.data.goals import mixing_steps
 from dfplan.data.queries import Queries
 from dfplan.data.spec import Spec
 from dfplan.data.tokens import TokenLayout
@@ -33,13 +32,13 @@ TOKENS = 32
 """Tokens of the longest plan of `plans`, which spans the time in which the goal's columns change."""
 
 
-def chunks(data: Trajectories) -> Recipe:
+def chunks(spec: Spec) -> Recipe:
     """Plans of `PLANNED` tokens of `CHUNK` actions, of which the first two thirds are played.
 
     Asked by a goal where the data have goal columns, else by a return where their rewards differ, else by nothing. Of data that
     hold neither, the present alone may not say what is to be done: the model sees the two tokens before it.
     """
-    spec, condition = Spec.of(data), _condition(Spec.of(data))
+    condition = _condition(spec)
     history = 0 if condition else 2
     model = TrajectoryModelConfig(
         TokenLayout(spec.observation_dim, spec.action_dim, stride=CHUNK, actions=True),
@@ -52,7 +51,7 @@ def chunks(data: Trajectories) -> Recipe:
         features=spec.features,
         parts=True,
         condition=condition,
-        goal_within=mixing_steps(data, spec.goal_columns) if "goal" in condition else 0,
+        goal_within=max(spec.mixing, 1) if "goal" in condition else 0,
         history=history,
         inverse=False,
         value=TransformerConfig(width=64, depth=2, octaves=0) if spec.rewards else None,
@@ -62,14 +61,13 @@ def chunks(data: Trajectories) -> Recipe:
     return _recipe(model, acting, TrainConfig(steps=STEPS, batch_size=128))
 
 
-def plans(data: Trajectories) -> Recipe:
+def plans(spec: Spec) -> Recipe:
     """Plans of states to a goal at their end, of any length, which learned inverse dynamics tracks.
 
     Without goals the model is a policy, or plans by costs alone.
     """
-    spec = Spec.of(data)
     longest = max(spec.longest - 1, 1)
-    reach = min(longest, 2 * mixing_steps(data, spec.goal_columns)) if spec.goal_columns else longest
+    reach = min(longest, 2 * spec.mixing) if spec.goal_columns else longest
     stride = max(1, -(-reach // TOKENS))
     tokens = max(2, min(TOKENS, reach // stride) + 1)
     model = TrajectoryModelConfig(
@@ -86,7 +84,7 @@ def plans(data: Trajectories) -> Recipe:
     return _recipe(model, acting, TrainConfig(steps=STEPS))
 
 
-RECIPES: Mapping[str, Callable[[Trajectories], Recipe]] = {"chunks": chunks, "plans": plans}
+RECIPES: Mapping[str, Callable[[Spec], Recipe]] = {"chunks": chunks, "plans": plans}
 """The recipes by name."""
 
 
@@ -98,7 +96,7 @@ def recipe_for(data: Trajectories, recipe: str | Recipe, **train: int | None) ->
     if isinstance(recipe, str):
         if recipe not in RECIPES:
             raise ValueError(str(unknown("recipe", recipe, RECIPES).args[0]))
-        recipe = RECIPES[recipe](data)
+        recipe = RECIPES[recipe](Spec.of(data))
     changes = {name: value for name, value in train.items() if value is not None}
     return replace(recipe, train=replace(recipe.train, **changes)) if changes else recipe
 

@@ -11,6 +11,7 @@ import dfplan
 from dfplan.agents.diffusion_forcing import DiffusionForcingAgent
 from dfplan.agents.recipes import chunks, plans, recipe_for
 from dfplan.agents.training import steps_within
+from dfplan.data.spec import Spec
 from dfplan.models import TransformerConfig
 from dfplan.planning.ask import Ask
 from dfplan.training.fit import WEIGHTS
@@ -68,7 +69,7 @@ def test_ten_lines_lead_from_data_to_an_agent_that_plays(kind, recipe, tmp_path)
 
 
 def test_what_is_asked_for_follows_from_the_data():
-    found = {kind: chunks(data_of(kind)).model for kind in KINDS}
+    found = {kind: chunks(Spec.of(data_of(kind))).model for kind in KINDS}
     assert found["falls"].condition == ("return",) and found["falls"].value is not None
     assert found["dict goal"].condition == ("goal",) and found["dict goal"].goal_columns == (4, 5)
     assert found["whole goal"].condition == ("goal",) and found["whole goal"].goal_columns == (0, 1)
@@ -79,7 +80,7 @@ def test_what_is_asked_for_follows_from_the_data():
 @pytest.mark.parametrize("kind", KINDS)
 def test_plans_are_no_longer_than_the_longest_episode(kind):
     data = data_of(kind)
-    model, longest = plans(data).model, int((data.episode_ends - data.episode_starts).max())
+    model, longest = plans(Spec.of(data)).model, int((data.episode_ends - data.episode_starts).max())
     assert model.layout.steps(model.tokens) <= longest + model.layout.stride
     assert model.parts == bool(model.goal_columns)
 
