@@ -6,25 +6,20 @@ this process that is a private folder, out of which the finished dataset is rena
 
 from __future__ import annotations
 
+import importlib
+import itertools
 import json
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 
-from dfplan.envs.maze.layouts import parse
-from dfplan.envs.maze.shards import SHARD_STEPS, Recipe, read_shard
+from dfplan.envs.shards import Recipe, episodes, read_shard
 
-BYTES_PER_STEP = 50
-"""Of a dataset, generously; 38 without HDF5's own."""
-
-_SOURCE = "https://github.com/Farama-Foundation/D4RL/blob/master/scripts/generation/generate_maze2d_datasets.py"
 _PROGRAM = (
     "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN); "  # Ctrl-C: the one that waits decides
     "import sys; from dfplan.envs.assemble import write; write(sys.argv[1])"
@@ -36,7 +31,9 @@ def assemble(recipe: Recipe, shards: Path, env_id: str, dataset_id: str, store: 
 
     Raises OSError, with one sentence, if that fails.
     """
-    job = {"recipe": asdict(recipe), "shards": str(shards), "env_id": env_id, "dataset_id": dataset_id}
+    kind = f"{type(recipe).__module__}:{type(recipe).__qualname__}"
+    job = {"kind": kind, "recipe": recipe.fields, "shards": str(shards), "env_id": env_id, "dataset_id": dataset_id}
+    job["count"] = recipe.shards
     done = subprocess.run(
         [sys.executable, "-c", _PROGRAM, json.dumps(job | {"parent": os.getpid()})],
         env=os.environ | {"MINARI_DATASETS_PATH": str(store)},
@@ -61,54 +58,49 @@ def _reason(done: subprocess.CompletedProcess[str]) -> str:
 def write(job: str) -> None:
     """The process of `assemble`: its last line on stderr says why it failed."""
     order = json.loads(job)
-    recipe = Recipe(**order["recipe"])
+    module, _, name = order["kind"].partition(":")
+    recipe = getattr(importlib.import_module(module), name)(**order["recipe"])
     try:
-        _write(recipe, Path(order["shards"]), order["env_id"], order["dataset_id"], order["parent"])
+        _write(recipe, Path(order["shards"]), order["count"], order["env_id"], order["dataset_id"], order["parent"])
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else " ".join(str(error).split())
         print(reason, file=sys.stderr, flush=True)
         os._exit(1)  # at once: HDF5 would try again to write what it could not
 
 
-def _write(recipe: Recipe, shards: Path, env_id: str, dataset_id: str, parent: int) -> None:
-    import gymnasium
+def _write(recipe: Recipe, shards: Path, count: int, env_id: str, dataset_id: str, parent: int) -> None:
     import minari
-    from gymnasium.spaces import Box
+    from gymnasium.spaces import Box, Dict
     from minari.data_collector import EpisodeBuffer
 
-    from dfplan.envs.registry import CUSTOM_ID
+    from dfplan.envs.registry import make
 
-    def episodes() -> Iterator[EpisodeBuffer]:
-        for index in range(recipe.shards):
+    def buffers() -> Iterator[EpisodeBuffer]:
+        numbers = itertools.count()
+        for index in range(count):
             if os.getppid() != parent:
                 sys.exit("interrupted")
-            arrays = read_shard(shards, index)
-            steps = recipe.shard_steps(index)
-            yield EpisodeBuffer(
-                id=index,
-                observations=arrays["observations"],
-                actions=arrays["actions"],
-                rewards=arrays["rewards"],
-                terminations=np.zeros(steps, dtype=bool),
-                truncations=np.arange(steps) == steps - 1,
-                infos={"goal": arrays["goals"]},
-            )
+            for episode in episodes(read_shard(shards, index)):
+                yield EpisodeBuffer(id=next(numbers), **episode)
 
-    layout = parse(recipe.layout)
-    env = gymnasium.make(env_id, layout=recipe.layout) if env_id == CUSTOM_ID else gymnasium.make(env_id)
+    def box(array: np.ndarray) -> Box:
+        return Box(-np.inf, np.inf, array.shape[1:], np.float32)
+
+    first = next(episodes(read_shard(shards, 0)))
+    seen = first["observations"]
+    space = Dict({key: box(part) for key, part in seen.items()}) if isinstance(seen, dict) else box(seen)
+    about = recipe.about(env_id)
     dataset = minari.create_dataset_from_buffers(
         dataset_id,
-        episodes(),  # one at a time: a list of all would be the whole dataset in memory
-        env=env,
-        observation_space=Box(-np.inf, np.inf, (4,), np.float32),
-        action_space=Box(-1.0, 1.0, (2,), np.float32),
-        algorithm_name="waypoint expert",
+        buffers(),  # one at a time: a list of all would be the whole dataset in memory
+        env=make(env_id, **about.options),
+        observation_space=space,
+        action_space=Box(-1.0, 1.0, first["actions"].shape[1:], np.float32),
+        algorithm_name=about.algorithm,
         author="The dfplan developers",
-        code_permalink=_SOURCE,
-        description=f"Data of {env_id}, collected by D4RL's recipe: a waypoint expert drives to random targets with no "
-        f"reset between them. The rewards are sparse and belong to the fixed goal {layout.goal.tolist()}.",
+        code_permalink=about.source,
+        description=about.description,
     )
-    versions = {package: version(package) for package in ("dfplan", "mujoco", "numpy")}
     dataset.storage.update_metadata(
-        {"collect_recipe": {**asdict(recipe), "shard_steps": SHARD_STEPS, "versions": versions}}
+        {"collect_recipe": {**recipe.fields, "shard_steps": recipe.SHARD_STEPS, "versions": recipe.versions}}
     )

@@ -1,6 +1,9 @@
-"""Collect a maze's data by D4RL's recipe (see `dfplan.envs.maze.shards`) and store it as a local Minari dataset.
+"""Collect a task's own data and store it as a local Minari dataset.
 
     python -m dfplan.envs.collect --env maze2d-large
+    python -m dfplan.envs.collect --env cube-single --quick
+
+The recipes are in `dfplan.envs.maze.shards`, `dfplan.envs.ogbench`, `dfplan.envs.locomotion` and `dfplan.envs.fetch`.
 
 Finished shards wait in a hidden folder beside the dataset; after an interruption the same command goes on from them.
 The dataset appears in one step, when all of it is there. Of two collections of one dataset the second waits for the first.
@@ -11,7 +14,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,17 +23,23 @@ import numpy as np
 
 from dfplan import command
 from dfplan.envs import assemble, minari_store
-from dfplan.envs.maze import shards
+from dfplan.envs.fetch import Demonstrations
+from dfplan.envs.locomotion import Rollouts
 from dfplan.envs.maze.expert import distance_field
 from dfplan.envs.maze.layouts import parse, read
-from dfplan.envs.maze.shards import Recipe, make_shards, shard_path
-from dfplan.envs.registry import CUSTOM_ID, TASKS, Task, find
+from dfplan.envs.maze.shards import DEFAULT_STEPS, MazeRecipe
+from dfplan.envs.ogbench import Play
+from dfplan.envs.registry import CUSTOM_ID, TASKS, MazeTask, Task, find
+from dfplan.envs.shards import Recipe, make_shards, remove_shards, shard_path
 from dfplan.locks import hold
 from dfplan.worker_processes import cores
 
-DEFAULT_STEPS = {"umaze": 1_000_000, "medium": 2_000_000, "large": 4_000_000}
-"""D4RL's own sizes; any other maze gets a million."""
-
+QUICK_STEPS = 200_000
+ROBOTS: dict[str, type[Play | Rollouts | Demonstrations]] = {
+    "ogbench": Play,
+    "locomotion": Rollouts,
+    "fetch": Demonstrations,
+}
 _LIMITS = {"steps": (1, 10**9), "workers": (1, 256), "seed": (0, 2**63)}
 
 
@@ -43,28 +52,33 @@ def collect(
     dataset_id: str | None = None,
     overwrite: bool = False,
     quiet: bool = False,
+    quick: bool = False,
 ) -> str:
-    """Collect a maze's data and return its Minari dataset id.
+    """Collect a task's own data and return its Minari dataset id.
 
-    Each shard is one episode of the dataset (terminated nowhere, truncated at its end), with the expert's target at
-    every observation in `infos["goal"]`; arrays are float32. A dataset of dfplan's that is not whole is made again.
+    Arrays are float32. A maze's data has the expert's target at every observation in `infos["goal"]`. A dataset of dfplan's
+    that is not whole is made again.
 
     Args:
         env: an environment id, or one without its version ('maze2d-large'). All tasks in one maze share its data.
         layout: a maze of the user's own, as text or as the path of a text file, instead of `env`; then `dataset_id`
             must be given.
-        steps: how many; None is D4RL's own number (1, 2 and 4 million for umaze, medium and large).
+        steps: how many; None is D4RL's own number for its mazes (1, 2 and 4 million for umaze, medium and large), and a
+            million elsewhere (for Fetch 100,000).
         seed: same seed, same bytes.
         workers: processes; None is one for each core. The data does not depend on it.
-        dataset_id: None is the maze's id after 'dfplan/', as in 'dfplan/maze2d-large-v1'.
+        dataset_id: None is the task's data id after 'dfplan/', as in 'dfplan/maze2d-large-v1'.
         overwrite: replace a dataset of that id. Otherwise an existing one is left alone, which a line on stderr says.
         quiet: no progress bar.
+        quick: where `steps` is None, 200,000 at most, and a short training of who acts in locomotion.
 
-    Raises KeyError for an unknown environment; ValueError for a bad number, layout or dataset id, and where something that
-    is no dataset has the dataset's place; OSError where nothing can be written, or a collecting process fails.
+    Raises KeyError for an unknown environment; ModuleNotFoundError where its package is missing; ValueError for a bad number,
+    layout or dataset id, and where something that is no dataset has the dataset's place; OSError where nothing can be
+    written, or a collecting process fails.
     """
+    standard: Recipe
     if layout is None:
-        env_id, standard = find(env).data_id, own_recipe(find(env))
+        env_id, standard = find(env).data_id, own_recipe(find(env), quick)
     else:
         env_id, standard = CUSTOM_ID, _custom_recipe(layout)
         if dataset_id is None:
@@ -72,7 +86,7 @@ def collect(
     dataset_id = own_id(find(env)) if dataset_id is None else dataset_id
     steps, seed = _checked("steps", standard.steps if steps is None else steps), _checked("seed", seed)
     workers = _checked("workers", cores() if workers is None else workers)
-    recipe = Recipe(standard.layout, standard.episode_steps, steps, seed)
+    recipe = standard.changed(steps, seed)
     target = minari_store.dataset_folder(dataset_id)
     if not overwrite and minari_store.flaw(target) is None:
         _say_it_is_there(dataset_id, target, recipe)
@@ -86,9 +100,9 @@ def collect(
         if os.path.lexists(target):
             _check_replaceable(dataset_id, target, overwrite)
         own = next((task for task in TASKS.values() if own_id(task) == dataset_id), None)
-        if own and (different := _differences(asdict(recipe), own_recipe(own))):
+        if own and (different := _differences(recipe.fields, own_recipe(own))):
             print(
-                f"warning: later trainings in this maze take {dataset_id} for its own data, and it will have {different}; "
+                f"warning: later trainings of {own.env_id} take {dataset_id} for its own data, and it will have {different}; "
                 "another --dataset-id keeps it apart",
                 file=sys.stderr,
             )
@@ -97,18 +111,22 @@ def collect(
 
 
 def own_id(task: Task) -> str:
-    """The Minari id under which trainings look for the data of a task's maze."""
+    """The Minari id under which trainings look for a task's data."""
     return f"dfplan/{task.data_id}"
 
 
-def own_recipe(task: Task) -> Recipe:
-    """How the own data of a task's maze is made, unless a user asks for something else."""
-    steps = DEFAULT_STEPS.get(task.maze.removeprefix("eval-"), 1_000_000)
-    return Recipe(str(task.layout), TASKS[task.data_id].max_episode_steps, steps, seed=0)
+def own_recipe(task: Task, quick: bool = False) -> Recipe:
+    """How a task's own data is made, unless a user asks for something else."""
+    if isinstance(task, MazeTask):
+        steps = DEFAULT_STEPS.get(task.maze.removeprefix("eval-"), 1_000_000)
+        recipe: Recipe = MazeRecipe(str(task.layout), TASKS[task.data_id].max_episode_steps, steps, seed=0)
+    else:
+        recipe = ROBOTS[task.suite].own(task, quick)
+    return recipe.changed(min(recipe.steps, QUICK_STEPS)) if quick else recipe
 
 
 def own_data(env: str) -> str:
-    """The Minari id of the own data of an environment's maze, collected now if it is not there or not whole.
+    """The Minari id of an environment's own data, collected now if it is not there or not whole.
 
     If it was made otherwise than by `own_recipe`, with fewer steps for example, a warning on stderr says so. Raises what
     `collect` raises.
@@ -120,7 +138,7 @@ def own_data(env: str) -> str:
         collect(env)
     if different := _differences(_made_by(folder), own_recipe(task)):
         print(
-            f"warning: {dataset_id}, the data of this maze, has {different}; "
+            f"warning: {dataset_id}, the data of {task.env_id}, has {different}; "
             f"python -m dfplan.envs.collect --env {task.data_id} --overwrite makes it again",
             file=sys.stderr,
         )
@@ -136,18 +154,8 @@ def _made_by(folder: Path) -> Mapping[str, Any]:
 
 def _differences(made: Mapping[str, Any], recipe: Recipe) -> str:
     """How a dataset differs from a recipe, as in '3,000 steps instead of 1,000,000'; empty if it does not."""
-    different = {name: made[name] for name, value in asdict(recipe).items() if name in made and made[name] != value}
-    sentences = {
-        "layout": lambda _: "another layout",
-        "episode_steps": lambda found: f"targets given up after {found} steps instead of {recipe.episode_steps}",
-        "steps": lambda found: f"{_grouped(found)} steps instead of {_grouped(recipe.steps)}",
-        "seed": lambda found: f"seed {found} instead of {recipe.seed}",
-    }
-    return " and ".join(sentences[name](found) for name, found in different.items())
-
-
-def _grouped(number: object) -> str:
-    return f"{number:,}" if isinstance(number, int) else repr(number)
+    different = {name: made[name] for name, value in recipe.fields.items() if name in made and made[name] != value}
+    return " and ".join(recipe.difference(name, found) for name, found in different.items())
 
 
 def _say_it_is_there(dataset_id: str, target: Path, recipe: Recipe) -> None:
@@ -176,7 +184,7 @@ def _is_collected(target: Path) -> bool:
         return not any(path.is_file() for path in target.rglob("*"))
 
 
-def _custom_recipe(layout: str | Path) -> Recipe:
+def _custom_recipe(layout: str | Path) -> MazeRecipe:
     """The recipe for a maze of the user's own, in which every cell must be reachable."""
     maze = read(layout) if isinstance(layout, Path) else parse(layout)
     first = maze.free_cells[0].tolist()
@@ -186,7 +194,7 @@ def _custom_recipe(layout: str | Path) -> Recipe:
         raise ValueError(f"{where}no way leads from cell {first} of the maze to cell {unreachable[0].tolist()}")
     episode_steps = gymnasium.spec(CUSTOM_ID).max_episode_steps
     assert episode_steps is not None
-    return Recipe(str(maze), episode_steps, 1_000_000, seed=0)
+    return MazeRecipe(str(maze), episode_steps, 1_000_000, seed=0)
 
 
 def _checked(name: str, value: object) -> int:
@@ -206,41 +214,45 @@ def _make(recipe: Recipe, workers: int, env_id: str, dataset_id: str, target: Pa
     if folder.is_symlink():
         raise ValueError(f"{folder} is a link, where a folder for shards is expected: move it away")
     missing = sum(recipe.shard_steps(i) for i in range(recipe.shards) if not shard_path(folder, i).exists())
-    needed = missing * shards.BYTES_PER_STEP + recipe.steps * assemble.BYTES_PER_STEP
+    size = recipe.steps * recipe.BYTES_PER_STEP
+    needed = missing * recipe.BYTES_PER_STEP + size
     minari_store.need_room(target.parent, needed, f"collecting {recipe.steps:,} steps")
-    folder.mkdir(exist_ok=True)
+    if missing:
+        recipe.prepare(folder, quiet)
     make_shards(recipe, folder, min(workers, recipe.shards), f"{env_id}: {recipe.steps:,} steps in shards", quiet)
     store = minari_store.new_folder(target)
     try:
-        minari_store.need_room(store, recipe.steps * assemble.BYTES_PER_STEP, f"writing {dataset_id}")
+        minari_store.need_room(store, size, f"writing {dataset_id}")
         new = assemble.assemble(recipe, folder, env_id, dataset_id, store)
         minari_store.put_namespaces(store, target.parents[dataset_id.count("/")])
         minari_store.put(new, target)
     finally:
         minari_store.remove(store)
-    shards.remove_shards(recipe, folder)
+    remove_shards(recipe, folder)
 
 
 @dataclass(frozen=True)
 class _Arguments:
-    """Collect a maze's data by D4RL's recipe and store it as a local Minari dataset."""
+    """Collect a task's own data and store it as a local Minari dataset."""
 
     env: str = "maze2d-large"
     """Environment id, with or without its version."""
     layout: Path | None = None
     """A text file with a maze of your own ('#' wall, 'O' free, 'G' goal), instead of --env."""
     steps: int | None = None
-    """Number of steps; by default D4RL's own (1, 2 and 4 million for umaze, medium and large)."""
+    """Number of steps; by default D4RL's own for its mazes (1, 2 and 4 million for umaze, medium and large)."""
     workers: int | None = None
     """Number of processes; by default one for each core."""
     seed: int = 0
     """Same seed, same bytes."""
     dataset_id: str | None = None
-    """Minari id; by default the maze's id after 'dfplan/'."""
+    """Minari id; by default the task's data id after 'dfplan/'."""
     overwrite: bool = False
     """Replace an existing dataset of that id."""
     quiet: bool = False
     """No progress bar."""
+    quick: bool = False
+    """At most 200,000 steps, for a first look."""
 
 
 @command.with_arguments(

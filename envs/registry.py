@@ -11,17 +11,17 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from pkgutil import resolve_name
 from typing import Any
 
 import gymnasium
-from gymnasium.envs.registration import load_env_creator, register, registry
+from gymnasium.envs.registration import register, registry
 
 from dfplan.envs import fork
-from dfplan.envs.maze.layouts import Layout, named
+from dfplan.envs.maze.layouts import CUSTOM_ID, Layout, named
 from dfplan.envs.packages import Package
 from dfplan.names import unknown
 
-CUSTOM_ID = "maze2d-custom-v1"
 OGBENCH = Package("ogbench", "ogbench>=1.2")
 ROBOTICS = Package("gymnasium_robotics", "gymnasium-robotics>=1.4,<2")
 _EPISODE_STEPS = {"open": 150, "umaze": 300, "medium": 600, "large": 800}
@@ -131,7 +131,7 @@ def make(env_id: str, **options: Any) -> gymnasium.Env:
     if entry is not None and entry.package is not None:
         entry.package.load(f"the environment {env_id}")
     env = gymnasium.make(env_id, **options)
-    return load_env_creator(entry.wrapper)(env) if entry is not None and entry.wrapper else env
+    return resolve_name(entry.wrapper)(env) if entry is not None and entry.wrapper else env
 
 
 def register_all() -> None:

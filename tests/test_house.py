@@ -22,9 +22,9 @@ FLOORS = {
         {"planning"},
     ),
     "envs": (
-        {"fork", "maze", "real_arrays", "minari_store", "packages", "ogbench"},
+        {"maze", "fork", "real_arrays", "minari_store", "packages", "shards"},
         {"registry", "assemble"},
-        {"reference"},
+        {"reference", "ogbench", "fetch", "locomotion"},
         {"collect"},
     ),
     "agents": (

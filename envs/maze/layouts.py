@@ -19,6 +19,8 @@ import numpy as np
 
 from dfplan.whole_files import opened
 
+CUSTOM_ID = "maze2d-custom-v1"
+"""The environment for a layout of the user's own."""
 WALL_SHIFT = -0.2
 _FREE = "O0 "
 _TILES = _FREE + "#G"

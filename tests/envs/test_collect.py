@@ -15,7 +15,8 @@ from dfplan.envs import collect as module
 from dfplan.envs.collect import collect
 from dfplan.envs.maze.layouts import named, parse
 from dfplan.envs.maze.physics import PointMass
-from dfplan.envs.maze.shards import SHARD_STEPS, Recipe, drive, make_shards
+from dfplan.envs.maze.shards import SHARD_STEPS, MazeRecipe, drive
+from dfplan.envs.shards import make_shards
 
 PUBLISHED = json.loads((Path(__file__).parent.parent / "data" / "d4rl_maze2d_moments.json").read_text())
 
@@ -252,12 +253,12 @@ def test_values_of_another_type_are_refused(root, options):
 
 def test_a_failing_process_is_reported(tmp_path):
     with pytest.raises(ChildProcessError, match=r"a collecting process failed .*unknown character 'n'"):
-        make_shards(Recipe("not a maze", 100, 100, seed=0), tmp_path, workers=1, title="broken", quiet=True)
+        make_shards(MazeRecipe("not a maze", 100, 100, seed=0), tmp_path, workers=1, title="broken", quiet=True)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_damaged_shard_is_made_again(tmp_path):
-    recipe = Recipe(str(named("umaze")), 300, SHARD_STEPS + 100, seed=0)
+    recipe = MazeRecipe(str(named("umaze")), 300, SHARD_STEPS + 100, seed=0)
     make_shards(recipe, tmp_path, workers=1, title="shards", quiet=True)
     paths = sorted(tmp_path.iterdir())
     whole = [path.read_bytes() for path in paths]

@@ -15,7 +15,8 @@ import pytest
 from dfplan.envs import assemble, collect, minari_store
 from dfplan.envs.collect import own_data
 from dfplan.envs.maze.layouts import named
-from dfplan.envs.maze.shards import SHARD_STEPS, Recipe, make_shards, remove_damaged, shard_path
+from dfplan.envs.maze.shards import SHARD_STEPS, MazeRecipe
+from dfplan.envs.shards import make_shards, remove_damaged, shard_path
 from dfplan.whole_files import write_whole
 
 ID = "test/umaze-v0"
@@ -283,7 +284,7 @@ def test_links_are_neither_followed_nor_replaced(root, tmp_path):
     with pytest.raises(ValueError, match="umaze-v0 is in the place of"):
         make(overwrite=True)
     (root / ID).unlink()
-    recipe = Recipe(str(named("umaze")), 300, 300, 0)
+    recipe = MazeRecipe(str(named("umaze")), 300, 300, 0)
     link = root / "test" / f".collecting-umaze-v0-{recipe.fingerprint()}"
     link.symlink_to(mine)
     with pytest.raises(ValueError, match="is a link, where a folder for shards is expected"):
@@ -320,7 +321,7 @@ def test_data_made_with_other_settings_is_said_to_be_so(root, short, capsys):
 
 def test_a_kill_at_any_file_operation_leaves_the_old_dataset_or_the_new(filled, tmp_path, monkeypatch):
     """Each operation that changes the folder tree is once the last one of its process."""
-    recipe = Recipe(str(named("umaze")), 300, SHARD_STEPS + 50, seed=1)
+    recipe = MazeRecipe(str(named("umaze")), 300, SHARD_STEPS + 50, seed=1)
     (tmp_path / "shards").mkdir()
     make_shards(recipe, tmp_path / "shards", 1, "new", quiet=True)
     (tmp_path / "made").mkdir()
