@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -164,7 +165,8 @@ def _train_segment(place: Path, env_id: str, segment: int, buffer_size: int, see
     from stable_baselines3 import SAC
 
     own_seed = int(np.random.SeedSequence([seed, segment]).generate_state(1)[0])
-    model = SAC("MlpPolicy", make(env_id), seed=own_seed, device="cpu", buffer_size=buffer_size, **SETTINGS)
+    settings = deepcopy(SETTINGS)  # stable-baselines3 writes into it
+    model = SAC("MlpPolicy", make(env_id), seed=own_seed, device="cpu", buffer_size=buffer_size, **settings)
     before = place / f"state-{segment - 1:04d}.safetensors"
     if segment > 1:
         _set_state(model, load_file(before), (segment - 1) * SEGMENT)

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from copy import deepcopy
 
 import minari
 import numpy as np
@@ -214,7 +215,7 @@ def test_an_actor_is_the_one_that_learned(trained):
 
     recipe, folder = trained
     place = recipe.training_folder(folder)
-    model = SAC("MlpPolicy", make("hopper-mixed-own-v0"), device="cpu", **locomotion.SETTINGS)
+    model = SAC("MlpPolicy", make("hopper-mixed-own-v0"), device="cpu", **deepcopy(locomotion.SETTINGS))
     model.actor.load_state_dict(load_file(place / "actor-0002.safetensors"))
 
     class NoNoise:
