@@ -103,6 +103,7 @@ def trained(training: Part) -> Any:
     record = fork.record(training["episodes"], training["seed"], steps=layout.steps(TOKENS))
     model = TrajectoryModelConfig(
         layout,
+        goal_columns=(0, 1),
         tokens=TOKENS,
         model=TransformerConfig(width=64, depth=2),
         weighting="uniform",
