@@ -115,5 +115,5 @@ def _recipe(model: TrajectoryModelConfig, acting: AgentConfig, train: TrainConfi
         model,
         acting,
         train,
-        batches=lambda data: Queries(data, model.tokens, model.layout.stride, model.history, within).sample,
+        batches=lambda data: Queries(data, model.tokens, model.layout.stride, model.history, within, model.goal_columns).sample,
     )

@@ -241,6 +241,12 @@ ROWS: dict[str, Row] = {
         printed=("Diffusion Forcing",),
         headline=True,
     ),
+    "diffusion-forcing-chunks": _forcing(
+        "chunks of diffused actions, asked by a token before them for a goal, or for a return", "chunks"
+    ),
+    "diffusion-forcing-plans": _forcing(
+        "plans of states with a goal in the last one, sized by the data alone, tracked by inverse dynamics", "plans"
+    ),
     "short": _forcing("the default recipe, trained as shortly as the two that follow", "short"),
     "full-sequence": _forcing("the short recipe, but for one noise level for all tokens", "full-sequence"),
     "next-token": _forcing("the short recipe, but for a clean past and one noisy token", "next-token"),

@@ -16,14 +16,16 @@ REACHED = 0.9
 """Share of the plateau that counts as mixed."""
 
 
-def hindsight(data: Trajectories, now: IntArray, rng: np.random.Generator, longest: int) -> FloatArray:
+def hindsight(
+    data: Trajectories, now: IntArray, rng: np.random.Generator, longest: int, columns: tuple[int, ...] | None = None
+) -> FloatArray:
     """(B, G): for each step `now` (B,) the goal columns of an observation 1 to `longest` steps later in its episode.
 
-    All that were recorded among these are equally likely; the observation after an episode's last action is one.
+    `columns` are those of the data's features unless they are given. All that were recorded among these are equally likely; the observation after an episode's last action is one.
 
     Raises ValueError if the data have no goal columns, `longest` is below 1, or nothing was recorded after a step.
     """
-    columns = list(data.features.goal_columns)
+    columns = data.features.goal_columns if columns is None else columns
     if not columns:
         raise ValueError(f"{data.name}: the data have no goal columns; load them with goal=(...).")
     if longest < 1:
@@ -32,7 +34,7 @@ def hindsight(data: Trajectories, now: IntArray, rng: np.random.Generator, longe
     left = np.minimum(last - now, longest)
     if (left < 1).any():
         raise ValueError(f"{data.name}: nothing was recorded after step {now[np.argmax(left < 1)]}.")
-    return observations_at(data, episodes, now + rng.integers(1, left + 1))[:, columns]
+    return observations_at(data, episodes, now + rng.integers(1, left + 1))[:, list(columns)]
 
 
 def mixing_steps(data: Trajectories, columns: tuple[int, ...]) -> int:

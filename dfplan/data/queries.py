@@ -13,16 +13,25 @@ from dfplan.data.trajectories import BoolArray, FloatArray, Trajectories
 class Queries:
     """Windows as of `PaddedWindows`, each with a goal that was reached later and the pace of reward from the present on.
 
-    `goal_within` is the largest number of steps between the present and its goal, or 0 where no goals are drawn.
+    `goal_within` is the largest number of steps between the present and its goal, which stands in `goal_columns` of an
+    observation; 0 where no goals are drawn.
     Raises what `PaddedWindows` raises, and ValueError for data without goal columns where goals are drawn.
     """
 
-    def __init__(self, data: Trajectories, tokens: int, stride: int, history: int = 0, goal_within: int = 0):
-        self.data, self.goal_within = data, goal_within
+    def __init__(
+        self,
+        data: Trajectories,
+        tokens: int,
+        stride: int,
+        history: int = 0,
+        goal_within: int = 0,
+        goal_columns: tuple[int, ...] = (),
+    ):
+        self.data, self.goal_within, self.goal_columns = data, goal_within, goal_columns
         self.windows = PaddedWindows(data, tokens, stride, history)
         self.paces = returns_to_go(data)
-        if goal_within and not data.features.goal_columns:
-            raise ValueError(f"{data.name}: the data have no goal columns; load them with goal=(...).")
+        if goal_within and not goal_columns:
+            raise ValueError(f"{data.name}: there are no goal columns; load the data with goal=(...).")
 
     def sample(
         self, rng: np.random.Generator, batch_size: int
@@ -32,5 +41,5 @@ class Queries:
         observations, actions, valid, now = self.windows.sample(rng, batch_size)
         goals = np.zeros((batch_size, 0), np.float32)
         if self.goal_within:
-            goals = hindsight(self.data, now, rng, self.goal_within)
+            goals = hindsight(self.data, now, rng, self.goal_within, self.goal_columns)
         return observations, actions, valid, goals, self.paces[now]
