@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from dfplan.benchmarks import experiment
-from dfplan.benchmarks.experiments import monte_carlo_guidance, speed_and_arrival
+from dfplan.benchmarks.experiments import asking_for_goals, monte_carlo_guidance, speed_and_arrival
 from dfplan.benchmarks.report import figures
 from dfplan.benchmarks.report.pages import replaced
 from dfplan.envs import fork
@@ -34,7 +34,9 @@ def counting(stop_at=None):
     def parts(quick):
         return {f"part {n}": {"number": n} for n in range(1 if quick else 3)}
 
-    return SimpleNamespace(CLAIM="They sum to 30.", PAGE="page", parts=parts, play=play, conclude=conclude, played=played)
+    return SimpleNamespace(
+        CLAIM="They sum to 30.", PAGE="page", parts=parts, play=play, conclude=conclude, played=played
+    )
 
 
 def test_an_interrupted_experiment_goes_on_and_a_finished_one_is_used_again(tmp_path):
@@ -112,7 +114,9 @@ def test_the_claim_holds_only_if_each_option_raises_the_score_in_each_maze(monke
     for name in ("mean", "compare"):
         monkeypatch.setattr(speed_and_arrival, name, partial(getattr(speed_and_arrival, name), resamples=100))
     parts = speed_and_arrival.parts(True)
-    played = {name: {"returns": [100.0 - 20 * len(part["options"]) + i for i in range(10)]} for name, part in parts.items()}
+    played = {
+        name: {"returns": [100.0 - 20 * len(part["options"]) + i for i in range(10)]} for name, part in parts.items()
+    }
     held, table = speed_and_arrival.conclude(played)
     assert held and table.count("(-") == 9
     played["maze2d-large, arrival=0"]["returns"] = [120.0 + i for i in range(10)]
@@ -136,7 +140,9 @@ def test_monte_carlo_guidance_must_switch_where_the_optimum_does_and_the_others_
     held, table = monte_carlo_guidance.conclude(steered(ideal))
     assert held and "| Monte Carlo, 64 futures | 100.0% [100.0, 100.0] | 100% | 100% | 0% |" in table
     assert "is 90 to 110% of the data's" in table
-    assert not monte_carlo_guidance.conclude(steered(lambda name, hazard: hazard < fork.SWITCH))[0], "none must be as good"
+    assert not monte_carlo_guidance.conclude(steered(lambda name, hazard: hazard < fork.SWITCH))[0], (
+        "none must be as good"
+    )
     assert not monte_carlo_guidance.conclude(steered(lambda name, hazard: 1))[0], "it must be good"
     collapsed = steered(ideal)
     collapsed["futures"]["spread"] = [0.0] * 4
@@ -155,3 +161,31 @@ def test_monte_carlo_guidance_is_played_on_fork(tmp_path, monkeypatch):
         assert returns == pytest.approx([fork.expected_return(arm, hazard) for arm in arms])
     futures = monte_carlo_guidance.play({**parts["futures"], **few, "draws": 5})
     assert futures["true"] == [0.0, 8.0] and len(futures["spread"]) == 2
+
+
+def asked(chunks_in_cube, plans_in_maze):
+    """Parts of `asking-for-goals` with 50 scores each, of which the expected recipe has these means and the others 40."""
+    scores = {"cube-single, chunks": chunks_in_cube, "maze2d-large, plans": plans_in_maze}
+    wiggle = [1.0 if episode % 2 else -1.0 for episode in range(50)]
+    return {
+        name: {
+            "settings": settings,
+            "unit": "success %",
+            "data": 200_200,
+            "scores": [scores.get(name, 40.0) + w for w in wiggle],
+        }
+        for name, settings in asking_for_goals.parts(quick=False).items()
+    }
+
+
+@pytest.mark.parametrize(("chunks", "plans", "held"), [(90.0, 90.0, True), (90.0, 40.1, False), (10.0, 90.0, False)])
+def test_each_way_of_asking_must_win_where_it_is_expected_to(chunks, plans, held):
+    found, table = asking_for_goals.conclude(asked(chunks, plans))
+    assert found is held and table.count("\n| ") == 3 and "200,200 recorded steps" in table
+
+
+def test_the_ways_of_asking_are_the_recipes_that_everybody_has():
+    from dfplan.agents.recipes import RECIPES
+
+    assert asking_for_goals.RECIPES.keys() == RECIPES.keys()
+    assert len(asking_for_goals.parts(quick=True)) == 4

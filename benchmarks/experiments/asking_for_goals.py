@@ -1,0 +1,90 @@
+"""How a goal is asked for: by a token before the others, or by a part of a plan's last token.
+
+Both are patterns of noise levels. With the recipe 'chunks' a condition token holds the goal, and a plan is a few chunks of
+actions that lead towards it. With 'plans' the goal's columns of the last token are known, a plan is as long as the way, and
+inverse dynamics tracks it. Each is trained on the same data, for the same number of steps, with the sizes that the data give.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from dfplan.agents.intervals import Estimate, mean
+from dfplan.benchmarks import protocol
+from dfplan.benchmarks.suites import suite
+from dfplan.envs.registry import find
+
+CLAIM = "In cube-single the condition token succeeds more often, and in the large maze the goal at a plan's end scores more."
+PAGE = "your-own-task"
+TASKS = ("cube-single", "maze2d-large")
+RECIPES = {"chunks": "a condition token, chunks of actions", "plans": "the last token's part, plans of states"}
+EPISODES, STEPS, BATCH = 50, 4_000, 10
+Part = Mapping[str, Any]
+
+
+def parts(quick: bool) -> dict[str, dict[str, Any]]:
+    """Each recipe in each task: trained on the task's own data, then played on the protocol's first 50 episodes, or 5."""
+    episodes, steps = (5, 200) if quick else (EPISODES, STEPS)
+    return {
+        f"{task}, {recipe}": {"task": task, "recipe": recipe, "steps": steps, "seed": 0, "episodes": episodes}
+        for task in TASKS
+        for recipe in RECIPES
+    }
+
+
+def play(settings: Part) -> dict[str, Any]:
+    """The scores of the episodes, on one thread, and what they are."""
+    import torch  # late: --help needs no torch
+
+    torch.set_num_threads(1)
+    task = find(settings["task"])
+    found = protocol.evaluate(
+        trained(settings), task.env_id, protocol.evaluation_seeds(settings["episodes"]), batch=BATCH
+    )
+    unit, scores = protocol.score(suite.of(task).reference(task), found.returns, found.success)
+    numbers = {"scores": [round(float(score), 6) for score in scores], "returns": list(found.returns)}
+    return {"unit": unit, "data": agent.card["data"]["steps"], **numbers}
+
+
+def trained(settings: Part) -> Any:
+    """The agent, from its run folder under runs/ if it has been trained before."""
+    import dataclasses
+
+    from dfplan.agents.recipes import recipe_for
+    from dfplan.benchmarks.training_run import read_data
+    from dfplan.training.fit import fit
+
+    task, own = find(settings["task"]), suite.of(find(settings["task"])).spec
+    data = read_data(task, None)
+    if own is not None and not data.features.goal_columns:  # of data that do not say where goals stand
+        data = dataclasses.replace(data, features=dataclasses.replace(data.features, goal_columns=own.goal_columns))
+    recipe = recipe_for(data, settings["recipe"], steps=settings["steps"], seed=settings["seed"])
+    folder = Path("runs", "asking-for-goals", f"{settings['task']}-{settings['recipe']}-{settings['steps']}")
+    return fit(recipe, data, folder)
+
+
+def conclude(played: Mapping[str, Part]) -> tuple[bool, str]:
+    """It held if in each task the whole interval of the expected recipe lies above the other's."""
+    found = {name: mean([part["scores"]]) for name, part in played.items()}
+    lines = ["| goal | " + " | ".join(TASKS) + " |", "| --- " * (len(TASKS) + 1) + "|"]
+    for name, words in RECIPES.items():
+        lines.append(f"| {words} | " + " | ".join(_text(found[f"{task}, {name}"]) for task in TASKS) + " |")
+    held = _above(found["cube-single, chunks"], found["cube-single, plans"])
+    held &= _above(found["maze2d-large, plans"], found["maze2d-large, chunks"])
+    first = played[f"{TASKS[0]}, chunks"]
+    units = " and ".join(f"{played[f'{task}, chunks']['unit']} in {task}" for task in TASKS)
+    return held, "\n".join(lines) + (
+        f"\n\nMean score of {first['settings']['episodes']} episodes with its 95% interval ({units}), after "
+        f"{first['settings']['steps']:,} optimizer steps of one training seed; {first['data']:,} recorded steps of the cube.\n"
+    )
+
+
+def _above(one: Estimate, other: Estimate) -> bool:
+    return one.low is not None and other.high is not None and one.low > other.high
+
+
+def _text(estimate: Estimate) -> str:
+    low, high = ("?" if limit is None else f"{limit:.1f}" for limit in (estimate.low, estimate.high))
+    return f"{estimate.value:.1f} [{low}, {high}]"
