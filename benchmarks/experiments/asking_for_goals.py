@@ -40,9 +40,8 @@ def play(settings: Part) -> dict[str, Any]:
 
     torch.set_num_threads(1)
     task = find(settings["task"])
-    found = protocol.evaluate(
-        trained(settings), task.env_id, protocol.evaluation_seeds(settings["episodes"]), batch=BATCH
-    )
+    agent, seeds = trained(settings), protocol.evaluation_seeds(settings["episodes"])
+    found = protocol.evaluate(agent, task.env_id, seeds, batch=BATCH)
     unit, scores = protocol.score(suite.of(task).reference(task), found.returns, found.success)
     numbers = {"scores": [round(float(score), 6) for score in scores], "returns": list(found.returns)}
     return {"unit": unit, "data": agent.card["data"]["steps"], **numbers}
