@@ -1,4 +1,4 @@
-"""The examples of docs/your-own-task.md and the one of the README run, in a tiny form: two steps of training, one short episode."""
+"""The examples of docs/your-own-task.md and the README run, in a tiny form: two steps of training, one short episode."""
 
 import re
 from pathlib import Path
