@@ -42,11 +42,11 @@ def sized(recipe, network, batch_size):
     return replace(recipe, model=model, train=train)
 
 
-def train_well(data, steps):
+def train_well(data, steps, **changes):
     torch.manual_seed(0)
     recipe = sized(recipe_for(data, "chunks"), TransformerConfig(width=64, depth=2, octaves=2), 64)
     quick = replace(recipe.train, warmup_steps=20, ema_decay=0.95, learning_rate=3e-3)
-    recipe = replace(recipe, model=replace(recipe.model, value=None), train=quick)
+    recipe = replace(recipe, model=replace(recipe.model, **changes), train=quick)
     return dfplan.train(data, recipe, steps=steps, quiet=True)
 
 
@@ -86,7 +86,7 @@ def test_plans_are_no_longer_than_the_longest_episode(kind):
 
 
 def test_a_learned_chunk_reaches_the_goal_that_a_dictionary_holds():
-    agent = train_well(dfplan.load(recorded(DictGoal, episodes=60)), steps=450).with_options(replan_every=3)
+    agent = train_well(dfplan.load(recorded(DictGoal, episodes=60)), steps=450, value=None).with_options(replan_every=3)
     played, again, still = (dfplan.evaluate(one, DictGoal, episodes=20) for one in (agent, agent, Still()))
     assert played.returns == again.returns, "the same seeds, the same episodes"
     assert np.mean(played.success) > np.mean(still.success) + 0.3
@@ -112,7 +112,7 @@ def drifting():
 
 def test_a_return_that_is_asked_for_decides_what_is_done():
     data = dfplan.load(drifting())
-    agent, start = train_well(data, steps=150), np.zeros((100, 2), np.float32)
+    agent, start = train_well(data, steps=150, value=None), np.zeros((100, 2), np.float32)
     ends = []
     for wanted in (float(data.returns.min()), float(data.returns.max())):
         agent.reset(ask=Ask(return_=wanted), seed=0)
@@ -121,6 +121,28 @@ def test_a_return_that_is_asked_for_decides_what_is_done():
     free = agent.plan(start).observations[:, -1, -1, 0]
     assert (ends[0] < 0).float().mean() > 0.8 and (ends[1] > 0).float().mean() > 0.8
     assert 0.02 < (free > 0).float().mean() < 0.98, "unasked, both sides"
+
+
+@pytest.fixture(scope="module")
+def valued():
+    """Trained on drifts to both sides, without a condition: what it draws is as good as the data."""
+    return train_well(dfplan.load(drifting()), steps=200, condition=())
+
+
+def right(agent, **options):
+    """The share of 100 plans from the middle that go right, which pays more."""
+    agent = agent.with_options(**options)
+    agent.reset(seed=0)
+    return (agent.plan(np.zeros((100, 2), np.float32)).observations[:, -1, -1, 0] > 0).float().mean()
+
+
+def test_the_best_of_several_plans_by_the_learned_value_is_a_better_one(valued):
+    one, best = right(valued), right(valued, samples=8)
+    assert 0.2 < one < 0.8 and best > 0.95
+
+
+def test_guidance_by_the_learned_value_raises_it(valued):
+    assert right(valued, value_scale=3.0) > right(valued) + 0.15
 
 
 def test_minutes_become_steps_and_a_run_keeps_them(tmp_path):
