@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from dfplan.fields import CheckedFields, Count, NotNegative, Positive, Whole
-from dfplan.planning.planner import PlanConfig
+from dfplan.planning.plan_config import PlanConfig
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,8 @@ from dfplan.planning.execution import Following, by_inverse_dynamics, diffused_a
 from dfplan.planning.model import TrajectoryModel, TrajectoryModelConfig
 from dfplan.planning.past import Past
 from dfplan.planning.plan import Plan
-from dfplan.planning.planner import PlanConfig, Planner, make_plan, spread
+from dfplan.planning.plan_config import PlanConfig
+from dfplan.planning.planner import Planner, make_plan, spread
 
 
 class DiffusionForcingAgent(PlanningAgent):

@@ -34,10 +34,10 @@ from dfplan.models import Transformer, TransformerConfig
 from dfplan.models.diffusion_inverse import DiffusionInverse
 from dfplan.models.trajectory_value import TrajectoryValue
 from dfplan.planning.ask import Ask
+from dfplan.planning.choice import lowest
 from dfplan.planning.ends import known_ends
 from dfplan.planning.execution import Following, each_step
 from dfplan.planning.plan import Plan
-from dfplan.planning.planner import lowest
 from dfplan.training.losses import total
 
 

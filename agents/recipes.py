@@ -20,7 +20,7 @@ from dfplan.models import TransformerConfig
 from dfplan.names import unknown
 from dfplan.planning.model import TrajectoryModel
 from dfplan.planning.model_config import Condition, PlausibilityConfig, TrajectoryModelConfig
-from dfplan.planning.planner import PlanConfig
+from dfplan.planning.plan_config import PlanConfig
 from dfplan.training.config import TrainConfig
 from dfplan.training.fit import Recipe
 

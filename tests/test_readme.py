@@ -126,7 +126,7 @@ def test_options_that_the_readme_names_are_those_of_the_agent():
     from dataclasses import fields
 
     from dfplan.agents.agent_config import AgentConfig
-    from dfplan.planning.planner import PlanConfig
+    from dfplan.planning.plan_config import PlanConfig
 
     known = {field.name for config in (AgentConfig, PlanConfig) for field in fields(config)}
     (shown,) = re.findall(r"with_options\(([^)]*)\)", README)

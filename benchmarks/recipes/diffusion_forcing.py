@@ -22,7 +22,7 @@ from dfplan.data.tokens import TokenLayout
 from dfplan.data.windows import Windows
 from dfplan.models import TransformerConfig
 from dfplan.planning.model import TrajectoryModel, TrajectoryModelConfig
-from dfplan.planning.planner import PlanConfig
+from dfplan.planning.plan_config import PlanConfig
 from dfplan.training.config import TrainConfig
 from dfplan.training.fit import Recipe
 

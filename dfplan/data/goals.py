@@ -21,7 +21,8 @@ def hindsight(
 ) -> FloatArray:
     """(B, G): for each step `now` (B,) the goal columns of an observation 1 to `longest` steps later in its episode.
 
-    `columns` are those of the data's features unless they are given. All that were recorded among these are equally likely; the observation after an episode's last action is one.
+    `columns` are those of the data's features unless they are given. All that were recorded among these are equally likely; the
+    observation after an episode's last action is one.
 
     Raises ValueError if the data have no goal columns, `longest` is below 1, or nothing was recorded after a step.
     """

@@ -99,7 +99,9 @@ class Plan:
         """The plan of values that `to_json` gave. Raises ValueError, with one sentence, for anything else."""
         checked(PlanJson, values, "plan")
         try:
-            real, whole = (lambda part, dtype=dtype: torch.tensor(part, dtype=dtype) for dtype in (torch.float32, torch.int64))
+            real, whole = (
+                lambda part, dtype=dtype: torch.tensor(part, dtype=dtype) for dtype in (torch.float32, torch.int64)
+            )
             plan = cls(
                 real(values["observations"]),
                 whole(values["lengths"]),
@@ -132,3 +134,9 @@ class Plan:
                 raise ValueError(
                     f"a plan's {name} have {ndim} dimensions, the first of them {shape}, but these are {tuple(part.shape)}"
                 )
+
+
+def hold_end(x: Tensor, lengths: Tensor) -> Tensor:
+    """Tokens (B, T, ...) where those beyond ``lengths`` (B,) repeat the one at it: noise without meaning lies there."""
+    rows = torch.arange(len(x), device=x.device).unsqueeze(1)
+    return x[rows, torch.minimum(torch.arange(x.shape[1], device=x.device), lengths.unsqueeze(1))]

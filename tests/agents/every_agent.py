@@ -16,7 +16,7 @@ from dfplan.data.tokens import TokenLayout
 from dfplan.models import TransformerConfig
 from dfplan.planning.dynamics import DynamicsConfig, DynamicsModel
 from dfplan.planning.model import TrajectoryModel, TrajectoryModelConfig
-from dfplan.planning.planner import PlanConfig
+from dfplan.planning.plan_config import PlanConfig
 
 OBSERVATION = np.array([0.1, -0.2, 0.3, 0.1])
 GOAL = np.array([0.6, 0.4])

@@ -252,7 +252,7 @@ def test_a_cost_that_reset_is_given_bends_the_executed_path(shipped):
     env = gymnasium.make("maze2d-umaze-v1")
     goal = env.reset(seed=3)[1]["goal"]
     plain = executed(shipped, env, Ask(goal))
-    bent = executed(shipped, env, Ask(goal, costs=lambda o: 0.5 * o[..., 1].mean(-1)))
+    bent = executed(shipped, env, Ask(goal, costs=lambda o: 15 * o[..., 1].mean(-1)))
     assert bent[:, 1].mean() < plain[:, 1].mean() - 0.02
 
 

@@ -32,7 +32,7 @@ from dfplan.envs.collect import collect
 from dfplan.locks import hold
 from dfplan.models import TransformerConfig
 from dfplan.planning.model import TrajectoryModel, TrajectoryModelConfig
-from dfplan.planning.planner import PlanConfig
+from dfplan.planning.plan_config import PlanConfig
 from dfplan.training.checkpoint import load_checkpoint, load_header
 from dfplan.training.config import TrainConfig
 from dfplan.training.fit import Recipe

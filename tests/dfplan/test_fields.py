@@ -13,7 +13,7 @@ from dfplan.agents.diffusion_veteran import VeteranConfig
 from dfplan.agents.full_sequence import SequenceAgentConfig
 from dfplan.agents.mppi import MPPIConfig
 from dfplan.agents.offline.base import ActingConfig
-from dfplan.planning.planner import PlanConfig
+from dfplan.planning.plan_config import PlanConfig
 
 CONFIGS = (
     PlanConfig,

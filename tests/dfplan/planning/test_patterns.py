@@ -11,7 +11,8 @@ from dfplan.planning.ask import Ask
 from dfplan.planning.model import TrajectoryModel, TrajectoryModelConfig
 from dfplan.planning.past import Past
 from dfplan.planning.patterns import ask_pattern, condition_token, draw_pattern
-from dfplan.planning.planner import PlanConfig, make_plan
+from dfplan.planning.plan_config import PlanConfig
+from dfplan.planning.planner import make_plan
 
 K = 16
 SMALL = TransformerConfig(width=16, depth=1, heads=2)

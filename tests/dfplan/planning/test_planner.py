@@ -16,22 +16,14 @@ from gaussian import chain, exact
 from dfplan.data.tokens import TokenLayout
 from dfplan.diffusion.costs import CostError, ReachAt, ReachSoonest, ReachThroughout
 from dfplan.models import TransformerConfig
-from dfplan.planning import planner
+from dfplan.planning import proposal
 from dfplan.planning.ask import Ask
+from dfplan.planning.choice import SCORES, choose, lowest, value_by
 from dfplan.planning.model import TrajectoryModel, TrajectoryModelConfig
-from dfplan.planning.planner import (
-    SCORES,
-    PlanConfig,
-    Planner,
-    check_finite,
-    choose,
-    hold_end,
-    lowest,
-    make_plan,
-    propose,
-    spread,
-    value_by,
-)
+from dfplan.planning.plan import hold_end
+from dfplan.planning.plan_config import PlanConfig
+from dfplan.planning.planner import Planner, check_finite, make_plan, spread
+from dfplan.planning.proposal import propose
 
 T, LEVELS = 6, 16
 START = torch.tensor([[10.0, -5.0]])
@@ -289,7 +281,7 @@ def test_a_plan_has_its_tokens_and_their_levels(model):
 @pytest.mark.parametrize("name", ["throughout", "soonest"])
 def test_a_guided_goal_draws_the_plan_to_it_and_is_not_known(model, name):
     near = torch.tensor([[8.5, -2.5]]).repeat(64, 1)
-    guide = planner.GUIDES[name](near, (0, 1))
+    guide = proposal.GUIDES[name](near, (0, 1))
 
     def cost(scale):
         options = {"goal": "guided", "guide": name, "horizons": 1, "steps": 16, "scale": scale}
@@ -314,7 +306,7 @@ def test_a_users_guide_has_the_same_weight_with_the_goals_guide_on_or_off(model,
         def __call__(self, x0):
             return 0 * super().__call__(x0)
 
-    monkeypatch.setitem(planner.GUIDES, "soonest", Nothing)
+    monkeypatch.setitem(proposal.GUIDES, "soonest", Nothing)
     own = ReachAt(GOAL, (0, 1), -1)
     found = [plan(model, goal="guided", horizons=1, scale=s, own=own).observations for s in (0.0, 1.0, 8.0)]
     assert torch.equal(found[0], found[1]) and torch.equal(found[0], found[2])

@@ -19,7 +19,7 @@ from dfplan.data.transitions import Replay
 from dfplan.data.windows import Windows
 from dfplan.models import TransformerConfig
 from dfplan.planning.model import TrajectoryModel, TrajectoryModelConfig
-from dfplan.planning.planner import PlanConfig
+from dfplan.planning.plan_config import PlanConfig
 from dfplan.training.checkpoint import load_checkpoint
 from dfplan.training.config import TrainConfig
 from dfplan.training.fit import Recipe, fit
