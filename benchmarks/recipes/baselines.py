@@ -28,13 +28,16 @@ from dfplan.data.spec import Spec
 from dfplan.data.tokens import TokenLayout
 from dfplan.data.transitions import Replay, changes
 from dfplan.data.windows import ReturnWindows
+from dfplan.models import TransformerConfig
 from dfplan.planning.dynamics import DynamicsConfig, DynamicsModel
 from dfplan.planning.full_sequence import SequenceConfig
 from dfplan.training.config import TrainConfig
 from dfplan.training.fit import Recipe
 
 
-def offline(agent: type[Any], config: type[OfflineConfig], learning_rate: float = 1e-3) -> Callable[[Spec, Budget], Recipe]:
+def offline(
+    agent: type[Any], config: type[OfflineConfig], learning_rate: float = 1e-3
+) -> Callable[[Spec, Budget], Recipe]:
     """The recipe of an offline learner: three training seeds in one run, and a learning curve."""
 
     def recipe(spec: Spec, budget: Budget) -> Recipe:
@@ -100,7 +103,11 @@ def _full_sequence(
 def veteran(spec: Spec, budget: Budget) -> Recipe:
     """Diffusion Veteran."""
     stride, tokens = budget.sparse
-    fields = {"stride": stride, "tokens": tokens} | budget.model.get("dv", {})
+    networks = {
+        "denoiser": TransformerConfig(depth=2, octaves=budget.octaves),
+        "critic": TransformerConfig(width=64, depth=2, octaves=budget.octaves),
+    }
+    fields = {"stride": stride, "tokens": tokens, **networks} | budget.model.get("dv", {})
     model = VeteranModelConfig(spec.observation_dim, spec.action_dim, **fields)
     acting, train = VeteranConfig(**budget.acting.get("dv", {})), TrainConfig(steps=budget.steps["dv"])
     return Recipe(DiffusionVeteranAgent, Veteran, model, acting, train, lambda data: paths(data, model))

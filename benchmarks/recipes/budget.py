@@ -30,6 +30,10 @@ class Budget:
     """Planned steps that a Diffusion Forcing agent plays in one environment step."""
     arrival: float = 0.0
     """Distance from its goal, in recorded units, within which a Diffusion Forcing agent stays there."""
+    octaves: int = 3
+    """Sines and cosines by which Diffusion Forcing and Diffusion Veteran see each column: more where borders are sharp."""
+    plausibility: Mapping[str, Any] = field(default_factory=dict)
+    """Fields of Diffusion Forcing's `PlausibilityConfig` that are others than its own."""
     model: Settings = field(default_factory=dict)
     """What is learned in another way than the recipe's: fields of the learner's config, by recipe."""
     acting: Settings = field(default_factory=dict)

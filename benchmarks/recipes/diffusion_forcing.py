@@ -21,7 +21,7 @@ from dfplan.data.spec import Spec
 from dfplan.data.tokens import TokenLayout
 from dfplan.data.windows import Windows
 from dfplan.models import TransformerConfig
-from dfplan.planning.model import TrajectoryModel, TrajectoryModelConfig
+from dfplan.planning.model import PlausibilityConfig, TrajectoryModel, TrajectoryModelConfig
 from dfplan.planning.plan_config import PlanConfig
 from dfplan.training.config import TrainConfig
 from dfplan.training.fit import Recipe
@@ -39,11 +39,15 @@ def paper(spec: Spec, budget: Budget) -> Recipe:
         TokenLayout(spec.observation_dim, spec.action_dim, stride=10, observations="all", actions=True),
         goal_columns=spec.goal_columns,
         tokens=budget.bundled,
-        model=TransformerConfig(causal=True),
+        model=TransformerConfig(causal=True, octaves=budget.octaves),
+        plausibility=PlausibilityConfig(**budget.plausibility),
+        features=spec.features,
         weighting="fused_snr",
         draws={"independent": 1.0},
     )
-    plan = PlanConfig(goal="guided", horizons=1, uncertainty=1.0, guide="throughout", scale=0.25, futures=2, future_steps=1)
+    plan = PlanConfig(
+        goal="guided", horizons=1, uncertainty=1.0, guide="throughout", scale=0.25, futures=2, future_steps=1
+    )
     acting = AgentConfig(plan, execution="diffused_actions", replan_every=40)
     return _forcing(model, acting, budget.steps["paper"])
 
@@ -66,7 +70,15 @@ def next_token(spec: Spec, budget: Budget) -> Recipe:
 def _coarse(spec: Spec, budget: Budget) -> TrajectoryModelConfig:
     stride, tokens = budget.coarse
     layout = TokenLayout(spec.observation_dim, spec.action_dim, stride=stride)
-    return TrajectoryModelConfig(layout, goal_columns=spec.goal_columns, tokens=tokens, weighting="uniform")
+    return TrajectoryModelConfig(
+        layout,
+        goal_columns=spec.goal_columns,
+        tokens=tokens,
+        model=TransformerConfig(octaves=budget.octaves),
+        weighting="uniform",
+        plausibility=PlausibilityConfig(**budget.plausibility),
+        features=spec.features,
+    )
 
 
 def _tracking(budget: Budget) -> AgentConfig:

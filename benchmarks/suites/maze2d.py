@@ -29,6 +29,10 @@ MODEL = {
 """What baselines learn in the mazes in another way than elsewhere, by recipe."""
 
 
+PLAUSIBILITY = {"noise": (0.08, 0.6), "gain": 3.0}
+"""Of steps between places: from a little more than they differ, to a wall and what is behind it."""
+
+
 def _acting(omega: float) -> dict[str, dict[str, Any]]:
     """How baselines act; omega is the strength of Decision Diffuser's guidance, chosen on tuning seeds."""
     return {"diffuser": {"execution": "pd", "velocity_columns": (2, 3)}, "decision-diffuser": {"omega": omega}}
@@ -44,6 +48,8 @@ BUDGETS: dict[str, Budget] = {
         sparse=(15, 20),
         speed=1.6,
         arrival=0.45,
+        octaves=5,
+        plausibility=PLAUSIBILITY,
         model=MODEL,
         acting=_acting(omega=2.0),
         steps={
@@ -58,6 +64,8 @@ BUDGETS: dict[str, Budget] = {
         sparse=(15, 24),
         speed=1.4,
         arrival=0.45,
+        octaves=5,
+        plausibility=PLAUSIBILITY,
         model=MODEL,
         acting=_acting(omega=1.0),
         steps={
@@ -72,6 +80,8 @@ BUDGETS: dict[str, Budget] = {
         sparse=(15, 32),
         speed=1.4,
         arrival=0.45,
+        octaves=5,
+        plausibility=PLAUSIBILITY,
         model=MODEL,
         acting=_acting(omega=1.0),
         steps={

@@ -25,7 +25,7 @@ class TransformerConfig:
     """Attention heads; must divide the width."""
     causal: bool = False
     """Whether token t sees only tokens 0..t (the paper) or the whole sequence."""
-    octaves: Octaves = 5
+    octaves: Octaves = 3
     """Sines and cosines of each column at 1, 2, 4, ... radians per unit that the network sees beside it."""
     kind: Literal["transformer"] = "transformer"
     """The name of this kind of network in the header of a weights file."""

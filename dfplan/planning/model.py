@@ -45,6 +45,8 @@ class TrajectoryModel(Statistics):
 
     former_names: ClassVar[Mapping[str, str]] = {"critic.": "plausibility."}
     """Beginnings of the names that tensors have in older files, and what they are now."""
+    former_config: ClassVar[Mapping[str, Any]] = {"plausibility": {"noise": [0.08, 0.6], "gain": 3.0}}
+    """Fields of the config that older files lack, and what they were."""
     inverse: InverseDynamics | None
     plausibility: StepPlausibility | None
     value: TokenValue | None

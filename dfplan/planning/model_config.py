@@ -26,9 +26,9 @@ Condition = Literal["goal", "return"]
 class PlausibilityConfig(CheckedFields):
     """How steps that the data could have made are told from others: `dfplan.models.StepPlausibility`."""
 
-    noise: tuple[Positive, Positive] = (0.08, 0.6)
+    noise: tuple[Positive, Positive] = (0.1, 1.0)
     """Smallest and largest deviation of the noise that makes false steps, in normalized units."""
-    gain: Positive = 3.0
+    gain: Positive = 1.0
     """Factor of a step on its way into the network: about one over its length, in normalized units."""
     columns: Literal["goal", "all"] = "goal"
     """Whether steps are judged by the goal's columns alone, or by all of an observation."""

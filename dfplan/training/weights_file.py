@@ -171,7 +171,9 @@ def naming(path: str | Path) -> Iterator[None]:
     except CheckpointError:
         raise
     except (ArithmeticError, LookupError, MemoryError, RuntimeError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{path} describes what this version cannot build: {error or type(error).__name__}") from error
+        raise CheckpointError(
+            f"{path} describes what this version cannot build: {error or type(error).__name__}"
+        ) from error
 
 
 def restored(
@@ -185,15 +187,18 @@ def restored(
     """The model of a configuration, given as JSON values, with the tensors of a file: in evaluation mode, on the CPU.
 
     All of it is float32, whatever torch's default is. A `former_names` of the class renames tensors of older files: the
-    beginnings of their names. Normalizers of older files have no bounds. `only` are beginnings of the names that the file
-    holds, where it does not hold all; the other parts have their initial values. `path` names the file.
+    beginnings of their names, and its `former_config` holds fields that they lack. Normalizers of older files have no bounds.
+    `only` are beginnings of the names that the file holds, where it does not hold all; the other parts have their initial
+    values. `path` names the file.
 
     Raises CheckpointError for a configuration that is none and for tensors that do not fit it.
     """
     with naming(path), torch.inference_mode(False), torch.device("cpu"):
-        config = config_from_json(config_class, values, "config")
+        config = config_from_json(config_class, {**getattr(model_class, "former_config", {}), **values}, "config")
         for former, name in getattr(model_class, "former_names", {}).items():
-            tensors = {name + key[len(former) :] if key.startswith(former) else key: part for key, part in tensors.items()}
+            tensors = {
+                name + key[len(former) :] if key.startswith(former) else key: part for key, part in tensors.items()
+            }
         with torch.device("meta"):  # shapes without memory
             expected = model_class(config).float().state_dict()
         tensors = bounded_since(tensors, expected)
