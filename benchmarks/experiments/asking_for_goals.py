@@ -18,7 +18,7 @@ from dfplan.envs.registry import find
 
 CLAIM = "In cube-single the condition token succeeds more often, and in the large maze the goal at a plan's end scores more."
 PAGE = "your-own-task"
-TASKS = ("cube-single", "maze2d-large")
+TASKS = ("maze2d-large", "cube-single")
 RECIPES = {"chunks": "a condition token, chunks of actions", "plans": "the last token's part, plans of states"}
 EPISODES, STEPS, BATCH = 50, 4_000, 10
 Part = Mapping[str, Any]
@@ -72,7 +72,7 @@ def conclude(played: Mapping[str, Part]) -> tuple[bool, str]:
         lines.append(f"| {words} | " + " | ".join(_text(found[f"{task}, {name}"]) for task in TASKS) + " |")
     held = _above(found["cube-single, chunks"], found["cube-single, plans"])
     held &= _above(found["maze2d-large, plans"], found["maze2d-large, chunks"])
-    first = played[f"{TASKS[0]}, chunks"]
+    first = played["cube-single, chunks"]
     units = " and ".join(f"{played[f'{task}, chunks']['unit']} in {task}" for task in TASKS)
     return held, "\n".join(lines) + (
         f"\n\nMean score of {first['settings']['episodes']} episodes with its 95% interval ({units}), after "
