@@ -87,6 +87,7 @@ class Agent(ABC):
         if seed is not None:
             self._seed(self._whole(seed, "the seed", 0, 2**63 - 1))
         self._goal: NDArray[Any] | None = given.goal
+        self._goal_given = given.goal is not None
         self._ask = dataclasses.replace(given, goal=None)
         self._rows: int | None = None
         self._begin()
@@ -101,8 +102,8 @@ class Agent(ABC):
         """
         given = self._read_observation(observation)
         batch = np.atleast_2d(given)
-        if self._goal is None and self.features.goal_key and isinstance(observation, Mapping):
-            self._goal = self._read_goal(observation)
+        if self.features.goal_key and isinstance(observation, Mapping) and not self._goal_given:
+            self._goal = self._read_goal(observation)  # at each step: an episode of a row may have begun
         goals = self._goals(self._goal, len(batch))
         if self._rows != len(batch):
             self._begin()

@@ -20,7 +20,7 @@ CLAIM = "In cube-single the condition token succeeds more often, and in the larg
 PAGE = "your-own-task"
 TASKS = ("maze2d-large", "cube-single")
 RECIPES = {"chunks": "a condition token, chunks of actions", "plans": "the last token's part, plans of states"}
-EPISODES, STEPS, BATCH = 50, 4_000, 10
+EPISODES, STEPS, BATCH = 50, 2_000, 10
 Part = Mapping[str, Any]
 
 

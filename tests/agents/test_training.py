@@ -169,3 +169,21 @@ def test_minutes_become_steps_and_a_run_keeps_them(tmp_path):
 def test_mistakes_are_one_sentence(how, sentence):
     with pytest.raises(ValueError, match=sentence):
         dfplan.train(data_of("plain"), quiet=True, **how)
+
+
+def test_a_dictionary_gives_the_goal_of_each_row_also_where_an_episode_begins():
+    data = data_of("dict goal")
+    agent = dfplan.train(data, small(data, "plans"), steps=2, quiet=True)
+
+    def observed(goals):
+        rows = np.zeros((len(goals), 2))
+        return {"observation": np.zeros((len(goals), 4)), "achieved_goal": rows, "desired_goal": np.array(goals)}
+
+    agent.reset(seed=0)
+    agent.act(observed([[0.1, 0.2], [0.3, 0.4]]))
+    agent.forget([1])
+    agent.act(observed([[0.1, 0.2], [-0.3, -0.4]]))
+    assert np.allclose(agent._goal, [[0.1, 0.2], [-0.3, -0.4]])
+    agent.reset(goal=(0.5, 0.5), seed=0)
+    agent.act(observed([[0.1, 0.2], [0.3, 0.4]]))
+    assert np.allclose(agent._goal, [0.5, 0.5]), "a goal that is given stays"
