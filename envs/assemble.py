@@ -15,6 +15,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -32,10 +33,10 @@ def assemble(recipe: Recipe, shards: Path, env_id: str, dataset_id: str, store: 
     Raises OSError, with one sentence, if that fails.
     """
     kind = f"{type(recipe).__module__}:{type(recipe).__qualname__}"
-    job = {"kind": kind, "recipe": recipe.fields, "shards": str(shards), "env_id": env_id, "dataset_id": dataset_id}
-    job["count"] = recipe.shards
+    job: dict[str, Any] = {"kind": kind, "recipe": recipe.fields, "shards": str(shards), "count": recipe.shards}
+    job |= {"env_id": env_id, "dataset_id": dataset_id, "parent": os.getpid()}
     done = subprocess.run(
-        [sys.executable, "-c", _PROGRAM, json.dumps(job | {"parent": os.getpid()})],
+        [sys.executable, "-c", _PROGRAM, json.dumps(job)],
         env=os.environ | {"MINARI_DATASETS_PATH": str(store)},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import time
 from copy import deepcopy
 
 import minari
@@ -246,13 +247,13 @@ def test_rollouts_end_where_the_robot_falls_and_are_a_function_of_their_seed(tra
 def test_a_killed_collection_of_a_robot_goes_on(root):
     pytest.importorskip("gymnasium_robotics")
     program = (
-        "import sys; from dfplan.envs.fetch import Demonstrations; Demonstrations.SHARD_STEPS = 500\n"
+        "import sys; from dfplan.envs.fetch import Demonstrations; Demonstrations.SHARD_STEPS = 100\n"
         "from dfplan.envs.collect import collect\n"
-        "collect('FetchPush', steps=5000, workers=1, quiet=True, dataset_id=sys.argv[1])"
+        "collect('FetchReach', steps=1000, workers=1, quiet=True, dataset_id=sys.argv[1])"
     )
     killed = subprocess.Popen([sys.executable, "-c", program, "test/killed-v0"])
     while len(list(root.glob("test/.collecting-killed-v0-*/shard-*.npz"))) < 2 and killed.poll() is None:
-        pass
+        time.sleep(0.01)
     killed.kill()
     assert killed.wait() == -9 and not (root / "test" / "killed-v0").exists()
     for name in ("killed", "whole"):
