@@ -213,7 +213,7 @@ class Agent(ABC):
 
     def _read_observation(self, observation: Any) -> NDArray[Any]:
         D = self._observation_dim or "observation_dim"
-        if not self.features.as_recorded or isinstance(observation, Mapping):
+        if not self.features.as_recorded:
             observation = self._featured(self.features, observation)
         return self._read(observation, "the observation", (D,), ("batch", D))
 

@@ -38,7 +38,14 @@ def interquartile_mean(strata: Sequence[ArrayLike], resamples: int = RESAMPLES) 
     A few extreme episodes do not move it; it hides a failure in less than a quarter of the episodes. Not to be confused
     with a mean of the seeds' own interquartile means.
     """
-    return stratified(checked(strata), lambda values, axis=-1: stats.trim_mean(values, 0.25, axis=axis), resamples)
+    return stratified(checked(strata), _middle_mean, resamples)
+
+
+def _middle_mean(values: np.ndarray, axis: int = -1) -> np.ndarray:
+    """`scipy.stats.trim_mean(values, 0.25)` to the last bit, without its checks: they take longer than 500 resamples."""
+    values = np.moveaxis(values, axis, -1)
+    low, high = values.shape[-1] // 4, values.shape[-1] - values.shape[-1] // 4
+    return np.partition(values, (low, high - 1))[..., low:high].mean(axis=-1)
 
 
 def over_seeds_and_starts(scores: ArrayLike, resamples: int = RESAMPLES) -> Estimate:

@@ -40,6 +40,7 @@ def published() -> pd.DataFrame:
     return rows
 
 
+@cache
 def reported(env_id: str) -> pd.DataFrame:
     """The printed scores (not times) of one environment; empty where nobody has printed any."""
     rows = published()

@@ -49,12 +49,17 @@ def episodes_of(cells: Iterable[Cell]) -> pd.DataFrame:
     """
     frames = []
     for cell in cells:
-        columns = {"start": cell.seeds, "return": cell.returns, "success": cell.success, "first_reach": cell.first_reach}
-        episodes = pd.DataFrame({name: np.nan if values is None else values for name, values in columns.items()})
-        seed = -1 if cell.training_seed is None else cell.training_seed
-        episodes["score"] = score(cell.reference, cell.returns, cell.success)[1]
-        episodes = episodes.assign(env=cell.env_id, agent=cell.agent, training_seed=seed)
-        frames.append(episodes.astype({"success": float, "first_reach": float}))
+        arrived = {"success": cell.success, "first_reach": cell.first_reach}
+        columns = {
+            "start": cell.seeds,
+            "return": cell.returns,
+            **{name: np.nan if steps is None else np.array(steps, dtype=float) for name, steps in arrived.items()},
+            "score": score(cell.reference, cell.returns, cell.success)[1],
+            "env": cell.env_id,
+            "agent": cell.agent,
+            "training_seed": -1 if cell.training_seed is None else cell.training_seed,
+        }
+        frames.append(pd.DataFrame(columns))
     return pd.concat(frames, ignore_index=True)
 
 

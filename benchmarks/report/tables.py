@@ -63,7 +63,8 @@ def written(title: str, rows: pd.DataFrame, columns: Mapping[str, Callable[[Row]
 
     Columns in which nothing stands are left out, but for the first.
     """
-    text = pd.DataFrame({header: [write(row) for row in rows.to_dict("records")] for header, write in columns.items()})
+    records: list[Row] = rows.to_dict("records")
+    text = pd.DataFrame({header: [write(row) for row in records] for header, write in columns.items()})
     return Table(title, text.loc[:, [header == text.columns[0] or text[header].any() for header in text]], left)
 
 
@@ -76,7 +77,8 @@ def tables(summary: Summary) -> list[Table]:
         found.append(written(f"{env_id}: training seeds", several, SEEDS))
     found.append(written(f"{env_id}: cost", rows, COST))
     if len(printed):
-        numbers = [notes.sources(env_id).index((one.source, one.unit)) + 1 for one in printed.itertuples()]
+        sources = notes.sources(env_id)
+        numbers = [sources.index((one.source, one.unit)) + 1 for one in printed.itertuples()]
         method = [f"{name} [{number}]" for name, number in zip(printed["method"], numbers, strict=True)]
         text = {"method [source]": method, "unit": printed["short_unit"], "reported": printed["text"]}
         found.append(Table(f"{env_id}: printed by others, not measured here", pd.DataFrame(text), left=2, style="dim"))

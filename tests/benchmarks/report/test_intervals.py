@@ -56,6 +56,8 @@ def test_strata_narrow_the_interval_where_seeds_differ():
 
 def test_the_interquartile_mean_ignores_the_outer_quarters_of_all_episodes():
     assert interquartile_mean([[-1000, 1, 2, 3], [4, 5, 6, 1000]]).value == pytest.approx(3.5)
+    episodes = np.random.default_rng(0).normal(size=(3, 33))
+    assert interquartile_mean(episodes).value == stats.trim_mean(episodes, 0.25, axis=None)
 
 
 def test_where_leaving_one_out_changes_nothing_percentiles_take_over():

@@ -7,6 +7,7 @@ import pytest
 
 import dfplan
 from dfplan.data.features import Features
+from dfplan.data.goals import mixing_steps
 from dfplan.data.spec import Spec
 from dfplan.data.trajectories import Trajectories
 
@@ -56,7 +57,9 @@ def test_observations_in_memory_may_be_a_dictionary_with_goals():
     np.testing.assert_array_equal(data.observations, expected)
     np.testing.assert_array_equal(data.last_observations, expected[[3, 9]])
     assert data.features.goal_key == "desired_goal" and data.features.goal_columns == (3, 4)
-    assert Spec.of(data) == Spec(5, 2, (3, 4), data.features, 6, rewards=True, terminates=False)
+    mixing = mixing_steps(data, (3, 4))
+    assert 0 < mixing < 6
+    assert Spec.of(data) == Spec(5, 2, (3, 4), data.features, 6, mixing, rewards=True, terminates=False)
 
 
 @dfplan.register_features("test_load: planar")
@@ -83,8 +86,10 @@ def test_features_of_data_are_seen_by_last_observations_and_the_fingerprint_too(
 
 
 def test_a_spec_says_what_the_data_say():
-    constant = dfplan.load(arrays(rewards=np.ones(STEPS), terminations=np.arange(STEPS) == 6))
-    assert Spec.of(constant) == Spec(4, 2, (), Features(), 4, rewards=False, terminates=True)
+    constant = dfplan.load(arrays(rewards=np.ones(STEPS), terminations=np.zeros(STEPS)))
+    assert Spec.of(constant) == Spec(4, 2, (), Features(), 6, rewards=False, terminates=False)
+    ended = dfplan.load(arrays(rewards=np.ones(STEPS), terminations=np.arange(STEPS) == 6))
+    assert Spec.of(ended) == Spec(4, 2, (), Features(), 4, rewards=True, terminates=True)
     assert Spec(4, 2, (0, 1)) == Spec(4, 2, goal_columns=(0, 1), features=Features(), longest=0)
 
 
