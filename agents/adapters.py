@@ -101,12 +101,16 @@ class Policy:
                 'Policy(..., autoreset=envs.metadata["autoreset_mode"]) for Gymnasium\'s vector environments'
             )
 
-    def _parts(self, observation: NDArray[Any] | Mapping[str, NDArray[Any]]) -> tuple[NDArray[Any], NDArray[np.float32] | None]:
+    def _parts(
+        self, observation: NDArray[Any] | Mapping[str, NDArray[Any]]
+    ) -> tuple[NDArray[Any], NDArray[np.float32] | None]:
         if not isinstance(observation, Mapping):
             return np.asarray(observation), self._goal
         missing = {"observation", "desired_goal"} - set(observation)
         if missing:
-            raise ValueError(f"a dictionary observation needs 'observation' and 'desired_goal', {sorted(missing)} missing")
+            raise ValueError(
+                f"a dictionary observation needs 'observation' and 'desired_goal', {sorted(missing)} missing"
+            )
         return np.asarray(observation["observation"]), np.asarray(observation["desired_goal"], dtype=np.float32)
 
     def _begin_rows(self, rows: NDArray[np.int64], goal: NDArray[np.float32] | None) -> None:

@@ -42,7 +42,9 @@ class DecisionDiffuserConfig(SequenceConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 <= self.dropout < 1 or not 1 <= self.gap <= self.steps:
-            raise ValueError(f"dropout must lie in [0, 1) and gap in 1..{self.steps}, got {self.dropout} and {self.gap}")
+            raise ValueError(
+                f"dropout must lie in [0, 1) and gap in 1..{self.steps}, got {self.dropout} and {self.gap}"
+            )
         if self.layout.actions:
             raise ValueError("Decision Diffuser plans states only: the layout must have actions=False")
 
@@ -83,7 +85,11 @@ class DecisionDiffuserModel(SequenceModel):
     def forward(self, batch: tuple[Tensor, ...], generator: torch.Generator) -> dict[str, Tensor]:
         """E ||x - f(x^k, k, y or none)||^2 + E ||a_t - f(s_t, s_{t + gap})||^2 (their eq. 8), y what the plan came to."""
         s, a = self.observation.normalize(batch[0]), self.action.normalize(batch[1])
-        y = self.returns.normalize(batch[2].unsqueeze(-1)) if self.config.towards == "return" else s[:, -1, self.columns]
+        y = (
+            self.returns.normalize(batch[2].unsqueeze(-1))
+            if self.config.towards == "return"
+            else s[:, -1, self.columns]
+        )
         recorded = batch[3] if len(batch) > 3 else s.new_full((len(s),), s.shape[1])
         hidden = torch.rand((len(y), 1), generator=generator, device=y.device, dtype=y.dtype) < self.config.dropout
         x = self.config.layout.pack(s, a)
@@ -104,13 +110,17 @@ class DecisionDiffuserModel(SequenceModel):
         """Normalized actions (B, action_dim) from normalized states to targets that lie `gap` steps ahead."""
         return self.inverse(s, target, s.new_full((len(s),), self.config.gap))
 
-    def plan(self, observation: Tensor, ask: Ask, config: Any, generator: torch.Generator, record: bool = False) -> Plan:
+    def plan(
+        self, observation: Tensor, ask: Ask, config: Any, generator: torch.Generator, record: bool = False
+    ) -> Plan:
         """Plans from observations (B, observation_dim), given goals (B, G), a return or nothing."""
         y = observation[:, :0]
         if self.config.towards == "goal":
             y = self.observation.normalize(self.state_at(ask.goal, self.columns))[:, self.columns]
         elif self.config.towards == "return":
-            wanted = config.target * self.best_return if ask.return_ is None else self.best_return.new_tensor(ask.return_)
+            wanted = (
+                config.target * self.best_return if ask.return_ is None else self.best_return.new_tensor(ask.return_)
+            )
             y = self.returns.normalize(wanted.expand(len(observation), 1))
         known = known_ends(self.token_at(observation), self.config.tokens)
         return self.draw(self.given(y, config.omega if y.shape[1] else 1.0), known, config, generator, record)

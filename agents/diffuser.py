@@ -66,7 +66,9 @@ class DiffuserModel(SequenceModel):
             losses["value"] = (self.J(tau) - R).square().mean()
         return total(losses)
 
-    def plan(self, observation: Tensor, ask: Ask, config: Any, generator: torch.Generator, record: bool = False) -> Plan:
+    def plan(
+        self, observation: Tensor, ask: Ask, config: Any, generator: torch.Generator, record: bool = False
+    ) -> Plan:
         """Plans from observations (B, observation_dim) to goals (B, G), or of a high J."""
         end = None
         if self.config.towards == "goal":

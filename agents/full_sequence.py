@@ -43,7 +43,9 @@ class SequenceAgent(PlanningAgent):
     def __init__(self, learner: Any, config: Any = None, card: dict[str, Any] | None = None):
         goal_dim = len(learner.config.goal_columns) if learner.config.towards == "goal" else None
         observation_dim = learner.config.layout.observation_dim
-        super().__init__(learner, config or self.config_class(), card, observation_dim=observation_dim, goal_dim=goal_dim)
+        super().__init__(
+            learner, config or self.config_class(), card, observation_dim=observation_dim, goal_dim=goal_dim
+        )
 
     def _draw(self, observation: Tensor, ask: Ask, horizons: Tensor | None, record: bool) -> Plan:
         if self.learner.config.towards == "goal" and ask.goal is None:
@@ -58,7 +60,10 @@ class SequenceAgent(PlanningAgent):
         Without the last part all steps were recorded; returns are needed by a planner towards them only.
         """
         S, layout = self.learner.config.steps + 1, self.learner.config.layout
-        parts: dict[str, Shape] = {"observations": ("B", S, layout.observation_dim), "actions": ("B", S, layout.action_dim)}
+        parts: dict[str, Shape] = {
+            "observations": ("B", S, layout.observation_dim),
+            "actions": ("B", S, layout.action_dim),
+        }
         if self.learner.config.towards == "return" or given != 2:
             parts["returns"] = ("B",)
         return parts | ({"recorded steps": ("B",)} if given > 3 else {})

@@ -1,7 +1,7 @@
 """Any trained agent from its weights file, whose header names the algorithm.
 
-    from dfplan.agents.loading import from_pretrained
-    agent = from_pretrained("maze2d-large-iql")
+from dfplan.agents.loading import from_pretrained
+agent = from_pretrained("maze2d-large-iql")
 """
 
 from __future__ import annotations

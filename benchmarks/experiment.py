@@ -40,7 +40,9 @@ class Arguments:
     """Write into benchmarks/recorded/experiments, and the table and the plot into docs/, instead of into results/."""
 
 
-@command.with_arguments(Arguments, __doc__, interrupted="finished parts are kept, and the same command goes on from there")
+@command.with_arguments(
+    Arguments, __doc__, interrupted="finished parts are kept, and the same command goes on from there"
+)
 def main(arguments: Arguments) -> None:
     """Run an experiment, or go on with it, and write its file and its table."""
     name, quick, record = arguments.name, arguments.quick, arguments.record
@@ -85,7 +87,11 @@ def complete(experiment: Any, file: Path, words: str, quick: bool) -> dict[str, 
             entry = {"settings": settings, **experiment.play(settings)}
         result["parts"][part] = entry
         write_whole(partial, json.dumps(result, indent=1) + "\n")
-    result = {"held": experiment.conclude(result["parts"])[0], **result, "created": datetime.now(UTC).isoformat("T", "seconds")}
+    result = {
+        "held": experiment.conclude(result["parts"])[0],
+        **result,
+        "created": datetime.now(UTC).isoformat("T", "seconds"),
+    }
     write_whole(file, json.dumps(result, indent=1) + "\n")
     partial.unlink()
     return result

@@ -1,6 +1,6 @@
 """Time one full plan of a planning agent, for a single start, and say how much memory it took.
 
-    python benchmarks/plan_speed.py --env maze2d-large
+python benchmarks/plan_speed.py --env maze2d-large
 """
 
 from __future__ import annotations

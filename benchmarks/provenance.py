@@ -37,7 +37,9 @@ def code() -> str:
     method = {path for room in rooms for path in room.rglob("*.py") if not path.is_relative_to(benchmarks)}
     digest = hashlib.sha256()
     # By their names, and not by their folders, which are others in a checkout and where a wheel is installed.
-    for name, content in sorted((path.name, path.read_bytes()) for path in {*method, *(benchmarks / n for n in PLAYED)}):
+    for name, content in sorted(
+        (path.name, path.read_bytes()) for path in {*method, *(benchmarks / n for n in PLAYED)}
+    ):
         digest.update(f"{name} {len(content)}\n".encode() + content)
     return digest.hexdigest()
 
@@ -51,7 +53,9 @@ def file_hash(path: str | Path) -> str:
     """Hash of a file's bytes. FileNotFoundError if there is none."""
     path = Path(path)
     found = path.stat()
-    read = _bytes_hash if found.st_size > 2**20 else _bytes_hash.__wrapped__  # large files are read once, not for every row
+    read = (
+        _bytes_hash if found.st_size > 2**20 else _bytes_hash.__wrapped__
+    )  # large files are read once, not for every row
     return read(path, found.st_mtime_ns, found.st_size)
 
 

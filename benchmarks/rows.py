@@ -143,7 +143,11 @@ class Row:
         if path is None:
             raise self.missing(task, seed or 0)
         load = resolve_name(self.agent).load
-        agent = load(path, seed) if self.stacked > 1 else load(path, **({"trust_pickle": True} if self.trust_pickle else {}))
+        agent = (
+            load(path, seed)
+            if self.stacked > 1
+            else load(path, **({"trust_pickle": True} if self.trust_pickle else {}))
+        )
         agent = self.prepared(agent, task)
         if device != "cpu" and self.recipe is not None:
             if not hasattr(agent, "to"):
@@ -251,7 +255,9 @@ ROWS: dict[str, Row] = {
     "full-sequence": _forcing("the short recipe, but for one noise level for all tokens", "full-sequence"),
     "next-token": _forcing("the short recipe, but for a clean past and one noisy token", "next-token"),
     "diffuser-pd": _diffuser(
-        about="Diffuser, its planned states tracked by a PD controller", printed=("Diffuser (PD controller)",), headline=True
+        about="Diffuser, its planned states tracked by a PD controller",
+        printed=("Diffuser (PD controller)",),
+        headline=True,
     ),
     "diffuser-actions": _diffuser(
         about="the same weights, playing the actions diffused with the states",
@@ -302,9 +308,7 @@ ROWS: dict[str, Row] = {
         execution="waypoints and a PD controller",
         suites=("maze2d",),
     ),
-    "random": Row(
-        "dfplan.benchmarks.baselines:random_actions", "uniform random actions", execution="random actions"
-    ),
+    "random": Row("dfplan.benchmarks.baselines:random_actions", "uniform random actions", execution="random actions"),
 }
 """In the order of the tables."""
 DEFAULT_ROWS = ("diffusion-forcing", "diffusion-forcing-paper", "expert", "random")

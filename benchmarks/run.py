@@ -80,13 +80,17 @@ def check(arguments: Arguments) -> tuple[list[Task], range, Path]:
             raise ValueError(f"expected one or more different {of}, not {' '.join(several) or 'none'}")
     if "all" in arguments.agents and len(arguments.agents) > 1:
         raise ValueError("'all' stands for every registered agent: expected no other beside it")
-    if chosen is not None and (not chosen or not set(chosen) <= set(rows.TRAINING_SEEDS) or len(set(chosen)) < len(chosen)):
+    if chosen is not None and (
+        not chosen or not set(chosen) <= set(rows.TRAINING_SEEDS) or len(set(chosen)) < len(chosen)
+    ):
         known = ", ".join(map(str, rows.TRAINING_SEEDS))
         raise ValueError(f"training seeds are one or more of {known}, not {' '.join(map(str, chosen)) or 'none'}")
     rows.require_device_name(arguments.device)
     if arguments.threads < 1:
         raise ValueError(f"threads must be at least 1, not {arguments.threads}")
-    episodes = arguments.episodes if arguments.episodes is not None else _QUICK_EPISODES if arguments.quick else EPISODES
+    episodes = (
+        arguments.episodes if arguments.episodes is not None else _QUICK_EPISODES if arguments.quick else EPISODES
+    )
     folder = arguments.output / f"block{arguments.seed}" if arguments.seed else arguments.output
     store.require_writable(folder)
     return tasks, evaluation_seeds(episodes, arguments.seed), folder
@@ -115,7 +119,10 @@ def run(arguments: Arguments, console: Any) -> None:
             descriptions = play.describe_all(pool, missing)
             written.enter_context(store.writing(folder, {cell.env_id for cell in cells}))
             store.missing(folder, cells, times, fresh)  # again: another run may have written since
-            origin = {"command": command.typed("benchmarks/run.py", arguments, leave_out=["output"]), "hardware": hardware}
+            origin = {
+                "command": command.typed("benchmarks/run.py", arguments, leave_out=["output"]),
+                "hardware": hardware,
+            }
             played = play.play_missing(pool, cells, descriptions, folder, origin, say, fresh)
         # Decisions are timed and plans recorded on this machine, wherever the episodes were played.
         with workers(1, threads=THREADS) as (machine, _):

@@ -105,7 +105,15 @@ def _kind(value: Any, array: NDArray[Any]) -> str:
         return f"a dictionary of {_short(list(value))}"
     if np.ma.is_masked(value):
         return "masked entries"
-    kinds = {"c": "complex numbers", "U": "text", "S": "text", "O": "objects", "M": "dates", "m": "times", "V": "records"}
+    kinds = {
+        "c": "complex numbers",
+        "U": "text",
+        "S": "text",
+        "O": "objects",
+        "M": "dates",
+        "m": "times",
+        "V": "records",
+    }
     return kinds.get(array.dtype.kind, f"{array.dtype} values")
 
 

@@ -1,11 +1,11 @@
 """Fields of configs: their types and ranges stand in the annotation, and are checked when a config is made.
 
-    @dataclass(frozen=True)
-    class Config:
-        steps: Count = 20
+@dataclass(frozen=True)
+class Config:
+    steps: Count = 20
 
-        def __post_init__(self) -> None:
-            check_fields(self)
+    def __post_init__(self) -> None:
+        check_fields(self)
 """
 
 from __future__ import annotations
@@ -45,7 +45,9 @@ Share = Annotated[float, Field(ge=0, le=1)]
 def check_columns(columns: Sequence[int], width: int, name: str) -> None:
     """Raise ValueError, with one sentence, unless `columns` are different ones of an observation `width` columns wide."""
     if len(set(columns)) < len(columns) or not all(0 <= column < width for column in columns):
-        raise ValueError(f"{name} must be different columns of the observation, in 0..{width - 1}, got {tuple(columns)}")
+        raise ValueError(
+            f"{name} must be different columns of the observation, in 0..{width - 1}, got {tuple(columns)}"
+        )
 
 
 def check_fields(config: Any) -> None:

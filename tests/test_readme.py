@@ -117,7 +117,10 @@ def test_a_claim_names_a_test_that_exists(source):
 def test_the_time_of_the_whole_table_is_that_of_the_recorded_files():
     from dfplan.benchmarks.results import cells_in
 
-    (hours,), (minutes,) = re.findall(r"add up to ([\d.]+) hours", README), re.findall(r"about (\d+)\s+minutes on two", README)
+    (hours,), (minutes,) = (
+        re.findall(r"add up to ([\d.]+) hours", README),
+        re.findall(r"about (\d+)\s+minutes on two", README),
+    )
     seconds = sum(cell.seconds for cell in cells_in(ROOT / "benchmarks" / "recorded"))
     assert float(hours) == round(seconds / 3600, 1) and abs(int(minutes) - seconds / 120) < 5
 
@@ -161,7 +164,11 @@ def test_the_maze_example_runs():
 def test_the_example_that_trains_on_other_data_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     rng = np.random.default_rng(0)
-    arrays = {"observations": rng.normal(size=(200, 7)), "actions": rng.uniform(-1, 1, (200, 3)), "terminals": np.zeros(200)}
+    arrays = {
+        "observations": rng.normal(size=(200, 7)),
+        "actions": rng.uniform(-1, 1, (200, 3)),
+        "terminals": np.zeros(200),
+    }
     np.savez("robot.npz", **{name: array.astype(np.float32) for name, array in arrays.items()})
     source, names = block("test:fit", PAGES["training.md"]), {}
     assert source.count("steps=2_000") == source.count("tokens=16") == 1

@@ -159,7 +159,9 @@ class OfflineAgent(LearningAgent):
     stacked = True
     execution = "learned policy"
 
-    def __init__(self, learner: OfflineLearner[Any], config: ActingConfig | None = None, card: Mapping[str, Any] | None = None):
+    def __init__(
+        self, learner: OfflineLearner[Any], config: ActingConfig | None = None, card: Mapping[str, Any] | None = None
+    ):
         config = config or ActingConfig()
         if config.member >= len(learner.config.seeds):
             raise ValueError(f"member must lie in 0..{len(learner.config.seeds) - 1}, got {config.member}")

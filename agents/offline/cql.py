@@ -87,9 +87,13 @@ class CQL(OfflineLearner[CQLConfig]):
             a_next, _ = squashed(mean_next, log_std_next, noise.normal(*a.shape[1:]))
             y = backup(batch, config.gamma, least_q(self.q_target, s_next, a_next))
             P = min(config.states, s.shape[1])
-            sampled, log_density = self._samples(mean[:, :P], log_std[:, :P], mean_next[:, :P], log_std_next[:, :P], noise)
+            sampled, log_density = self._samples(
+                mean[:, :P], log_std[:, :P], mean_next[:, :P], log_std_next[:, :P], noise
+            )
         again = s[:, None, :P].expand(-1, sampled.shape[1], -1, -1)
-        both = q_values(self.q, torch.cat([s, again.flatten(1, 2)], dim=1), torch.cat([a, sampled.flatten(1, 2)], dim=1))
+        both = q_values(
+            self.q, torch.cat([s, again.flatten(1, 2)], dim=1), torch.cat([a, sampled.flatten(1, 2)], dim=1)
+        )
         q, q_sampled = both[:, :, : a.shape[1]], both[:, :, a.shape[1] :].unflatten(2, sampled.shape[1:3])
         excess = conservative_term(q_sampled, log_density, q[:, :, :P]) - config.gap
         alpha, temperature = self.log_alpha.exp().clamp(max=1e6), self.log_temperature.exp()
@@ -101,7 +105,12 @@ class CQL(OfflineLearner[CQLConfig]):
             # SAC's target entropy: minus the number of action columns.
             "temperature": -self.log_temperature * (log_pi.detach() - config.action_dim).mean(dim=1),
         }
-        watched = {"q": q.mean(dim=(1, 2)), "excess": excess.mean(dim=1), "alpha": alpha, "entropy": -log_pi.mean(dim=1)}
+        watched = {
+            "q": q.mean(dim=(1, 2)),
+            "excess": excess.mean(dim=1),
+            "alpha": alpha,
+            "entropy": -log_pi.mean(dim=1),
+        }
         return minimized, watched
 
     def _policy(self, s: Tensor, s_next: Tensor) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:

@@ -87,7 +87,9 @@ def algorithm_class(data: Mapping[str, Any], name: str) -> type[BaseAlgorithm]:
         library = importlib.import_module(package)
     except ImportError as error:
         install = package.replace("_", "-")
-        raise CheckpointError(f"{name} is a model of {package}, which is not installed: pip install {install}") from error
+        raise CheckpointError(
+            f"{name} is a model of {package}, which is not installed: pip install {install}"
+        ) from error
     known = {key.lower(): value for key, value in vars(library).items() if hasattr(value, "learn")}
     if found not in known:
         policy = data["policy_class"]["__module__"]

@@ -59,7 +59,9 @@ class StableBaselinesAgent(Agent):
     execution = "learned policy"
     _dtype = np.float64
 
-    def __init__(self, model: BaseAlgorithm | ActingModel, card: Mapping[str, Any] | None = None, file: bytes | None = None):
+    def __init__(
+        self, model: BaseAlgorithm | ActingModel, card: Mapping[str, Any] | None = None, file: bytes | None = None
+    ):
         """`file`: the zip that the model came from, which `save` then writes again; None lets the model write itself."""
         self.policy: Any = model.policy
         self.observation_space, self.action_space = model.observation_space, model.action_space

@@ -108,7 +108,9 @@ def new_model(recipe: OnlineRecipe, make_env: Callable[[], Env], seed: int, devi
     try:
         model = algorithm(policy, env, seed=seed, device=device, **settings)
     except (TypeError, AssertionError) as error:
-        raise ValueError(f"stable-baselines3's {recipe.algorithm} refuses the recipe {recipe.weights}: {error}") from error
+        raise ValueError(
+            f"stable-baselines3's {recipe.algorithm} refuses the recipe {recipe.weights}: {error}"
+        ) from error
     model.set_logger(Logger(None, []))  # keeps numbers, for the run's log; the library's own makes a folder as well
     return model
 

@@ -55,7 +55,9 @@ def conclude(played: Mapping[str, Part]) -> tuple[bool, str]:
     for name, options in VARIANTS.items():
         cells = []
         for maze in MAZES:
-            first, own = (normalized_score(f"{maze}-v1", played[f"{maze}, {v}"]["returns"]) for v in ("as shipped", name))
+            first, own = (
+                normalized_score(f"{maze}-v1", played[f"{maze}, {v}"]["returns"]) for v in ("as shipped", name)
+            )
             cells.append(_text(mean([own])))
             if options:
                 change = compare(own, first, range(len(own)), range(len(first))).difference

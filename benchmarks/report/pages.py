@@ -135,10 +135,14 @@ def page_section(names: list[str], summary: Summary) -> str:
         return "Nothing is recorded yet.\n"
     # One line for each printed score of the same algorithm, or one without.
     printed = pd.concat(printed_for(row.agent, row.env).assign(agent=row.agent) for row in rows.itertuples())
-    pairs = rows.merge(printed[["env", "agent", "method", "score", "text", "short_unit"]], how="left", on=["env", "agent"])
+    pairs = rows.merge(
+        printed[["env", "agent", "method", "score", "text", "short_unit"]], how="left", on=["env", "agent"]
+    )
     compared = f"{notes.AGREEMENT} " if pairs["score"].notna().any() else ""
     table = written("Recorded", pairs, _PAGE, left=2)
-    return f"{table.to_markdown()}\n{compared}What the other columns mean, and all other rows: [results.md](results.md).\n"
+    return (
+        f"{table.to_markdown()}\n{compared}What the other columns mean, and all other rows: [results.md](results.md).\n"
+    )
 
 
 def _if_printed(write: Callable[[Row], str]) -> Callable[[Row], str]:

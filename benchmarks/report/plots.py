@@ -48,7 +48,11 @@ def score_numbers(summary: Summary) -> pd.DataFrame:
 def speed_numbers(summary: Summary) -> pd.DataFrame:
     """`env`, `agent`, `normalized` with its interval, and mean `milliseconds` of a decision, of rows that were timed."""
     rows = summary.rows[summary.rows["decision_mean_ms"].notna()]
-    return rows[_SCORE].round(1).assign(milliseconds=[float(f"{max(value, 1e-3):.3g}") for value in rows["decision_mean_ms"]])
+    return (
+        rows[_SCORE]
+        .round(1)
+        .assign(milliseconds=[float(f"{max(value, 1e-3):.3g}") for value in rows["decision_mean_ms"]])
+    )
 
 
 def return_numbers(summary: Summary) -> pd.DataFrame:
@@ -56,7 +60,9 @@ def return_numbers(summary: Summary) -> pd.DataFrame:
     found = []
     for row in summary.rows.itertuples():
         steps = np.unique(np.linspace(1, len(row.curve), min(POINTS, len(row.curve))).round().astype(int))
-        found.append(pd.DataFrame({"env": row.env, "agent": row.agent, "run": 0, "step": steps, "value": row.curve[steps - 1]}))
+        found.append(
+            pd.DataFrame({"env": row.env, "agent": row.agent, "run": 0, "step": steps, "value": row.curve[steps - 1]})
+        )
     return pd.concat(found).round(1)
 
 
@@ -94,7 +100,9 @@ def draw_scores(numbers: pd.DataFrame) -> Figure:
         panel.set_ylim(-0.7, len(agents) - 0.3)
         panel.set_yticks(range(len(agents)), agents if place % COLUMNS == 0 else [""] * len(agents))
         panel.axvline(0, color=FAINT, linewidth=0.8, zorder=1)
-    measured = Line2D([], [], color=INK, marker="o", markersize=5, linewidth=2.4, label="measured, 95% interval over episodes")
+    measured = Line2D(
+        [], [], color=INK, marker="o", markersize=5, linewidth=2.4, label="measured, 95% interval over episodes"
+    )
     printed = Line2D([], [], color=PAPER, marker="D", markeredgecolor=_PRINTED, markersize=5, label="printed by others")
     _legend(figure, [measured, printed])
     return figure
@@ -107,11 +115,15 @@ def draw_speed(numbers: pd.DataFrame) -> Figure:
     for panel, rows in panels:
         for row in rows.itertuples():
             look = style(row.agent)
-            panel.plot([row.milliseconds] * 2, [row.normalized_low, row.normalized_high], color=look["color"], linewidth=1.2)
+            panel.plot(
+                [row.milliseconds] * 2, [row.normalized_low, row.normalized_high], color=look["color"], linewidth=1.2
+            )
             panel.plot(row.milliseconds, row.normalized, **look | {"linestyle": ""})
         panel.set_xscale("log")
         panel.set_xlim(numbers["milliseconds"].min() / 2, numbers["milliseconds"].max() * 2)
-    _legend(figure, [Line2D([], [], label=name, **style(name) | {"linestyle": ""}) for name in in_order(numbers["agent"])])
+    _legend(
+        figure, [Line2D([], [], label=name, **style(name) | {"linestyle": ""}) for name in in_order(numbers["agent"])]
+    )
     return figure
 
 

@@ -34,7 +34,8 @@ def published() -> pd.DataFrame:
     rows["unit"] = [table["units"][place] for place in rows["unit"]]
     rows["source"] = [table["sources"][place] for place in rows["source"]]
     rows["text"] = [
-        f"{score:g}" + ("" if pd.isna(std) else f" ± {std:g}") for score, std in zip(rows["score"], rows["std"], strict=True)
+        f"{score:g}" + ("" if pd.isna(std) else f" ± {std:g}")
+        for score, std in zip(rows["score"], rows["std"], strict=True)
     ]
     rows["short_unit"] = rows["unit"].str.extract(r"^(?:D4RL-)?(.*?)(?: x100)?(?:;|,| \(|$)")[0]
     return rows

@@ -175,7 +175,10 @@ COST: dict[str, Callable[[Row], str]] = {
 
 def to_markdown(summary: Summary) -> str:
     """All tables of one environment, then the notes."""
-    return "\n".join([*(table.to_markdown() for table in tables(summary)), *(f"- {note}" for note in _notes(summary))]) + "\n"
+    return (
+        "\n".join([*(table.to_markdown() for table in tables(summary)), *(f"- {note}" for note in _notes(summary))])
+        + "\n"
+    )
 
 
 def to_rich(summary: Summary) -> Group:
@@ -192,7 +195,14 @@ def to_csv(summary: Summary) -> str:
     """Numbers at full precision, one line a row; 'reported' and what follows it are filled by printed rows only."""
     measured = summary.rows.drop(columns=["about", "lacks", "curve", "stacked", "machines"])
     measured["seed_means"] = [" ".join(map(repr, means)) for means in measured["seed_means"]]
-    names = {"env": "env", "method": "agent", "score": "reported", "std": "reported_std", "unit": "unit", "source": "source"}
+    names = {
+        "env": "env",
+        "method": "agent",
+        "score": "reported",
+        "std": "reported_std",
+        "unit": "unit",
+        "source": "source",
+    }
     printed = pd.concat(map(reported, summary.environments))[list(names)].rename(columns=names)
     whole = {name: "Int64" for name in ("training_seeds", "episodes", "parameters")}
     return pd.concat([measured, printed]).astype(whole).to_csv(index=False, lineterminator="\n")

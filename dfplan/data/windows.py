@@ -99,7 +99,9 @@ class ReturnWindows:
         """(B,) starts -> (B,) sums of the rewards recorded in the windows."""
         return self._total[starts + self.recorded(starts)] - self._total[starts]
 
-    def sample(self, rng: np.random.Generator, batch_size: int) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
+    def sample(
+        self, rng: np.random.Generator, batch_size: int
+    ) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
         """Windows drawn uniformly with replacement: observations (B, length, obs_dim), actions (B, length, act_dim),
         returns (B,) and recorded steps (B,)."""
         starts = self.starts[rng.integers(len(self), size=batch_size)]

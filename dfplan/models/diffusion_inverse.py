@@ -64,7 +64,9 @@ class DiffusionInverse(nn.Module):
         pair = self.pair(s, target)
 
         def normal() -> Tensor:
-            return temperature * torch.randn((len(s), self.action_dim), generator=generator, device=s.device, dtype=s.dtype)
+            return temperature * torch.randn(
+                (len(s), self.action_dim), generator=generator, device=s.device, dtype=s.dtype
+            )
 
         action = normal()
         for level in range(self.schedule.K, 0, -1):

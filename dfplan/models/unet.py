@@ -62,7 +62,9 @@ class TemporalUNet(nn.Module):
         self.halve = nn.ModuleList(nn.Conv2d(c, c, (1, 3), stride=(1, 2), padding=(0, 1)) for c in channels[:-1])
         last = channels[-1]
         self.middle = nn.ModuleList([ResidualBlock(last, last, config.width), ResidualBlock(last, last, config.width)])
-        self.stretch = nn.ModuleList(nn.ConvTranspose2d(c, c, (1, 4), stride=(1, 2), padding=(0, 1)) for c in channels[:0:-1])
+        self.stretch = nn.ModuleList(
+            nn.ConvTranspose2d(c, c, (1, 4), stride=(1, 2), padding=(0, 1)) for c in channels[:0:-1]
+        )
         self.up = nn.ModuleList(
             nn.ModuleList([ResidualBlock(a + b, b, config.width), ResidualBlock(b, b, config.width)])
             for a, b in zip(channels[:0:-1], channels[-2::-1], strict=True)

@@ -40,7 +40,9 @@ class Ask:
             given = getattr(self, name)
             functions = (given,) if callable(given) else tuple(given) if isinstance(given, Sequence) else (given,)
             if not all(callable(function) for function in functions):
-                raise ValueError(f"{name} must be functions of observations (rows, tokens, observation_dim), got {given!r}")
+                raise ValueError(
+                    f"{name} must be functions of observations (rows, tokens, observation_dim), got {given!r}"
+                )
             object.__setattr__(self, name, functions)
         number = isinstance(self.return_, int | float) and not isinstance(self.return_, bool)
         if self.return_ is not None and not (number and math.isfinite(self.return_)):

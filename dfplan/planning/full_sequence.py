@@ -55,7 +55,9 @@ class SequenceConfig(CheckedFields):
             raise ValueError(f"a plan needs a start, an end and a token between them, got tokens={self.tokens}")
         check_columns(self.goal_columns, self.layout.observation_dim, "goal_columns")
         if self.towards == "goal" and not self.goal_columns:
-            raise ValueError("a planner to goals needs them: goal_columns must name at least one column of the observation")
+            raise ValueError(
+                "a planner to goals needs them: goal_columns must name at least one column of the observation"
+            )
 
     @property
     def steps(self) -> int:
@@ -88,7 +90,9 @@ class SequenceModel(Statistics):
         self.returns = Normalizer.fit(returns[:, None])
         self.best_return = torch.tensor(float(returns.max()))
 
-    def plan(self, observation: Tensor, ask: Ask, config: Any, generator: torch.Generator, record: bool = False) -> Plan:
+    def plan(
+        self, observation: Tensor, ask: Ask, config: Any, generator: torch.Generator, record: bool = False
+    ) -> Plan:
         """Plans from observations (B, observation_dim) in recorded units, of what is asked for; a subclass's."""
         raise NotImplementedError
 

@@ -107,7 +107,9 @@ def improve(
     costs = np.where(np.isfinite(costs) & np.isfinite(futures).all(axis=(2, 3)), costs, np.inf)
     least = costs.min(axis=1)
     if np.isinf(least).any():
-        raise ValueError(f"none of the {K} sampled futures is finite: the dynamics, the cost or the start are out of range")
+        raise ValueError(
+            f"none of the {K} sampled futures is finite: the dynamics, the cost or the start are out of range"
+        )
     weight = np.exp((least[:, None] - costs) / config.temperature)
     weight /= weight.sum(axis=1, keepdims=True)
     path = np.concatenate([states[:, None], futures[np.arange(B), costs.argmin(axis=1)]], axis=1)

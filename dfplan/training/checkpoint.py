@@ -82,7 +82,15 @@ def load_checkpoint(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]
     entry = _entry(path, index)
     try:
         tensors = tensors_of(head + rest)
-    except (SafetensorError, ArithmeticError, AssertionError, LookupError, MemoryError, RuntimeError, ValueError) as error:
+    except (
+        SafetensorError,
+        ArithmeticError,
+        AssertionError,
+        LookupError,
+        MemoryError,
+        RuntimeError,
+        ValueError,
+    ) as error:
         raise _unreadable(path, error) from error
     if entry.get("sha256", (found := _digest(tensors, entry["header"]))) != found:
         raise CheckpointError(f"{path} is damaged: its contents do not give the sha256 that was written with them")

@@ -1,10 +1,10 @@
 """From recorded data to an agent in one call, which leaves weights that say where they come from.
 
-    recipe = Recipe(
-        DiffusionForcingAgent, TrajectoryModel, model, AgentConfig(), TrainConfig(steps=10_000),
-        batches=lambda data: Windows(data, model.layout.steps(model.tokens)).sample,
-    )
-    agent = fit(recipe, load_minari("mine/robot-v0"), "runs/robot")
+recipe = Recipe(
+    DiffusionForcingAgent, TrajectoryModel, model, AgentConfig(), TrainConfig(steps=10_000),
+    batches=lambda data: Windows(data, model.layout.steps(model.tokens)).sample,
+)
+agent = fit(recipe, load_minari("mine/robot-v0"), "runs/robot")
 """
 
 from __future__ import annotations

@@ -155,7 +155,9 @@ def parse_model_zip(content: bytes, name: str) -> ModelZip:
             with archive.open(info) as entry:  # one byte more, so that the end is met and the checksum compared
                 entries[info.filename] = entry.read(info.file_size + 1)
     if "data" not in entries:
-        raise CheckpointError(f"{name} is a zip file, but not a whole model of stable-baselines3: it has no entry 'data'")
+        raise CheckpointError(
+            f"{name} is a zip file, but not a whole model of stable-baselines3: it has no entry 'data'"
+        )
     data = _data(entries.pop("data"), name)
     return ModelZip(name, content, data, {file.removesuffix(".pth"): entry for file, entry in entries.items()})
 
@@ -206,5 +208,14 @@ def _zip_errors(name: str) -> Iterator[None]:
         yield
     except CheckpointError:
         raise
-    except (ArithmeticError, EOFError, OSError, RuntimeError, ValueError, struct.error, zipfile.BadZipFile, zlib.error) as e:
+    except (
+        ArithmeticError,
+        EOFError,
+        OSError,
+        RuntimeError,
+        ValueError,
+        struct.error,
+        zipfile.BadZipFile,
+        zlib.error,
+    ) as e:
         raise CheckpointError(f"{name} is not a whole zip file ({_first_line(e)})") from e

@@ -172,5 +172,7 @@ def require_same_run(run_dir: Path, there: Mapping[str, Any], asked: Mapping[str
         return
     reason = ""
     if list(differing) == ["config.steps"]:
-        reason = f" ({step} are done)" if constant else " (a cosine learning rate ends at a step that is set at the start)"
+        reason = (
+            f" ({step} are done)" if constant else " (a cosine learning rate ends at a step that is set at the start)"
+        )
     raise another_run(run_dir, differing, reason)

@@ -143,7 +143,9 @@ def test_a_goal_conditioned_clone_goes_where_it_is_sent(tmp_path):
     rng = np.random.default_rng(0)
     actions = rng.choice([-1.0, 1.0], size=(400, 1)).astype(np.float32)
     place = np.concatenate([[[0.0]], np.cumsum(actions, axis=0)[:-1]]).astype(np.float32)
-    data = Trajectories(place, actions, np.zeros(400, np.float32), np.array([0]), "walk", features=Features(goal_columns=(0,)))
+    data = Trajectories(
+        place, actions, np.zeros(400, np.float32), np.array([0]), "walk", features=Features(goal_columns=(0,))
+    )
     config = BCConfig(1, 1, seeds=(0,), hidden=(32,), goal_columns=(0,), longest=1)
     agent = BehaviorCloningAgent(BC(config))
     agent.learner.fit_statistics(data)

@@ -86,7 +86,9 @@ def test_a_goal_of_another_form_is_refused_and_nothing_changes(agent):
 def test_goals_of_a_plan_are_held_to_the_same_rule(agent):
     agent.reset(seed=0)
     for goal in ([1.0], 1.0, np.zeros((1, 1)), [1.0, 2.0, 3.0]):
-        refused(agent, lambda goal=goal: agent.plan(BATCH, goal=goal), "the goal must be (2,) or (batch, 2)", "got shape")
+        refused(
+            agent, lambda goal=goal: agent.plan(BATCH, goal=goal), "the goal must be (2,) or (batch, 2)", "got shape"
+        )
     refused(agent, lambda: agent.plan(BATCH, goal=np.zeros((3, 2))), "3 goals for 2 observations")
     refused(agent, lambda: agent.plan(np.zeros(3), goal=GOAL), "the observation must be (4,) or (batch, 4)")
     assert len(agent.plan(BATCH, goal=GOAL[None]).observations) == 2
@@ -152,7 +154,11 @@ def test_what_is_no_observation_is_one_sentence(agent):
         refused(agent, lambda observation=observation: agent.act(observation), "the observation must be (", found)
     if agent._observation_dim:
         refused(agent, lambda: agent.act(np.zeros((2, 3))), "must be (4,) or (batch, 4)", "got shape (2, 3)")
-    for same in (OBSERVATION.tolist(), torch.tensor(OBSERVATION, requires_grad=True), tuple(map(np.float64, OBSERVATION))):
+    for same in (
+        OBSERVATION.tolist(),
+        torch.tensor(OBSERVATION, requires_grad=True),
+        tuple(map(np.float64, OBSERVATION)),
+    ):
         agent.reset(goal_of(agent), seed=0)
         assert np.array_equal(agent.act(same), first)
 
@@ -171,7 +177,9 @@ def test_what_is_read_is_not_the_callers_array():
 @every_agent
 def test_seeds_are_whole_numbers(agent):
     for seed in (1.5, -1, "1", True, 2**64):
-        refused(agent, lambda seed=seed: agent.reset(seed=seed), "the seed must be a whole number from 0 to", repr(seed))
+        refused(
+            agent, lambda seed=seed: agent.reset(seed=seed), "the seed must be a whole number from 0 to", repr(seed)
+        )
     agent.reset(goal_of(agent), seed=np.int64(3))
 
 
@@ -179,7 +187,9 @@ def test_seeds_are_whole_numbers(agent):
 
 
 @every_agent
-@pytest.mark.parametrize("again", [copy.deepcopy, lambda agent: pickle.loads(pickle.dumps(agent))], ids=["copy", "pickle"])
+@pytest.mark.parametrize(
+    "again", [copy.deepcopy, lambda agent: pickle.loads(pickle.dumps(agent))], ids=["copy", "pickle"]
+)
 def test_a_copy_in_the_middle_of_an_episode_goes_on_as_the_agent_would(agent, again):
     other = again(on_course(agent, steps=4))
     assert np.array_equal(drive(agent, 7), drive(other, 7))
@@ -341,7 +351,13 @@ def test_a_batch_is_whole_aligned_and_finite(agent):
         wrong += [part[..., :-1]] if part.ndim > 1 else []
         for other in wrong:
             given = (*batch[:place], other, *batch[place + 1 :])
-            refused(agent, lambda given=given: agent.update(given), "the batch's ", " must be (", "finite real numbers, got ")
+            refused(
+                agent,
+                lambda given=given: agent.update(given),
+                "the batch's ",
+                " must be (",
+                "finite real numbers, got ",
+            )
     assert all(torch.equal(tensor, before[name]) for name, tensor in agent.learner.state_dict().items())
 
 
@@ -349,14 +365,20 @@ def test_recorded_steps_are_counted_within_the_window():
     agent = EVERY["decision_diffuser"]()
     *batch, recorded = batch_for(agent)
     for wrong in (0 * recorded, recorded + 1, recorded - 0.5):
-        refused(agent, lambda wrong=wrong: agent.update((*batch, wrong)), "recorded steps must be whole numbers from 1 to 15")
+        refused(
+            agent,
+            lambda wrong=wrong: agent.update((*batch, wrong)),
+            "recorded steps must be whole numbers from 1 to 15",
+        )
 
 
 def test_windows_are_of_the_models_own_length():
     agent = EVERY["trajectory_model"]()
     observations, actions = batch_for(agent)
     refused(agent, lambda: agent.update((observations[:, :7], actions[:, :7])), "observations must be (B, 9, 4)")
-    refused(agent, lambda: agent.update((observations, actions[:3])), "actions must be (4, 9, 2)", "got shape (3, 9, 2)")
+    refused(
+        agent, lambda: agent.update((observations, actions[:3])), "actions must be (4, 9, 2)", "got shape (3, 9, 2)"
+    )
 
 
 # Options
@@ -370,7 +392,9 @@ def test_options_are_checked_when_they_are_set(agent):
     for field in dataclasses.fields(agent.config):
         value = getattr(agent.config, field.name)
         for wrong in ("nothing of the kind", np.nan, None):
-            with pytest.raises(ValueError, match=re.escape(f"{type(agent.config).__name__}: {field.name}") + r".* must be "):
+            with pytest.raises(
+                ValueError, match=re.escape(f"{type(agent.config).__name__}: {field.name}") + r".* must be "
+            ):
                 agent.with_options(**{field.name: wrong})
         assert agent.with_options(**{field.name: value}).config == agent.config
     with pytest.raises(ValueError, match=r"steps must be a valid integer, got 2\.5"):

@@ -74,7 +74,9 @@ def test_a_plan_is_inpainted_between_start_and_goal(to_goals):
     halfway = plan.observations[:, TOKENS // 2, -1, :2].numpy()
     straight = START[:2] + (goals - START[:2]) * 8 / 14
     missed = np.linalg.norm(halfway - straight, axis=1).mean()
-    assert missed < 0.85 * np.linalg.norm(halfway[::-1] - straight, axis=1).mean(), "what lies between belongs to the ends"
+    assert missed < 0.85 * np.linalg.norm(halfway[::-1] - straight, axis=1).mean(), (
+        "what lies between belongs to the ends"
+    )
 
 
 def test_training_lowers_the_loss(to_goals, to_returns):

@@ -1,6 +1,5 @@
 """Diffusion Veteran: its data, its choice among plans, its acts, and its answers to mistakes."""
 
-
 import numpy as np
 import pytest
 import torch
@@ -129,7 +128,9 @@ def test_losses_have_gradients_only_where_they_belong(learner):
     for name, loss in losses.items():
         learner.zero_grad()
         loss.backward(retain_graph=True)
-        moved = {n.partition(".")[0] for n, p in learner.named_parameters() if p.grad is not None and bool(p.grad.any())}
+        moved = {
+            n.partition(".")[0] for n, p in learner.named_parameters() if p.grad is not None and bool(p.grad.any())
+        }
         assert moved == {name}
     found = learner(batch, torch.Generator().manual_seed(0))
     assert found.keys() == {"loss", *parts}

@@ -21,7 +21,9 @@ def test_every_shipped_file_becomes_the_agent_that_its_header_names():
 def test_every_agent_has_from_pretrained_for_its_own_kind(kind):
     agent, name = agent_class(kind), next(name for name in pretrained_names(kind) if name.startswith("maze2d-umaze"))
     loaded = agent.from_pretrained(name)
-    assert type(loaded) is agent and agent.kind == kind == kind_of(pretrained_path(name)) and loaded.card["name"] == name
+    assert (
+        type(loaded) is agent and agent.kind == kind == kind_of(pretrained_path(name)) and loaded.card["name"] == name
+    )
     other = "maze2d-umaze" if kind != "trajectory_model" else "maze2d-umaze-bc"
     with pytest.raises(ValueError, match=f"no pretrained weights '{other}'"):
         agent.from_pretrained(other)
@@ -29,7 +31,9 @@ def test_every_agent_has_from_pretrained_for_its_own_kind(kind):
         with pytest.raises(ValueError, match="holds one training seed: there is no member 1"):
             load(pretrained_path(name), member=1)
     else:
-        assert load(pretrained_path(name), member=1).config.member == 1 and load(pretrained_path(name)).config.member == 0
+        assert (
+            load(pretrained_path(name), member=1).config.member == 1 and load(pretrained_path(name)).config.member == 0
+        )
         with pytest.raises(ValueError, match=r"member must lie in 0\.\.2, got 3"):
             agent.from_pretrained(name, member=3)
 

@@ -42,9 +42,15 @@ MAKE = {
     "trajectory_model": lambda: trajectory(SMALL),
     "trajectory_model, recurrent": lambda: trajectory(RecurrentConfig(width=8, depth=1)),
     "diffuser": lambda: DiffuserAgent(DiffuserModel(DiffuserConfig(LAYOUT, **SEQUENCE)), TRACKING),
-    "decision_diffuser": lambda: DecisionDiffuserAgent(DecisionDiffuserModel(DecisionDiffuserConfig(LAYOUT, **SEQUENCE))),
+    "decision_diffuser": lambda: DecisionDiffuserAgent(
+        DecisionDiffuserModel(DecisionDiffuserConfig(LAYOUT, **SEQUENCE))
+    ),
     "diffusion_veteran": lambda: DiffusionVeteranAgent(
-        Veteran(VeteranModelConfig(4, 2, (0, 1), tokens=4, stride=2, denoiser=SMALL, critic=SMALL, levels=8, inverse_levels=2))
+        Veteran(
+            VeteranModelConfig(
+                4, 2, (0, 1), tokens=4, stride=2, denoiser=SMALL, critic=SMALL, levels=8, inverse_levels=2
+            )
+        )
     ),
     "dynamics": lambda: LearnedMPPIAgent(DynamicsModel(DynamicsConfig(4, 2, width=8, octaves=1))),
     "bc": lambda: BehaviorCloningAgent(BC(BCConfig(**OFFLINE))),
@@ -124,7 +130,9 @@ def test_what_is_saved_is_loaded_and_saved_again_the_same(name, tmp_path):
 def test_a_header_of_wrong_types_is_one_sentence_wherever_it_is_wrong(name, tmp_path):
     tensors, header = saved(name, tmp_path / "a")
     for place, value in places(header):
-        wrong = ["x", None, [], {"a": 1}, 1.5] if isinstance(value, int) else [None, 7 if isinstance(value, str) else "x"]
+        wrong = (
+            ["x", None, [], {"a": 1}, 1.5] if isinstance(value, int) else [None, 7 if isinstance(value, str) else "x"]
+        )
         for other in wrong:
             if not (value == {} and other == {"a": 1}) and not (value is None and other is None):
                 assert refused(tmp_path / "weights.safetensors", tensors, changed(header, place, other)), (place, other)
@@ -215,7 +223,9 @@ def test_an_agent_that_its_own_model_cannot_follow_is_a_sentence_with_the_files_
     assert "lookahead 13 is beyond" in refused(tmp_path / "weights.safetensors", tensors, header | {"agent": agent})
     tensors, header = saved("diffuser", tmp_path / "a")
     agent = header["agent"] | {"velocity_columns": [2, 9]}
-    assert "velocity_columns must be different" in refused(tmp_path / "weights.safetensors", tensors, header | {"agent": agent})
+    assert "velocity_columns must be different" in refused(
+        tmp_path / "weights.safetensors", tensors, header | {"agent": agent}
+    )
     tensors, header = saved("bc", tmp_path / "a")
     assert "member" in refused(tmp_path / "weights.safetensors", tensors, header | {"agent": {"member": 2}})
 
@@ -243,7 +253,9 @@ def test_a_model_without_goal_columns_learns_acts_and_comes_back(tmp_path):
     agent = DiffusionForcingAgent(TrajectoryModel(config))
     rng = np.random.default_rng(0)
     before = agent.model.plausibility.mlp[0].weight.detach().clone()
-    losses = agent.update((rng.normal(size=(8, 9, 4)).astype(np.float32), rng.normal(size=(8, 9, 2)).astype(np.float32)))
+    losses = agent.update(
+        (rng.normal(size=(8, 9, 4)).astype(np.float32), rng.normal(size=(8, 9, 2)).astype(np.float32))
+    )
     assert np.isfinite(list(losses.values())).all()
     assert not torch.equal(before, agent.model.plausibility.mlp[0].weight), "all columns are judged"
     agent.save(tmp_path / "a")

@@ -38,9 +38,7 @@ class StandInPlanner:
             lag = np.clip(1 - (level - np.arange(tokens) * 0.3) / 16, 0, 1)
             noise = rng.normal(scale=2.0, size=clean.shape)
             history.append((clean + noise * lag[None, :, None, None], np.tile(256 * lag, (len(paths), 1))))
-        return SimpleNamespace(
-            observations=clean, lengths=np.array([len(path) - 1 for path in paths]), history=history
-        )
+        return SimpleNamespace(observations=clean, lengths=np.array([len(path) - 1 for path in paths]), history=history)
 
     def _path(self, observation, goal):
         start, end = observation[:2], self.layout.cell_of(*goal)

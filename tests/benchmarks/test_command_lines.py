@@ -61,7 +61,10 @@ RUN = [
     ("--agents stand_in_faults:Failing --episodes 1", "failed on maze2d-large-v1 with one observation (4,): KeyError"),
     ("--agents sb3:nowhere.zip", "there is no file 'nowhere.zip'"),
     ("--agents batches:Agent", "'batches:Agent' failed on maze2d-large-v1 with one observation (4,): IndexError"),
-    ("--agents singles:Agent", "answers a batch of 2 observations (2, 4) with actions (2, 4); expected the shape (2, 2)"),
+    (
+        "--agents singles:Agent",
+        "answers a batch of 2 observations (2, 4) with actions (2, 4); expected the shape (2, 2)",
+    ),
     ("--agents nan:Agent", "answers one observation (4,) with NaN or infinity"),
     ("--agents torn:Agent", "SyntaxError: '(' was never closed (torn.py, line 2)"),
     ("--agents helped:Agent", "SyntaxError: '(' was never closed (torn.py, line 2)"),
@@ -114,7 +117,9 @@ OTHERS = [(program, *case) for program, cases in ((plan_speed, PLAN_SPEED), (rep
 
 
 @pytest.mark.parametrize(
-    ("program", "line", "sentence"), OTHERS, ids=[f"{program.__name__.split('.')[-1]} {line}" for program, line, _ in OTHERS]
+    ("program", "line", "sentence"),
+    OTHERS,
+    ids=[f"{program.__name__.split('.')[-1]} {line}" for program, line, _ in OTHERS],
 )
 def test_the_other_commands_refuse(folder, program, line, sentence, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", [program.__name__, *line.split()])

@@ -47,7 +47,9 @@ def test_a_planning_agent_plays_and_is_described(found):
     recorder = Recorder()
     protocol.play(agent, UMAZE.env_id, [100_000, 100_001], recorder)
     paths = recorder.paths()
-    assert all(np.allclose(plan[0], path[0], atol=1e-4) for plan, path in zip(paths.planned, paths.executed, strict=True))
+    assert all(
+        np.allclose(plan[0], path[0], atol=1e-4) for plan, path in zip(paths.planned, paths.executed, strict=True)
+    )
     described = jobs.describe(Wanted("diffusion-forcing", UMAZE.env_id, 0))
     assert described["execution"] == "learned inverse dynamics" and described["parameters"] > 100_000
     assert described["config"]["plan"]["futures"] == 0

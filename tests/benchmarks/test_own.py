@@ -63,7 +63,10 @@ def test_any_agent_that_names_its_spaces_is_compared():
     for other, sentence in (
         ({"action_space": Discrete(4)}, r"actions are Discrete\(4\)"),
         ({"action_space": Box(-1, 1, (2, 1))}, r"actions are arrays of shape \(2, 1\)"),
-        ({"observation_space": Dict(observation=plain)}, r"a dictionary of observation \(arrays of shape \(4,\)\), and"),
+        (
+            {"observation_space": Dict(observation=plain)},
+            r"a dictionary of observation \(arrays of shape \(4,\)\), and",
+        ),
         ({"observation_space": Dict(observation=plain, achieved_goal=plain, desired_goal=plain)}, "dictionary"),
     ):
         with pytest.raises(ValueError, match=f"mine does not fit multi2d-umaze-v1: its .*{sentence}"):
@@ -120,5 +123,7 @@ def test_what_is_wrong_with_a_users_agent_is_said(somebodys, name, sentence):
 
 def test_an_error_in_somebodys_file_is_named_with_file_and_line(somebodys, tmp_path):
     (tmp_path / "torn_agent.py").write_text("class Agent:\n    def reset(self\n")
-    with pytest.raises(ValueError, match=r"'torn_agent:Agent': SyntaxError: '\(' was never closed \(torn_agent.py, line 2\)"):
+    with pytest.raises(
+        ValueError, match=r"'torn_agent:Agent': SyntaxError: '\(' was never closed \(torn_agent.py, line 2\)"
+    ):
         own.make("torn_agent:Agent", LARGE)

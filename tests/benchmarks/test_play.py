@@ -113,7 +113,9 @@ def test_a_killed_run_that_had_all_batches_only_writes_the_cell(here):
 
 
 def test_an_agent_that_fails_is_named_with_the_line(here):
-    failing = r"'stand_in_faults:Failing' failed on maze2d-umaze-v1 with one observation \(4,\): KeyError: 'action' \(stand"
+    failing = (
+        r"'stand_in_faults:Failing' failed on maze2d-umaze-v1 with one observation \(4,\): KeyError: 'action' \(stand"
+    )
     with pytest.raises(ValueError, match=failing):
         played(here, cells("stand_in_faults:Failing"))
 

@@ -70,7 +70,9 @@ def test_any_task_is_played_and_episodes_may_end_early(env_id, monkeypatch):
     toy_tasks.register(monkeypatch)
     played = evaluate(ToGoal(), env_id, evaluation_seeds(7), batch=3)
     assert len(played.reward_curve) == STEPS and sum(played.reward_curve) * 7 == pytest.approx(sum(played.returns))
-    expected = None if env_id in ("ToyPlain-v0", "ToyFalls-v0") else tuple(one is not None for one in played.first_reach)
+    expected = (
+        None if env_id in ("ToyPlain-v0", "ToyFalls-v0") else tuple(one is not None for one in played.first_reach)
+    )
     assert played.success == expected and (played.first_reach is None) == (expected is None)
     if env_id == "ToyWhole-v0":
         assert played.lengths == played.first_reach, "an episode ends at success"

@@ -99,7 +99,10 @@ def test_data_far_from_zero_train_to_the_same_loss(tmp_path, data, name):
 def test_widths_come_from_the_spec_and_not_from_the_mazes(tmp_path, name):
     """Five columns of observation, the goal in two of them, and three of action: nothing of a maze."""
     rng = np.random.default_rng(0)
-    observations, actions = rng.normal(size=(1_000, 5)).astype(np.float32), rng.uniform(-1, 1, (1_000, 3)).astype(np.float32)
+    observations, actions = (
+        rng.normal(size=(1_000, 5)).astype(np.float32),
+        rng.uniform(-1, 1, (1_000, 3)).astype(np.float32),
+    )
     rewards = (rng.random(1_000) < 0.1).astype(np.float32)
     other = Trajectories(observations, actions, rewards, np.array([0], dtype=np.int64), "an arm")
     chosen = recipe("umaze", name, Spec.of(other, goal_columns=(1, 3)))

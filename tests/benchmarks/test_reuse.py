@@ -326,7 +326,9 @@ def test_a_plan_that_cannot_be_recorded_does_not_cost_the_table(plays):
     )
     shown = plays(*UMAZE, "--episodes", 1, "--agents", "own:Own")
     assert "no plan of own:Own is drawn: " in shown and "unexpected keyword argument" in shown
-    assert (AGENTS / "table.md").exists() and (AGENTS / "paths.png").exists() and not (AGENTS / "denoising.gif").exists()
+    assert (
+        (AGENTS / "table.md").exists() and (AGENTS / "paths.png").exists() and not (AGENTS / "denoising.gif").exists()
+    )
 
 
 def test_two_runs_into_one_folder_do_not_harm_each_other_and_the_second_says_for_whom_it_waits(begin):

@@ -27,7 +27,9 @@ def test_a_row_acts_in_the_tasks_that_it_does_not_refuse(name, env_id):
         return
     agent = row.build(umaze, "cpu", row.training_seeds(umaze)[-1])
     if name == "diffusion-forcing-mcg":
-        agent = agent.with_options(horizons=2)  # sampled futures are slow, and no others for two lengths than for twenty
+        agent = agent.with_options(
+            horizons=2
+        )  # sampled futures are slow, and no others for two lengths than for twenty
     observations, goals = started(env_id)
     agent.reset(goal=goals, seed=0)
     actions = agent.act(observations)

@@ -71,7 +71,9 @@ def test_rows_without_weights_are_left_out(within, tmp_path, monkeypatch):
     for agents in (("all",), ("diffusion-forcing", "expert")):
         status, shown, errors = within(*arguments, *agents)
         assert status == 0, errors
-        assert shown.count("diffusion-forcing is left out on") == 2 and "benchmarks/train.py --env maze2d-umaze" in shown
+        assert (
+            shown.count("diffusion-forcing is left out on") == 2 and "benchmarks/train.py --env maze2d-umaze" in shown
+        )
     for env in ("maze2d-umaze", "multi2d-umaze"):
         assert read_cell(tmp_path / "results" / env / "expert" / "untrained.json").success == [True] * 3
 

@@ -58,7 +58,9 @@ def tiny_default(spec, budget):
 
 def tiny_bc(spec, budget):
     batches = partial(Replay, seeds=STACKED.seeds)
-    return Recipe(BehaviorCloningAgent, BehaviorCloningAgent.learner_class, STACKED, ActingConfig(), CONFIG, batches, curve=3)
+    return Recipe(
+        BehaviorCloningAgent, BehaviorCloningAgent.learner_class, STACKED, ActingConfig(), CONFIG, batches, curve=3
+    )
 
 
 @pytest.fixture(autouse=True)
@@ -221,7 +223,11 @@ def test_any_data_is_trained_on_without_an_environment(tmp_path, data):
 
 @pytest.mark.parametrize(
     ("source", "name"),
-    [("/a/b c.npz", "b-c"), ("mujoco/hopper/medium-v0", "mujoco-hopper-medium-v0"), ("d4rl:hopper-v2", "d4rl-hopper-v2")],
+    [
+        ("/a/b c.npz", "b-c"),
+        ("mujoco/hopper/medium-v0", "mujoco-hopper-medium-v0"),
+        ("d4rl:hopper-v2", "d4rl-hopper-v2"),
+    ],
 )
 def test_runs_are_named_after_their_data(source, name):
     assert train.name_of(source) == name

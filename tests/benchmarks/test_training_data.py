@@ -33,11 +33,17 @@ def test_a_short_collection_under_the_mazes_own_id_is_said_to_be_so(tmp_path, mo
 
 def test_of_dictionaries_with_goals_the_mazes_take_the_observation(tmp_path, monkeypatch):
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
-    boxes = {key: gym.spaces.Box(-9, 9, (n,)) for key, n in (("observation", 4), ("achieved_goal", 2), ("desired_goal", 2))}
+    boxes = {
+        key: gym.spaces.Box(-9, 9, (n,)) for key, n in (("observation", 4), ("achieved_goal", 2), ("desired_goal", 2))
+    }
     seen = {key: np.ones((4, *box.shape), np.float32) for key, box in boxes.items()}
     none = np.zeros(3, bool)
     episode = EpisodeBuffer(
-        observations=seen, actions=np.zeros((3, 2), np.float32), rewards=np.zeros(3), terminations=none, truncations=none
+        observations=seen,
+        actions=np.zeros((3, 2), np.float32),
+        rewards=np.zeros(3),
+        terminations=none,
+        truncations=none,
     )
     spaces = {"observation_space": gym.spaces.Dict(boxes), "action_space": gym.spaces.Box(-1, 1, (2,))}
     with pytest.warns(UserWarning):  # author, code link and the like are not given

@@ -11,7 +11,12 @@ from dfplan import command
 from dfplan.command import BAD_INPUT, FAILED, INTERRUPTED, LONGEST, refuse
 
 COMMANDS = (
-    *("dfplan.benchmarks.run", "dfplan.benchmarks.train", "dfplan.benchmarks.report.__main__", "dfplan.benchmarks.plan_speed"),
+    *(
+        "dfplan.benchmarks.run",
+        "dfplan.benchmarks.train",
+        "dfplan.benchmarks.report.__main__",
+        "dfplan.benchmarks.plan_speed",
+    ),
     *("dfplan.agents.weights", "dfplan.envs.collect"),
 )
 

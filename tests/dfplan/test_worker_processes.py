@@ -75,7 +75,10 @@ def test_a_process_that_dies_is_replaced_and_what_it_was_doing_is_done_again(tmp
 
 def test_a_job_that_kills_every_process_is_given_up_and_the_values_before_it_are_kept(tmp_path):
     values = []
-    with worker_processes(), pytest.raises(WorkersDiedError, match=r"3 worker processes died of b \(not enough memory\?\)"):
+    with (
+        worker_processes(),
+        pytest.raises(WorkersDiedError, match=r"3 worker processes died of b \(not enough memory\?\)"),
+    ):
         for _, value in Workers(1).ended({name: (work, tmp_path / name, 9 * (name == "b")) for name in "ab"}):
             values.append(value)
     assert values == ["a"] and begun(tmp_path) == {"a": 1, "b": 3}

@@ -159,7 +159,9 @@ def test_td3_bc_moves_actor_and_targets_at_every_second_step(tmp_path):
         made(tuple(batch), torch.Generator().manual_seed(0))["loss"].backward()
         optimizer.step()
         optimizer.zero_grad()
-        seen.append((not torch.equal(before[0], made.pi.weights[0]), not torch.equal(before[1], made.q_target.weights[0])))
+        seen.append(
+            (not torch.equal(before[0], made.pi.weights[0]), not torch.equal(before[1], made.q_target.weights[0]))
+        )
     # The targets follow at the start of the step after.
     assert seen == [(False, False), (True, False), (False, True), (True, False)]
 
@@ -251,7 +253,9 @@ def bandit(steps=2000):
 )
 def test_rewarded_actions_are_found(name, rate, hyperparameters, tmp_path):
     agent_class, config = AGENTS[name]
-    made = agent_class.learner_class(dataclasses.replace(config, seeds=(0,), hidden=(32, 32), gamma=0.0, **hyperparameters))
+    made = agent_class.learner_class(
+        dataclasses.replace(config, seeds=(0,), hidden=(32, 32), gamma=0.0, **hyperparameters)
+    )
     data = bandit()
     made.fit_statistics(data)
     training = dataclasses.replace(CONFIG, steps=150, batch_size=128, learning_rate=rate)
@@ -339,7 +343,9 @@ def test_bad_input_is_named(tmp_path):
         agent.act(np.full(4, np.nan))
     drawn = Replay(recorded(), agent.learner.config.seeds)(np.random.default_rng(0), 8)
     s, a, r, s_next, terminated = (part[0].numpy() for part in drawn)
-    with pytest.raises(ValueError, match=r"the batch's terminated must be \(8,\), finite real numbers, got shape \(7,\)"):
+    with pytest.raises(
+        ValueError, match=r"the batch's terminated must be \(8,\), finite real numbers, got shape \(7,\)"
+    ):
         agent.update((s, a, r, s_next, terminated[1:]))
     with pytest.raises(ValueError, match="the batch's terminated must be 0 or 1"):
         agent.update((s, a, r, s_next, terminated + 0.5))

@@ -117,7 +117,9 @@ def test_a_user_can_trust_a_named_file(tmp_path, monkeypatch):
     model = sb3.PPO("MlpPolicy", env, seed=0, policy_kwargs={"net_arch": [8], "activation_fn": OwnNet})
     monkeypatch.chdir(tmp_path)  # a short path, so that the sentence has room for all it says
     model.save("own.zip")
-    with pytest.raises(CheckpointError, match=r"activation_fn, <class '.*OwnNet'>, is in its pickles alone.*trust_pickle=True"):
+    with pytest.raises(
+        CheckpointError, match=r"activation_fn, <class '.*OwnNet'>, is in its pickles alone.*trust_pickle=True"
+    ):
         StableBaselinesAgent.load("own.zip")
     with pytest.raises(CheckpointError, match="without unpickling"):
         rows.row("sb3:own.zip").build(task("maze2d-umaze-v1"))
@@ -140,7 +142,11 @@ def test_usual_settings_of_policies_need_no_unpickling(name, tmp_path):
     env = gymnasium.wrappers.RescaleAction(gymnasium.make("maze2d-umaze-v1"), np.float32(-0.1), np.float32(0.7))
     settings = {"net_arch": {"pi": [8], "vf": [8, 8]}, "activation_fn": torch.nn.ELU}
     if name in ("SAC", "DDPG"):
-        settings = {"net_arch": {"pi": [8], "qf": [8]}, "activation_fn": torch.nn.GELU, "optimizer_class": torch.optim.SGD}
+        settings = {
+            "net_arch": {"pi": [8], "qf": [8]},
+            "activation_fn": torch.nn.GELU,
+            "optimizer_class": torch.optim.SGD,
+        }
     if name == "SAC":
         settings |= {"n_critics": 3, "share_features_extractor": True}
     options = {} if name == "DDPG" else {"use_sde": True}
@@ -170,7 +176,10 @@ def put(*keys, value):
 
 
 WRONG = {
-    "steps in words": (put("num_timesteps", value="x"), r"data\.num_timesteps: input should be a valid integer, got 'x'"),
+    "steps in words": (
+        put("num_timesteps", value="x"),
+        r"data\.num_timesteps: input should be a valid integer, got 'x'",
+    ),
     "no policy": (lambda data: data.pop("policy_class"), r"data\.policy_class is missing"),
     "policy as text": (put("policy_class", value="MlpPolicy"), r"data\.policy_class: "),
     "space as a list": (put("observation_space", value=[4]), r"data\.observation_space: "),
@@ -193,7 +202,9 @@ WRONG = {
 @pytest.mark.parametrize("case", WRONG)
 def test_wrong_json_is_one_sentence(case, file, tmp_path):
     edit, text = WRONG[case]
-    path = changed(file, tmp_path / "wrong.zip", data=lambda data: result if isinstance(result := edit(data), list) else None)
+    path = changed(
+        file, tmp_path / "wrong.zip", data=lambda data: result if isinstance(result := edit(data), list) else None
+    )
     with pytest.raises(CheckpointError, match=text) as caught:
         StableBaselinesAgent.load(path)
     assert "wrong.zip" in str(caught.value) and len(str(caught.value)) <= 300 and "\n" not in str(caught.value)

@@ -20,7 +20,9 @@ from dfplan.training.model_zip import read_model_zip
 sb3 = pytest.importorskip("stable_baselines3")
 from stable_baselines3.common.logger import Logger  # noqa: E402
 
-pytestmark = pytest.mark.filterwarnings("ignore:`n_steps=3` is ignored")  # it is not: its own load says so of its own file
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:`n_steps=3` is ignored"
+)  # it is not: its own load says so of its own file
 NET = {"net_arch": [16, 16]}
 SEEDS = TUNING_SEEDS[200:205]
 
@@ -194,9 +196,13 @@ def test_unknown_algorithms_and_missing_libraries_are_named(files, tmp_path):
         return lambda data: data["policy_class"].update(__module__=name)
 
     future = changed(files["SAC"], tmp_path / "future.zip", module("stable_baselines3.future.policies"))
-    with pytest.raises(CheckpointError, match=r"not one of stable_baselines3 \(its policy is of stable_baselines3.future"):
+    with pytest.raises(
+        CheckpointError, match=r"not one of stable_baselines3 \(its policy is of stable_baselines3.future"
+    ):
         StableBaselinesAgent.load(future)
-    foreign = changed(files["SAC"], tmp_path / "foreign.zip", lambda data: (module("mine")(data), data.pop("target_entropy")))
+    foreign = changed(
+        files["SAC"], tmp_path / "foreign.zip", lambda data: (module("mine")(data), data.pop("target_entropy"))
+    )
     with pytest.raises(CheckpointError, match="its policy is of mine"):
         StableBaselinesAgent.load(foreign)
 
@@ -214,7 +220,9 @@ def test_spaces_that_do_not_fit_are_refused(files, tmp_path):
         StableBaselinesAgent.load(tmp_path / "discrete.zip")
     pair = gymnasium.spaces.Dict({key: gymnasium.spaces.Box(-1, 1, (2,)) for key in ("a", "b")})
     text = "{'a': Box(-1.0, 1.0, (2,), float32), 'b': Box(-1.0, 1.0, (2,), float32)}"
-    foreign = changed(files["HER"], tmp_path / "foreign.zip", lambda data: data["observation_space"].update(spaces=text))
+    foreign = changed(
+        files["HER"], tmp_path / "foreign.zip", lambda data: data["observation_space"].update(spaces=text)
+    )
     with pytest.raises(CheckpointError, match="does not fit"):
         StableBaselinesAgent.load(foreign)
     live = sb3.SAC.load(files["HER"], env=env(goal_conditioned=True))
@@ -240,7 +248,11 @@ def test_copies_act_alike_in_mid_episode(files):
     """Also of a live model, whose environments cannot be copied."""
     observations = np.array([[3.0, 1.0, 0.1, 0.0], [1.0, 1.0, 0.0, 0.2]])
     live = sb3.PPO.load(files["PPO"], env=env())
-    for agent in (StableBaselinesAgent.load(files["HER"]), StableBaselinesAgent(live), StableBaselinesAgent.load(files["PPO"])):
+    for agent in (
+        StableBaselinesAgent.load(files["HER"]),
+        StableBaselinesAgent(live),
+        StableBaselinesAgent.load(files["PPO"]),
+    ):
         agent.reset(goal=np.array([[1.0, 1.0], [3.0, 3.0]]))
         agent.act(observations)
         copies = [copy.deepcopy(agent), pickle.loads(pickle.dumps(agent))]

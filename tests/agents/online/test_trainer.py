@@ -103,8 +103,10 @@ def test_a_repeated_action_is_that_many_steps():
         for _ in range(4):
             last = single.step(action)
         assert all((observation[key] == last[0][key]).all() for key in observation)
-        assert reward == last[1] == repeated.unwrapped.compute_reward(
-            observation["achieved_goal"], observation["desired_goal"]
+        assert (
+            reward
+            == last[1]
+            == repeated.unwrapped.compute_reward(observation["achieved_goal"], observation["desired_goal"])
         )
     assert decisions == 75 and last[3]
 
@@ -300,7 +302,9 @@ def test_a_checkpoint_that_does_not_fit_is_one_sentence(tmp_path):
         "run.json is not the state of a run": ["{", "[" * 100_000, "[]", state.replace('"step": 64', '"step": "x"')],
         r"run\.checkpoint: ": [state.replace(checkpoint.name, "../elsewhere"), state.replace(checkpoint.name, "")],
         "is at step 64, and .* at step 65": [state.replace('"step": 64,\n "seconds"', '"step": 65,\n "seconds"')],
-        r"run\.seed is missing": [json.dumps({key: value for key, value in json.loads(state).items() if key != "seed"})],
+        r"run\.seed is missing": [
+            json.dumps({key: value for key, value in json.loads(state).items() if key != "seed"})
+        ],
     }
     for text, contents in wrong.items():
         for content in contents:

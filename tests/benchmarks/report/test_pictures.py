@@ -82,6 +82,8 @@ def test_the_points_of_an_animation_become_clean():
         clean = []
         for place in (0, 3):
             animation.seek(place)
-            maze = np.asarray(animation.convert("RGB")).astype(int)[: animation.height - 60]  # without the scale of colors
+            maze = np.asarray(animation.convert("RGB")).astype(int)[
+                : animation.height - 60
+            ]  # without the scale of colors
             clean.append((np.abs(maze - (23, 7, 139)).sum(axis=-1) < 40).sum())
     assert clean[1] > 100 > clean[0]

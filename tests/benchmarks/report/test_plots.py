@@ -39,7 +39,13 @@ def test_numbers_are_rounded_to_what_can_be_seen():
 
 def test_learning_curves_are_one_a_training_run_in_the_environment_they_were_measured_in():
     apart = [{"step": 100, "normalized": 3.0}]
-    scores = [{"env": "maze2d-umaze-v1"}, {"each": [{"env": "maze2d-umaze-v1"}] * 3}, {}, {"env": "multi2d-umaze-v1"}, {}]
+    scores = [
+        {"env": "maze2d-umaze-v1"},
+        {"each": [{"env": "maze2d-umaze-v1"}] * 3},
+        {},
+        {"env": "multi2d-umaze-v1"},
+        {},
+    ]
     cards = [{"curve": c, "score": s} for c, s in zip((CURVE, CURVE, apart, apart, []), scores, strict=True)]
     cells = [small_cell(agent="iql", training_seed=i, card=card) for i, card in enumerate(cards)]
     assert curves(numbers(cells)["learning.png"]) == {"iql": [([100, 200], [1.0, 5.0]), ([100], [3.0])]}

@@ -81,7 +81,16 @@ def test_the_terminal_shows_the_same_rows_and_cuts_no_number(width):
     console = Console(width=width, record=True, file=io.StringIO())
     console.print(tables.to_rich(summarize(CELLS, TIMINGS)))
     text = console.export_text()
-    for expected in ("diffusion-forcing", "3 x 2 †", "161.9", "100.0", "116.7 ± 2", "10 min", "[1] Chen", "[-17.3, -10.0]"):
+    for expected in (
+        "diffusion-forcing",
+        "3 x 2 †",
+        "161.9",
+        "100.0",
+        "116.7 ± 2",
+        "10 min",
+        "[1] Chen",
+        "[-17.3, -10.0]",
+    ):
         assert expected in text
 
 
@@ -190,7 +199,9 @@ def test_everything_is_rewritten_and_checked(tree, command):
     assert results.index("## maze2d-umaze-v1") < results.index("## multi2d-umaze-v1")
     assert results.count("- expert: it plans.") == 1 and "`python benchmarks/run.py`" in results
     (page,) = markdown_tables((tree / "docs" / "diffusion-forcing.md").read_text())
-    assert page["maze2d-umaze"]["within"] == "no, below" and page["maze2d-umaze"]["measured<br>minus reported"] == "-123.8"
+    assert (
+        page["maze2d-umaze"]["within"] == "no, below" and page["maze2d-umaze"]["measured<br>minus reported"] == "-123.8"
+    )
     assert "Nothing is recorded yet" in (tree / "docs" / "iql.md").read_text()
 
     shutil.rmtree(tree / report.RECORDED / "maze2d-umaze" / "expert")

@@ -49,9 +49,13 @@ def test_a_rows_numbers_are_those_of_all_its_training_seeds():
     assert second["seed_means"] == tuple(scores["b"].mean(axis=1))
     compared = compare(scores["b"], scores["a"], SEEDS, SEEDS)
     assert (entries(second, "difference"), second["wilcoxon_p"]) == (of(compared.difference), compared.p)
-    assert np.isnan([first["difference"], first["difference_low"], first["wilcoxon_p"], first["decision_mean_ms"]]).all()
+    assert np.isnan(
+        [first["difference"], first["difference_low"], first["wilcoxon_p"], first["decision_mean_ms"]]
+    ).all()
     assert second["success"] == 0.5 and second["first_reach"] == 12
-    assert [second[f"decision_{name}_ms"] for name in ("median", "p95", "mean")] == [0.5, 20, 2] and second["plan_ms"] == 80
+    assert [second[f"decision_{name}_ms"] for name in ("median", "p95", "mean")] == [0.5, 20, 2] and second[
+        "plan_ms"
+    ] == 80
     assert (second["episodes"], second["training_seeds"], second["lacks"]) == (8, 3, ["8 of 100 episodes"])
 
 
@@ -94,13 +98,21 @@ def test_starts_are_paired_by_their_seed_in_whatever_order_they_were_played():
 
 
 def test_returns_add_up_over_an_episode():
-    pair = [small_cell(training_seed=0, reward_curve=[0.0] * 300), small_cell(training_seed=1, reward_curve=[1.0] * 300)]
+    pair = [
+        small_cell(training_seed=0, reward_curve=[0.0] * 300),
+        small_cell(training_seed=1, reward_curve=[1.0] * 300),
+    ]
     assert np.allclose(rows_of(pair)[0]["curve"], 0.5 * np.arange(1, 301))
     assert rows_of([pair[0], small_cell(training_seed=1, reward_curve=[])])[0]["curve"].size == 0
 
 
 def test_rows_stand_in_the_order_of_their_registration():
-    assert in_order(["zzz", "random", "iql", "diffusion-forcing", "iql"]) == ["diffusion-forcing", "iql", "random", "zzz"]
+    assert in_order(["zzz", "random", "iql", "diffusion-forcing", "iql"]) == [
+        "diffusion-forcing",
+        "iql",
+        "random",
+        "zzz",
+    ]
 
 
 def test_each_environment_has_a_first_row_of_its_own_and_its_own_part():
@@ -109,7 +121,11 @@ def test_each_environment_has_a_first_row_of_its_own_and_its_own_part():
     found = summarize([*cells("a"), *cells("b"), small_cell(env_id=multi)], timings)
     assert found.environments == [UMAZE, multi] and found.rows["difference"].notna().tolist() == [False, True, False]
     part = found.of(UMAZE)
-    assert list(part.rows["agent"]) == ["a", "b"] and len(part.cells) == 6 and [one.env_id for one in part.timings] == [UMAZE]
+    assert (
+        list(part.rows["agent"]) == ["a", "b"]
+        and len(part.cells) == 6
+        and [one.env_id for one in part.timings] == [UMAZE]
+    )
 
 
 def test_a_summary_needs_results():

@@ -115,7 +115,9 @@ def test_one_warning_names_the_columns_with_outliers():
         units.fit_statistics(data)
     (warning,) = caught
     text = str(warning.message)
-    assert text.startswith("some behavior: outliers of more than 10 deviations in observation column 1 (49), action col")
+    assert text.startswith(
+        "some behavior: outliers of more than 10 deviations in observation column 1 (49), action col"
+    )
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         Statistics(2, 2, scale_actions=True).fit_statistics(behavior(spiked(3.0)))

@@ -80,13 +80,25 @@ def test_arrays_are_read_only_views_of_what_was_given():
         ("episode_starts", np.array([0, 4]), r"mine: 'episode_starts' .* number of steps \(4\)"),
         ("episode_starts", np.array([], np.int64), "mine: 'episode_starts' must begin at 0"),
         ("observations", np.array([]), r"mine: 'observations' has shape \(0,\)"),
-        ("observations", np.zeros((4, 2), complex), "mine: 'observations' holds complex128; expected an array of numbers"),
+        (
+            "observations",
+            np.zeros((4, 2), complex),
+            "mine: 'observations' holds complex128; expected an array of numbers",
+        ),
         ("observations", [[0.0], [0.0, 1.0]], "mine: 'observations' holds list; expected an array of numbers"),
         ("terminations", np.zeros(4), "mine: 'terminations' must be a one-dimensional bool array"),
         ("truncations", [True] * 4, "mine: 'truncations' must be a one-dimensional bool array"),
         ("truncations", np.zeros(3, bool), "mine: 'truncations' has 3 steps but 'observations' has 4"),
-        ("last_observations", np.zeros((2, 2), np.float32), "mine: 'last_observations' has 2 rows but 'episode_starts' has 1"),
-        ("last_observations", np.zeros((1, 3), np.float32), "mine: 'last_observations' have 3 columns but 'observations' 2"),
+        (
+            "last_observations",
+            np.zeros((2, 2), np.float32),
+            "mine: 'last_observations' has 2 rows but 'episode_starts' has 1",
+        ),
+        (
+            "last_observations",
+            np.zeros((1, 3), np.float32),
+            "mine: 'last_observations' have 3 columns but 'observations' 2",
+        ),
         ("last_observations", np.full((1, 2), np.nan, np.float32), "mine: 'last_observations' holds NaN"),
     ],
 )
@@ -111,7 +123,11 @@ def test_the_fingerprint_follows_terminations_and_is_without_them_what_it_was():
     other = dataclasses.replace(plain, terminations=np.arange(5) == 4)
     assert len({plain.fingerprint, ended.fingerprint, other.fingerprint}) == 3
     observed = dataclasses.replace(plain, last_observations=np.zeros((2, 2), np.float32))
-    assert observed.fingerprint == dataclasses.replace(plain, terminations=np.zeros(5, bool)).fingerprint == plain.fingerprint
+    assert (
+        observed.fingerprint
+        == dataclasses.replace(plain, terminations=np.zeros(5, bool)).fingerprint
+        == plain.fingerprint
+    )
 
 
 def test_steps_are_those_of_which_it_is_known_what_followed():

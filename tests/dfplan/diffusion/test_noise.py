@@ -123,7 +123,9 @@ def test_posteriors_of_any_eta_keep_the_marginals(eta):
     mean, std = schedule.posterior(x0, centre, k, k_next, eta)
     torch.testing.assert_close(mean, schedule.signal(k_next)[..., None] * x0)
     slope = schedule.posterior(x0, centre + 1, k, k_next, eta)[0] - mean
-    torch.testing.assert_close((slope * schedule.noise(k)[..., None]) ** 2 + std**2, schedule.noise(k_next)[..., None] ** 2)
+    torch.testing.assert_close(
+        (slope * schedule.noise(k)[..., None]) ** 2 + std**2, schedule.noise(k_next)[..., None] ** 2
+    )
     assert eta > 0 or bool((std == 0).all())
 
 

@@ -294,9 +294,7 @@ def test_a_row_in_which_nothing_moves_costs_nothing():
     diffusion = Diffusion(spy, NoiseSchedule("cosine", 10), "x0")
     given = Known(torch.ones(2, 4, 1), torch.tensor([True, False, False, False]).expand(2, 4))
     matrix = autoregressive(4, 10, 3)
-    drawn = sample(
-        diffusion, matrix, (2, 4, 1), generator(), known=given, lengths=torch.tensor([3, 2]), record=True
-    )
+    drawn = sample(diffusion, matrix, (2, 4, 1), generator(), known=given, lengths=torch.tensor([3, 2]), record=True)
     assert len(spy.calls) == 6, "two tokens of three steps"
     assert len(drawn.history) == len(matrix)
     assert drawn.levels.tolist() == [[0, 0, 0, 10], [0, 0, 10, 10]]
@@ -315,10 +313,16 @@ def test_same_seed_same_bytes(eta):
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"matrix": full_sequence(T + 1, 8, 4)}, r"3 sequences of 6 tokens is \(rows, 6\) or \(rows, 3, 6\), got \(5, 7\)"),
+        (
+            {"matrix": full_sequence(T + 1, 8, 4)},
+            r"3 sequences of 6 tokens is \(rows, 6\) or \(rows, 3, 6\), got \(5, 7\)",
+        ),
         ({"matrix": full_sequence(T, 9, 4)}, "first row must be all 8"),
         ({"stabilization": 9}, "stabilization is a level in 0..8, got 9"),
-        ({"known": Known(torch.zeros(2, T, C), torch.zeros(2, T, dtype=torch.bool))}, r"must be \(3, 6, 2\), got \(2, 6"),
+        (
+            {"known": Known(torch.zeros(2, T, C), torch.zeros(2, T, dtype=torch.bool))},
+            r"must be \(3, 6, 2\), got \(2, 6",
+        ),
         ({"known": Known(torch.zeros(3, T, C), torch.zeros(3, T, dtype=torch.bool), 9)}, "in 0..8, got 9"),
         ({"eta": float("nan")}, r"eta must lie in 0\.\.1, got nan"),
         ({"eta": 1.5}, r"eta must lie in 0\.\.1"),
@@ -348,7 +352,9 @@ def test_known_tokens_are_checked_when_they_are_given(tokens, mask, sentence):
 
 def test_what_is_not_known_may_be_anything():
     given = Known(torch.full((3, T, C), float("nan")), torch.zeros(3, T, dtype=torch.bool))
-    assert bool(sample(exact(PROCESS, 8), full_sequence(T, 8, 4), (3, T, C), generator(), known=given).tokens.isfinite().all())
+    assert bool(
+        sample(exact(PROCESS, 8), full_sequence(T, 8, 4), (3, T, C), generator(), known=given).tokens.isfinite().all()
+    )
 
 
 @pytest.mark.parametrize(
@@ -376,7 +382,12 @@ def test_rows_that_do_not_fit_are_named(rows, sentence):
     [
         (torch.zeros(3, T), torch.zeros(3, T), torch.zeros(3, T, dtype=torch.bool), r"a state is tokens \(B, T, C\)"),
         (torch.zeros(3, T, C), torch.zeros(3, T), torch.zeros(3, T), "torch.float32"),
-        (torch.zeros(3, T, C), torch.zeros(T), torch.zeros(3, T, dtype=torch.bool), r"levels must be \(3, 6\).*got \(6,\)"),
+        (
+            torch.zeros(3, T, C),
+            torch.zeros(T),
+            torch.zeros(3, T, dtype=torch.bool),
+            r"levels must be \(3, 6\).*got \(6,\)",
+        ),
     ],
 )
 def test_states_are_checked_when_they_are_made(tokens, levels, mask, sentence):

@@ -157,7 +157,8 @@ def test_transformer_config_errors(options, sentence):
 
 
 @pytest.mark.parametrize(
-    ("options", "sentence"), [({"width": 31}, "must be even"), ({"width": 0}, "width must"), ({"depth": 0}, "depth must")]
+    ("options", "sentence"),
+    [({"width": 31}, "must be even"), ({"width": 0}, "width must"), ({"depth": 0}, "depth must")],
 )
 def test_recurrent_config_errors(options, sentence):
     with pytest.raises(ValueError, match=sentence):

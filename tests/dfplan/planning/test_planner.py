@@ -39,7 +39,9 @@ def generator(seed=0):
 def model():
     """Tokens of one observation of two columns, in other units than the normalised ones."""
     torch.manual_seed(0)
-    config = TrajectoryModelConfig(TokenLayout(2, 1, stride=1), (0, 1), tokens=T, levels=LEVELS, model=SMALL, longest_gap=2)
+    config = TrajectoryModelConfig(
+        TokenLayout(2, 1, stride=1), (0, 1), tokens=T, levels=LEVELS, model=SMALL, longest_gap=2
+    )
     made = TrajectoryModel(config).eval()
     made.diffusion = exact(chain(T), LEVELS)
     made.observation.mean.copy_(torch.tensor([10.0, -5.0]))
@@ -87,7 +89,9 @@ LENGTHS = torch.tensor([[3.0, 5.0, 9.0]])
     ],
 )
 def test_the_shortest_possible_candidate_is_chosen(odds, margin, price, chosen):
-    assert choose({"plausibility": torch.tensor([odds])}, LENGTHS, PlanConfig(margin=margin, price=price)).tolist() == [chosen]
+    assert choose({"plausibility": torch.tensor([odds])}, LENGTHS, PlanConfig(margin=margin, price=price)).tolist() == [
+        chosen
+    ]
 
 
 def test_among_equals_the_more_plausible_is_chosen():
@@ -240,7 +244,9 @@ def test_costs_and_constraints_steer_and_constraints_decide(model):
     kept = ask_for(model, Ask(GOAL, constraints=[above]), samples=8)
     assert float(kept.scores["violation"]) == float(above(kept.observations[:, :, 0]).clamp(min=0)) >= 2
     low = Ask(GOAL, constraints=lambda x: x[:, 1:-1, 1].mean(-1) + 6)
-    found = [ask_for(model, ask, lengths=torch.tensor([[5]])).observations[0, 1:-1, 0, 1].mean() for ask in (Ask(GOAL), low)]
+    found = [
+        ask_for(model, ask, lengths=torch.tensor([[5]])).observations[0, 1:-1, 0, 1].mean() for ask in (Ask(GOAL), low)
+    ]
     assert found[1] < found[0] - 0.1 and not free.scores.keys() & {"cost", "violation"}
 
 
@@ -320,7 +326,9 @@ def test_a_users_guide_sees_recorded_units_a_row_for_each_start_and_the_plans_en
         seen.append(x.detach())
         return x.square().sum((1, 2))
 
-    plan(model, START.repeat(3, 1), GOAL.repeat(3, 1), lengths=torch.tensor([[2, 5]]).repeat(3, 1), own=guide, samples=2)
+    plan(
+        model, START.repeat(3, 1), GOAL.repeat(3, 1), lengths=torch.tensor([[2, 5]]).repeat(3, 1), own=guide, samples=2
+    )
     assert all(x.shape == (3, 6, 2) for x in seen)
     last = seen[-4:]  # the candidates of the last row of sampling: two lengths, two samples
     for x, length in zip(last, (2, 2, 5, 5), strict=True):
@@ -389,7 +397,9 @@ def bundled(draws):
     """A model whose tokens hold two observations and two actions."""
     torch.manual_seed(0)
     layout = TokenLayout(2, 1, stride=2, observations="all", actions=True)
-    made = TrajectoryModel(TrajectoryModelConfig(layout, (0, 1), tokens=5, levels=8, model=SMALL, draws=draws, longest_gap=2))
+    made = TrajectoryModel(
+        TrajectoryModelConfig(layout, (0, 1), tokens=5, levels=8, model=SMALL, draws=draws, longest_gap=2)
+    )
     torch.nn.init.normal_(made.diffusion.model.out.weight)
     made.action.mean.fill_(0.5)
     made.action.std.fill_(2.0)
@@ -406,7 +416,9 @@ def test_diffused_actions_are_in_recorded_units_and_beyond_a_plans_length_the_me
     made.diffusion.model.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0]))
     again = plan(made, lengths=torch.tensor([[4]]))
     layout = made.config.layout
-    assert not bool((again.actions[0, :6] == 0.5).any()), "the goal's own steps are shown as unknown, the others are drawn"
+    assert not bool((again.actions[0, :6] == 0.5).any()), (
+        "the goal's own steps are shown as unknown, the others are drawn"
+    )
     for x in seen:
         state = made.observation.normalize(made.state_at(GOAL, (0, 1)))
         assert torch.equal(x[:, 4], layout.state_token(state))
@@ -430,7 +442,9 @@ def test_training_shows_goals_as_planning_does():
 
 def test_a_model_that_was_never_shown_a_goal_without_its_actions_is_not_asked_for_a_known_one():
     made = bundled({"independent": 1.0})
-    with pytest.raises(ValueError, match=r"cannot plan to a known goal: .* expected goal='guided', or one of goal_ramp"):
+    with pytest.raises(
+        ValueError, match=r"cannot plan to a known goal: .* expected goal='guided', or one of goal_ramp"
+    ):
         plan(made)
     assert plan(made, aim=None).lengths.tolist() == [1]
     guided = make_plan(made, START, Ask(GOAL), PlanConfig("guided", 1, scale=1.0), generator())

@@ -249,7 +249,8 @@ NESTED = "[" * 5000 + "]" * 5000
 
 
 @pytest.mark.parametrize(
-    "header", ['{"loss": NaN}', '{"loss": 1e999}', f'{{"card": {NESTED}}}', '{"name": "\\ud800"}', f'{{"n": 1{"0" * 5000}}}']
+    "header",
+    ['{"loss": NaN}', '{"loss": 1e999}', f'{{"card": {NESTED}}}', '{"name": "\\ud800"}', f'{{"n": 1{"0" * 5000}}}'],
 )
 @pytest.mark.parametrize("load", [load_checkpoint, load_header])
 def test_a_header_that_no_writer_makes_is_one_sentence(tmp_path, header, load):

@@ -25,7 +25,9 @@ from dfplan.training.config import TrainConfig
 from dfplan.training.fit import Recipe, fit
 from dfplan.training.interrupt import TrainingInterrupted
 
-TRAIN = TrainConfig(steps=12, batch_size=4, warmup_steps=2, checkpoint_every=4, log_every=4, precision="32-true", seed=5)
+TRAIN = TrainConfig(
+    steps=12, batch_size=4, warmup_steps=2, checkpoint_every=4, log_every=4, precision="32-true", seed=5
+)
 LAYOUT = TokenLayout(observation_dim=5, action_dim=3, stride=2)
 MODEL = TrajectoryModelConfig(
     LAYOUT, goal_columns=(1, 3), tokens=4, model=TransformerConfig(width=8, depth=1, heads=2), levels=8
@@ -56,7 +58,11 @@ def data():
     rng = np.random.default_rng(0)
     observations, actions = rng.normal(size=(200, 5)), rng.uniform(-1, 1, size=(200, 3))
     return Trajectories(
-        observations.astype(np.float32), actions.astype(np.float32), np.zeros(200, np.float32), np.array([0, 90]), "an arm"
+        observations.astype(np.float32),
+        actions.astype(np.float32),
+        np.zeros(200, np.float32),
+        np.array([0, 90]),
+        "an arm",
     )
 
 
@@ -126,6 +132,8 @@ def test_an_interrupted_fit_goes_on_to_the_same_weights_and_a_finished_one_is_no
 
 def test_data_of_other_widths_are_refused_before_anything_is_written(tmp_path, data):
     narrow = Trajectories(data.observations[:, :4], data.actions, data.rewards, data.episode_starts, "four joints")
-    with pytest.raises(ValueError, match="four joints has 4 observation and 3 action columns, but the recipe is for 5 and 3"):
+    with pytest.raises(
+        ValueError, match="four joints has 4 observation and 3 action columns, but the recipe is for 5 and 3"
+    ):
         fit(ARM, narrow, tmp_path / "run", quiet=True)
     assert list(tmp_path.iterdir()) == []
