@@ -72,10 +72,11 @@ class Evaluation:
         found = {}
         for name in dict.fromkeys(filter(None, names)):
             rows = [row for row, other in enumerate(names) if other == name]
-            parts = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)} | {"seconds": 0.0}
-            found[name] = Evaluation(
-                **{k: tuple(v[row] for row in rows) if isinstance(v, tuple) else v for k, v in parts.items()}
-            )
+            every = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+            own: dict[str, Any] = {
+                key: tuple(value[row] for row in rows) for key, value in every.items() if isinstance(value, tuple)
+            }
+            found[name] = dataclasses.replace(self, **own, seconds=0.0)
         return found
 
     def to_json(self) -> str:

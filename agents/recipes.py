@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import Any
 
 from dfplan.agents.agent_config import AgentConfig
 from dfplan.agents.diffusion_forcing import DiffusionForcingAgent
@@ -97,7 +98,7 @@ def recipe_for(data: Trajectories, recipe: str | Recipe, **train: int | None) ->
         if recipe not in RECIPES:
             raise ValueError(str(unknown("recipe", recipe, RECIPES).args[0]))
         recipe = RECIPES[recipe](Spec.of(data))
-    changes = {name: value for name, value in train.items() if value is not None}
+    changes: dict[str, Any] = {name: value for name, value in train.items() if value is not None}
     return replace(recipe, train=replace(recipe.train, **changes)) if changes else recipe
 
 

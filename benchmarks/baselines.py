@@ -17,7 +17,7 @@ class RandomAgent:
     """Uniform actions between two limits, numbers or arrays (act_dim,): what a score of about 0 means."""
 
     def __init__(self, action_dim: int = 2, low: ArrayLike = -1.0, high: ArrayLike = 1.0) -> None:
-        self._action_dim, self._low, self._high = action_dim, low, high
+        self._action_dim, self._low, self._high = action_dim, np.asarray(low, float), np.asarray(high, float)
         self.reset()
 
     def reset(self, goal: np.ndarray | None = None, seed: int | None = None) -> None:
@@ -28,7 +28,7 @@ class RandomAgent:
         """Actions (act_dim,) for one observation (obs_dim,), (B, act_dim) for a batch; or for dictionaries of them."""
         first = next(iter(observation.values())) if isinstance(observation, Mapping) else observation
         shape = (*np.shape(first)[:-1], self._action_dim)
-        return self._rng.uniform(self._low, self._high, size=shape).astype(np.float32)
+        return np.asarray(self._rng.uniform(self._low, self._high, size=shape), np.float32)
 
 
 def expert(task: MazeTask) -> WaypointExpert:

@@ -106,10 +106,11 @@ def _there(cells: Sequence[Wanted], folder: Path, say: Say) -> dict[Wanted, Cell
 
 
 def _cell(wanted: Wanted, episodes: Episodes, facts: Mapping[str, Any]) -> Cell:
-    counted = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(episodes).items()}
+    every, where = asdict(episodes).items(), task(wanted.env_id)
+    counted: dict[str, Any] = {name: list(value) if isinstance(value, tuple) else value for name, value in every}
     counted |= {"reward_curve": [round(reward, 4) for reward in episodes.reward_curve], "seconds": round(episodes.seconds, 1)}
-    where = task(wanted.env_id)
-    protocol = {"episode_steps": where.max_episode_steps, "reference": suite.of(where).reference(where), "batch": BATCH}
+    reference = suite.of(where).reference(where)
+    protocol: dict[str, Any] = {"episode_steps": where.max_episode_steps, "reference": reference, "batch": BATCH}
     return Cell(**_whose(wanted), **protocol, created=store.now(), **counted, **facts)
 
 
@@ -133,7 +134,7 @@ def time_missing(
         except (ValueError, KeyError, OSError, RuntimeError) as error:
             say(f"{wanted.name} on {wanted.env_id} is not timed: {error}")
             continue
-        about = {"hardware": hardware, "commit": provenance.commit(), "created": store.now()}
+        about: dict[str, Any] = {"hardware": hardware, "commit": provenance.commit(), "created": store.now()}
         there[wanted] = Timing(**_whose(wanted), **about, **measured)
         write(folder, there[wanted])
     return there

@@ -50,7 +50,7 @@ def draw(
     say: Callable[[str], None],
 ) -> None:
     """Let the suite write its pictures: of each agent the paths of its first cell, and one plan being denoised."""
-    cells = {cell.agent: (wanted, cell) for wanted, cell in reversed(mine.items())}
+    cells = {cell.agent: (wanted, cell) for wanted, cell in reversed(list(mine.items()))}
 
     def ask(agent: str, what: str, job: Callable[..., Any], *arguments: Any) -> Any:
         try:

@@ -136,7 +136,7 @@ class Unfinished:
         with suppress(ValueError, RecursionError):
             head = json.loads(self._lines[0]) if self._lines else None
             whole = isinstance(head, dict) and all(isinstance(head.get(name), dict) for name in ("key", "files"))
-            self.head = head if whole else {}
+            self.head = dict(head) if whole and head is not None else {}
 
     def batches(self, say: Callable[[str], None] = lambda sentence: None) -> dict[int, Episodes]:
         """The batches by their index, where nothing has changed since; `say` is given damaged ones."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 from collections.abc import Iterator
@@ -45,17 +46,18 @@ def _cluster(address: str, count: int) -> Iterator[tuple[Workers, dict[str, Any]
         install = "`pip install -c constraints.txt -e '.[cluster]'`"
         raise ValueError(f"a run on a cluster needs Ray, which is not installed: {install}") from error
 
-    class Backend(RayBackend):  # type: ignore[misc]
+    class Backend(RayBackend):
         """Ray's, whose results are given as they come: each is to be on the disk before the next."""
 
         supports_return_generator = True
 
     environment = {name: os.environ[name] for name in ("OMP_WAIT_POLICY", "PYTHONPATH") if name in os.environ}
-    where = {"num_cpus": max(2, count), "include_dashboard": False} if address == LOCAL else {"address": address}
+    local: dict[str, Any] = {"num_cpus": max(2, count), "include_dashboard": False}
+    where = local if address == LOCAL else {"address": address}
     runtime = {"env_vars": environment | {"OMP_NUM_THREADS": "1"}}
     try:
         _reach(address)
-        ray.init(**where, log_to_driver=False, logging_level="error", runtime_env=runtime)
+        ray.init(**where, log_to_driver=False, logging_level=logging.ERROR, runtime_env=runtime)
     except Exception as error:  # Ray raises plain ones, too
         raise ConnectionError(f"no Ray cluster answers at {address!r} ({' '.join(str(error).split())[:200]})") from error
     try:

@@ -22,7 +22,7 @@ one that does, finds the short arm perfect. Only the mean of the rewards over th
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -89,7 +89,7 @@ class ForkEnv(gym.Env[NDArray[np.float32], NDArray[np.float32]]):
     of the columns x and y, and `step` the course as `info["course"]`. Raises ValueError for a hazard that is no probability.
     """
 
-    metadata: ClassVar[dict[str, Any]] = {"render_modes": []}
+    metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012  # Gymnasium's own form
 
     def __init__(self, hazard: float | None = None):
         if hazard is not None and not 0 <= hazard <= 1:

@@ -100,7 +100,7 @@ def trained(training: Part) -> Any:
     from dfplan.training.fit import Recipe, fit
 
     layout = TokenLayout(3, 1, stride=STRIDE)
-    record = fork.record(training["episodes"], training["seed"], steps=layout.steps(TOKENS))
+    record: dict[str, Any] = fork.record(training["episodes"], training["seed"], steps=layout.steps(TOKENS))
     model = TrajectoryModelConfig(
         layout,
         goal_columns=(0, 1),

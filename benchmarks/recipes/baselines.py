@@ -89,7 +89,7 @@ def _sequence(
     columns = TokenLayout(spec.observation_dim, spec.action_dim, stride=stride, **layout)
     given = {"tokens": tokens, "levels": levels, "goal_columns": spec.goal_columns, **(fields or {})}
     given["towards"] = "goal" if spec.goal_columns else "return" if spec.rewards else "nothing"
-    return config(columns, **given | budget.model.get(name, {}))
+    return config(columns, **{**given, **budget.model.get(name, {})})
 
 
 def _full_sequence(
@@ -107,7 +107,7 @@ def veteran(spec: Spec, budget: Budget) -> Recipe:
         "denoiser": TransformerConfig(depth=2, octaves=budget.octaves),
         "critic": TransformerConfig(width=64, depth=2, octaves=budget.octaves),
     }
-    fields = {"stride": stride, "tokens": tokens, **networks} | budget.model.get("dv", {})
+    fields: dict[str, Any] = {"stride": stride, "tokens": tokens, **networks, **budget.model.get("dv", {})}
     model = VeteranModelConfig(spec.observation_dim, spec.action_dim, **fields)
     acting, train = VeteranConfig(**budget.acting.get("dv", {})), TrainConfig(steps=budget.steps["dv"])
     return Recipe(DiffusionVeteranAgent, Veteran, model, acting, train, lambda data: paths(data, model))

@@ -84,7 +84,8 @@ def draw_paths(layout: Layout, agents: Agents) -> Figure:
         for i, axes in enumerate(line):
             _maze(axes, layout, paths.goals[i])
             _paths(axes, paths.executed[i], paths.planned[i])
-            outcome = f"goal after {cell.first_reach[i]} steps" if cell.success[i] else "goal not reached"
+            first = None if cell.first_reach is None else cell.first_reach[i]
+            outcome = "goal not reached" if first is None else f"goal after {first} steps"
             axes.set_title(f"{outcome}, return {cell.returns[i]:.0f}", fontsize=8, color=INK, pad=3)
         line[0].set_ylabel(name, fontsize=9, color=INK)
     handles = [

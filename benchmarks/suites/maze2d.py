@@ -19,7 +19,7 @@ SPEC = Spec(observation_dim=4, action_dim=2, goal_columns=(0, 1))
 
 # Targets follow faster than in the papers, because values must reach the far end of a maze within these few steps. Places are
 # rewarded, velocities are what a PD controller damps, and a plan's end is at rest.
-MODEL = {
+MODEL: dict[str, dict[str, Any]] = {
     "iql": {"alpha": 0.02},
     "cql": {"tau": 0.01},
     "td3-bc": {"tau": 0.02},
