@@ -224,14 +224,22 @@ def test_pyright_resolves_every_import_of_the_package():
 
 
 def test_the_wheel_holds_one_package_and_all_of_it(tmp_path):
-    """Built from a copy, so that no old build folder can fill a gap."""
+    """Built from a copy, so that no old build folder can fill a gap, and without what is in the weights' files: packing it takes long."""
     source = tmp_path / "source"
+
+    def copied(original, copy):
+        if Path(original).suffix in (".safetensors", ".zip"):
+            Path(copy).touch()
+        else:
+            shutil.copy(original, copy)
+
     for room in ROOMS:
-        shutil.copytree(ROOT / room, source / room, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+        ignored = shutil.ignore_patterns("__pycache__", "*.egg-info")
+        shutil.copytree(ROOT / room, source / room, ignore=ignored, copy_function=copied)
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source / name)
-    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", tmp_path / "dist", source]
-    done = subprocess.run(command, capture_output=True, text=True)
+    build = "import sys; from setuptools.build_meta import build_wheel; build_wheel(sys.argv[1])"
+    done = subprocess.run([sys.executable, "-c", build, tmp_path / "dist"], cwd=source, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     (wheel,) = (tmp_path / "dist").glob("*.whl")
     held = {name for name in zipfile.ZipFile(wheel).namelist() if not name.endswith("/")}
