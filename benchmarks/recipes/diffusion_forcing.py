@@ -2,8 +2,8 @@
 
 'default' is the best one found with the paper's parts: coarse state tokens, a bidirectional network, the goal as a
 known clean token, zig-zag schedule, learned inverse dynamics. 'paper' follows Chen et al. 2024: causal, bundles of 10
-steps of observation and action, zig-zag schedule, guidance by the distance to the goal, diffused actions; its futures take
-one step each, so that they are the network's mean and no samples.
+steps of observation and action, zig-zag schedule, guidance by the distance to the goal, diffused actions; like the published
+code it draws no futures, and is guided by the cost of the mean prediction.
 'short', 'full-sequence' and 'next-token' are the paper's ablation: the default's network, loss and agent with less
 training, of which only the draw of noise levels differs (and the scheduling matrix that fits it).
 How each of them plans and acts is written into the header of its weights.
@@ -45,9 +45,7 @@ def paper(spec: Spec, budget: Budget) -> Recipe:
         weighting="fused_snr",
         draws={"independent": 1.0},
     )
-    plan = PlanConfig(
-        goal="guided", horizons=1, uncertainty=1.0, guide="throughout", scale=0.25, futures=2, future_steps=1
-    )
+    plan = PlanConfig(goal="guided", horizons=1, uncertainty=1.0, guide="throughout", scale=0.25)
     acting = AgentConfig(plan, execution="diffused_actions", replan_every=40)
     return _forcing(model, acting, budget.steps["paper"])
 
