@@ -8,6 +8,8 @@ from dfplan.benchmarks import rows
 from dfplan.envs.registry import task
 
 PAIR = [100_000, 100_001]
+FOR_ANY_DATA = {"diffusion-forcing-chunks", "diffusion-forcing-plans"}
+"""Rows that other suites are for: no weights of theirs are shipped for the mazes."""
 
 
 def started(env_id):
@@ -25,11 +27,13 @@ def test_a_row_acts_in_the_tasks_that_it_does_not_refuse(name, env_id):
     if row.refusal(umaze) is not None:
         assert umaze.random_goal, "only random goals are refused"
         return
-    agent = row.build(umaze, "cpu", row.training_seeds(umaze)[-1])
+    try:
+        agent = row.build(umaze, "cpu", row.training_seeds(umaze)[-1])
+    except rows.MissingWeightsError:
+        assert name in FOR_ANY_DATA, "only their weights are not shipped"
+        return
     if name == "diffusion-forcing-mcg":
-        agent = agent.with_options(
-            horizons=2
-        )  # sampled futures are slow, and no others for two lengths than for twenty
+        agent = agent.with_options(horizons=2)  # sampled futures are slow, and the same for two lengths as for twenty
     observations, goals = started(env_id)
     agent.reset(goal=goals, seed=0)
     actions = agent.act(observations)
