@@ -224,7 +224,7 @@ def test_pyright_resolves_every_import_of_the_package():
 
 
 def test_the_wheel_holds_one_package_and_all_of_it(tmp_path):
-    """Built from a copy, so that no old build folder can fill a gap, and without what is in the weights' files: packing it takes long."""
+    """Built from a copy, so that no old build folder can fill a gap; its weights' files are empty, which are packed at once."""
     source = tmp_path / "source"
 
     def copied(original, copy):
