@@ -242,7 +242,7 @@ ROWS: dict[str, Row] = {
     "diffusion-forcing-paper": _forcing(
         "the recipe of the paper: causal, bundles of 10 steps, zig-zag schedule; guided by the cost of the mean prediction",
         "paper",
-        options={"futures": 0},  # of the two in the weights' header, one denoising step each, which draw none
+        options={"futures": 0, "scale": 32.0},  # their header has two futures of one step, which draw none, and another scale
         printed=("Diffusion Forcing",),
         headline=True,
     ),

@@ -45,7 +45,7 @@ def paper(spec: Spec, budget: Budget) -> Recipe:
         weighting="fused_snr",
         draws={"independent": 1.0},
     )
-    plan = PlanConfig(goal="guided", horizons=1, uncertainty=1.0, guide="throughout", scale=0.25)
+    plan = PlanConfig(goal="guided", horizons=1, uncertainty=1.0, guide="throughout", scale=32.0)
     acting = AgentConfig(plan, execution="diffused_actions", replan_every=40)
     return _forcing(model, acting, budget.steps["paper"])
 
