@@ -89,16 +89,15 @@ def test_a_refusal_is_one_line_of_bounded_length(capsys):
 
 @pytest.mark.parametrize("module", COMMANDS)
 def test_idle_threads_sleep_from_the_moment_that_torch_is_loaded(module):
-    """OpenMP reads its variables when its library is loaded."""
+    """OpenMP reads its variables when its library is loaded; so the program ends where torch would be loaded."""
     program = (
         "import os, sys\n"
         "os.environ.pop('OMP_WAIT_POLICY', None)\n"
         "def audit(event, arguments):\n"
-        "    if event == 'import' and arguments[0] == 'torch' and os.environ.get('OMP_WAIT_POLICY') != 'passive':\n"
-        "        os._exit(9)\n"
+        "    if event == 'import' and arguments[0] == 'torch':\n"
+        "        os._exit(0 if os.environ.get('OMP_WAIT_POLICY') == 'passive' else 9)\n"
         "sys.addaudithook(audit)\n"
         f"import {module}\n"
-        "assert os.environ['OMP_WAIT_POLICY'] == 'passive'\n"
         "import torch\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
