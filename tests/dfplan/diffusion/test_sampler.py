@@ -338,7 +338,7 @@ def test_what_does_not_fit_is_named(options, sentence):
 @pytest.mark.parametrize(
     ("tokens", "mask", "sentence"),
     [
-        (torch.zeros(3, T, C), torch.zeros(3, 1, dtype=torch.bool), r"\(B, T, C\) and their mask \(B, T\) bool"),
+        (torch.zeros(3, T, C), torch.zeros(3, 1, dtype=torch.bool), r"\(B, T, C\) and their mask \(B, T\) or \(B, T, C\) bool"),
         (torch.zeros(3, T), torch.zeros(3, T, dtype=torch.bool), r"got \(3, 6\) and \(3, 6\)"),
         (torch.zeros(3, T, C), torch.zeros(3, T), "torch.float32"),
         (torch.full((3, T, C), float("nan")), torch.ones(3, T, dtype=torch.bool), "must be finite"),
