@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,14 +55,13 @@ class Demonstrations(Recipe):
         env, recorder = make(self.env_id), Recorder(self.shard_steps(index))
         start: int | None = int(seed.generate_state(1)[0])
         while recorder.left:
-            observation, _ = env.reset(seed=start)
-            start, goes_on = None, True
-            recorder.begin(observation)
             spread = rng.uniform(0.0, self.noise)
-            while goes_on:
-                action = np.clip(script(observation) + rng.normal(0.0, spread, 4), -1.0, 1.0).astype(np.float32)
-                observation, reward, terminated, truncated, _ = env.step(action)
-                goes_on = recorder.step(action, observation, float(reward), terminated, truncated)
+
+            def act(observation: Any, spread: float = spread) -> Any:
+                return np.clip(script(observation) + rng.normal(0.0, spread, 4), -1.0, 1.0).astype(np.float32)
+
+            recorder.play(env, start, act)
+            start = None
         env.close()
         return recorder.arrays()
 

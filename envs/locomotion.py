@@ -12,6 +12,7 @@ import hashlib
 import json
 from copy import deepcopy
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -82,13 +83,8 @@ class Rollouts(Recipe):
         start: int | None = int(seed.generate_state(1)[0])
         while recorder.left:
             actor = actors[rng.integers(len(actors))]
-            observation, _ = env.reset(seed=start)
-            start, goes_on = None, True
-            recorder.begin(observation)
-            while goes_on:
-                action = actor(observation, rng)
-                observation, reward, terminated, truncated, _ = env.step(action)
-                goes_on = recorder.step(action, observation, float(reward), terminated, truncated)
+            recorder.play(env, start, partial(actor, rng=rng))
+            start = None
         env.close()
         return recorder.arrays()
 

@@ -14,7 +14,7 @@ import json
 import os
 import zipfile
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -145,6 +145,16 @@ class Recorder:
         self._add("truncations", truncated)
         self.begin(observation)
         return not (terminated or truncated)
+
+    def play(self, env: Any, seed: int | None, act: Callable[[Any], Any]) -> None:
+        """Record one episode of an environment, from a reset with this seed on; `act` gives the action for an observation."""
+        observation, _ = env.reset(seed=seed)
+        self.begin(observation)
+        goes_on = True
+        while goes_on:
+            action = act(observation)
+            observation, reward, terminated, truncated, _ = env.step(action)
+            goes_on = self.step(action, observation, float(reward), terminated, truncated)
 
     def arrays(self) -> Arrays:
         """What was recorded."""

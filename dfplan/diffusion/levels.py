@@ -3,8 +3,8 @@
 Diffusion Forcing is a choice of levels, not of a network: independent levels for each token (Chen et al. 2024,
 Algorithm 1). The paper's baselines are the same network and loss with other draws. A draw is a function
 `draw(batch, tokens, K, generator, longest) -> Drawn`, and a mixture of draws is again one; `longest` (B, 1) is the last token
-of each sequence that may be a goal, T - 1 without it. Not to be confused with scheduling
-matrices (`dfplan.diffusion.matrices`), which lower the levels while sampling.
+of each sequence that may be a goal, T - 1 without it. Not to be confused with scheduling matrices
+(`dfplan.diffusion.matrices`), which lower the levels while sampling.
 """
 
 import math
