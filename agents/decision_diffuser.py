@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from dfplan.agents.full_sequence import SequenceAgent, SequenceAgentConfig
-from dfplan.diffusion.levels import shared_from_start
+from dfplan.diffusion.levels import inpainted, shared
 from dfplan.diffusion.loss import Diffusion
 from dfplan.fields import NotNegative
 from dfplan.models import InverseDynamics, TemporalUNet
@@ -93,7 +93,8 @@ class DecisionDiffuserModel(SequenceModel):
         recorded = batch[3] if len(batch) > 3 else s.new_full((len(s),), s.shape[1])
         hidden = torch.rand((len(y), 1), generator=generator, device=y.device, dtype=y.dtype) < self.config.dropout
         x = self.config.layout.pack(s, a)
-        levels = shared_from_start(x.shape[0], x.shape[1], self.config.levels, generator)
+        levels = shared(x.shape[0], x.shape[1], self.config.levels, generator)
+        levels = inpainted(levels, torch.arange(x.shape[1], device=x.device) == 0)
         diffusion = self.given(y.masked_fill(hidden, torch.nan)).loss(x, levels, generator)
         return total({"diffusion": diffusion, "inverse": self._inverse_loss(s, a, recorded, generator)})
 

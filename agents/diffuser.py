@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from dfplan.agents.full_sequence import SequenceAgent, SequenceAgentConfig
-from dfplan.diffusion.costs import LearnedReturn
 from dfplan.diffusion.guidance import Guidance
 from dfplan.diffusion.levels import inpainted, shared
 from dfplan.diffusion.loss import Diffusion
@@ -73,7 +72,8 @@ class DiffuserModel(SequenceModel):
         end = None
         if self.config.towards == "goal":
             end = self.token_at(self.state_at(ask.goal, self.config.goal_columns))
-        guidance = None if self.J is None else Guidance(LearnedReturn(self.J), config.scale)
+        J = self.J
+        guidance = None if J is None else Guidance(lambda x0: -J(x0), config.scale)
         known = known_ends(self.token_at(observation), self.config.tokens, end)
         return self.draw(self.diffusion, known, config, generator, record, guidance)
 

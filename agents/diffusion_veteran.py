@@ -25,7 +25,7 @@ from dfplan.data.statistics import Statistics
 from dfplan.data.trajectories import Trajectories
 from dfplan.data.windows import BatchSource
 from dfplan.diffusion import matrices
-from dfplan.diffusion.levels import shared_from_start
+from dfplan.diffusion.levels import inpainted, shared
 from dfplan.diffusion.loss import Diffusion
 from dfplan.diffusion.noise import NoiseSchedule
 from dfplan.diffusion.sampler import sample
@@ -120,7 +120,8 @@ class Veteran(Statistics):
         """The three losses of a batch as `paths` draws it: they share no weights."""
         plans, returns, *pairs = batch
         x0 = self.observation.normalize(plans)
-        levels = shared_from_start(x0.shape[0], x0.shape[1], self.config.levels, generator)
+        levels = shared(x0.shape[0], x0.shape[1], self.config.levels, generator)
+        levels = inpainted(levels, torch.arange(x0.shape[1], device=x0.device) == 0)
         s, target, a = (part.flatten(0, 1) for part in pairs)
         s, target = self.observation.normalize(s), self.observation.normalize(target)
         losses = {

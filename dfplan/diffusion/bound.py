@@ -15,7 +15,7 @@ def bound(diffusion: Diffusion, x0: Tensor, matrix: Tensor, generator: Generator
 
     The prior's KL, plus the sum over the rows of a scheduling matrix (M + 1, T) of KL(q(x_next | x, x0) || p(x_next | x));
     a token's last step, to level 0, counts -log p(x0 | x) instead (Ho et al. 2020, eq. 5; for independent levels Chen et
-    al. 2024, theorem 3.1). Any valid matrix gives a bound: it is the order in which the sequence is factorised.
+    al. 2024, theorem 3.1). Any valid matrix gives a bound: it is the order in which the sequence is factorized.
 
     The variance of p is free. Here it is exact for white tokens of unit variance, whose clean value is uncertain by
     1 - alpha_bar: the bound tends to -log p(x0) with many levels. The posterior's own variance, which the sampler uses with

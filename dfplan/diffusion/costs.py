@@ -1,19 +1,15 @@
-"""Costs that steer sampling: functions of predicted clean tokens, and the check of what they return.
+"""What a cost is that steers sampling, its gradient, and the check of what a function returns.
 
-A cost is a function `(x0 (B, T, C)) -> (B,)`: one number for each sequence, lower is better, finite and differentiable
-in x0. It gets a copy of the tokens, which it may change in place. Costs here are of normalised tokens, and in their units;
-`in_units` wraps one that is written in recorded units. A cost is not a constraint: a token that must have a value is a
-known token (`dfplan.diffusion.sampler.Known`).
+A cost is a function `(x0 (B, T, C)) -> (B,)` of predicted clean tokens: one number for each sequence, lower is better, finite
+and differentiable in x0. It gets a copy of the tokens, which it may change in place. Costs of plans, such as the distance to a
+goal, are in `dfplan.planning.costs`. A cost is not a constraint: a token that must have a value is a known token
+(`dfplan.diffusion.sampler.Known`).
 """
 
-import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
-
-from dfplan.fields import NotNegative, Positive, check_fields
 
 Cost = Callable[[Tensor], Tensor]
 APART = 1e15
@@ -75,124 +71,3 @@ def _refusal(x0: Tensor, found: str) -> CostError:
         "a cost function returns one finite, differentiable cost for each sequence, a float tensor of shape (B,), "
         f"here ({len(x0)},); {found}"
     )
-
-
-@dataclass(frozen=True)
-class Reach:
-    """A goal (G,), or one of each sequence (B, G), in G columns of the tokens: row r of n * B tokens has the goal of r % B.
-    ValueError for fields that do not fit."""
-
-    goal: Tensor
-    columns: Sequence[int]
-
-    def __post_init__(self) -> None:
-        check_fields(self)
-        shape, G = tuple(self.goal.shape), len(self.columns)
-        if G not in shape[-1:] or len(shape) > 2 or not G or not bool(self.goal.isfinite().all()):
-            raise ValueError(f"a goal in {G} columns is ({G},) or (B, {G}) finite numbers, got {self.goal.tolist()}")
-
-    def distance(self, x0: Tensor) -> Tensor:
-        """Euclidean distance (B, T) of each token from the goal, with a finite gradient at the goal too."""
-        goal = self.goal
-        if goal.ndim == 2:
-            goal = goal.repeat(len(x0) // len(goal), 1).unsqueeze(-2)
-        return (x0[..., list(self.columns)] - goal).square().sum(-1).add(1e-12).sqrt()
-
-
-@dataclass(frozen=True)
-class ReachAt(Reach):
-    """Be at the goal at one token, counted from the end where it is negative: the distance there."""
-
-    token: int
-
-    def __call__(self, x0: Tensor) -> Tensor:
-        """The cost (B,) of clean tokens (B, T, C)."""
-        return self.distance(x0)[:, self.token]
-
-
-class ReachThroughout(Reach):
-    """Be near the goal at every token: the mean distance, the paper's guidance in mazes (Chen et al. 2024, sec. 4.2).
-    Greedy: it can stick in dead ends.
-    """
-
-    def __call__(self, x0: Tensor) -> Tensor:
-        """The cost (B,) of clean tokens (B, T, C)."""
-        return self.distance(x0).mean(-1)
-
-
-@dataclass(frozen=True)
-class ReachAny(Reach):
-    """Be at the goal at some token: a soft minimum of the distances, `softness` in their units. This project's own."""
-
-    softness: Positive = 0.2
-
-    def __call__(self, x0: Tensor) -> Tensor:
-        """The cost (B,) of clean tokens (B, T, C)."""
-        return -self.softness * torch.logsumexp(-self.distance(x0) / self.softness, dim=-1)
-
-
-@dataclass(frozen=True)
-class ReachSoonest(Reach):
-    """Be at the goal as early as possible: the share of tokens before the first arrival, in 0..1. This project's own.
-    A token at the distance `radius` has arrived with probability 1/2, which falls over a distance of about `softness`.
-    """
-
-    radius: NotNegative = 0.3
-    softness: Positive = 0.3
-
-    def __call__(self, x0: Tensor) -> Tensor:
-        """The cost (B,) of clean tokens (B, T, C)."""
-        away = torch.sigmoid((self.distance(x0) - self.radius) / self.softness)
-        return torch.cumprod(away, dim=-1).mean(-1)
-
-
-@dataclass(frozen=True)
-class StayIn:
-    """Keep columns between low and high (len(columns),): the squared excess, summed over columns, averaged over tokens."""
-
-    low: Tensor
-    high: Tensor
-    columns: Sequence[int]
-
-    def __post_init__(self) -> None:
-        if not self.low.shape == self.high.shape == (len(self.columns),) or not bool((self.low <= self.high).all()):
-            found = f"{self.low.tolist()} and {self.high.tolist()}"
-            raise ValueError(f"low and high are ({len(self.columns)},) numbers, low <= high everywhere, got {found}")
-
-    def __call__(self, x0: Tensor) -> Tensor:
-        """The cost (B,) of clean tokens (B, T, C)."""
-        x = x0[..., list(self.columns)]
-        outside = (self.low - x).clamp(min=0) + (x - self.high).clamp(min=0)
-        return outside.square().sum(-1).mean(-1)
-
-
-@dataclass(frozen=True)
-class LearnedReturn:
-    """Seek a high return: minus what a learned value `(x0 (B, T, C)) -> (B,)` gives (Janner et al. 2022, sec. 3.1)."""
-
-    value: Callable[[Tensor], Tensor]
-
-    def __call__(self, x0: Tensor) -> Tensor:
-        """The cost (B,) of clean tokens (B, T, C)."""
-        return -self.value(x0)
-
-
-@dataclass(frozen=True)
-class WeightedSum:
-    """Several costs at once: the sum of weight times cost. Raises ValueError unless there are some, of finite weights."""
-
-    terms: Sequence[tuple[float, Cost]]
-
-    def __post_init__(self) -> None:
-        weights = [weight for weight, _ in self.terms]
-        if not weights or not all(map(math.isfinite, weights)):
-            raise ValueError(f"a weighted sum needs one or more costs with finite weights, got the weights {weights}")
-
-    def __call__(self, x0: Tensor) -> Tensor:
-        """The cost (B,) of clean tokens (B, T, C)."""
-        return torch.stack([weight * cost_of(cost, x0) for weight, cost in self.terms]).sum(0)
-
-
-def in_units(cost: Cost, denormalize: Callable[[Tensor], Tensor]) -> Cost:
-    """A cost of tokens in recorded units as a cost of normalised ones: `denormalize` leads from these to those."""
-    return lambda x0: cost(denormalize(x0))

@@ -11,10 +11,11 @@ from torch import Tensor
 from dfplan.data.returns import returns_to_go
 from dfplan.data.statistics import Normalizer, Statistics
 from dfplan.data.trajectories import Trajectories
-from dfplan.diffusion.levels import Drawn, Mixture, unknown_padding, whole_goals
+from dfplan.diffusion.levels import Drawn
 from dfplan.diffusion.loss import Diffusion
 from dfplan.diffusion.noise import NoiseSchedule
 from dfplan.models import InverseDynamics, StepPlausibility, TokenValue, build
+from dfplan.planning.draws import Mixture, unknown_padding, whole_goals
 from dfplan.planning.model_config import Condition, PlausibilityConfig, TrajectoryModelConfig
 from dfplan.planning.patterns import draw_pattern
 from dfplan.training.losses import total

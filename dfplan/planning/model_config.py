@@ -60,7 +60,7 @@ class TrajectoryModelConfig(CheckedFields):
     weighting: Weighting = "min_snr"
     """How the loss weighs the levels."""
     draws: dict[str, float] = field(default_factory=lambda: {"independent": 0.5, "goal_ramp": 0.5})
-    """How training draws levels: names of `dfplan.diffusion.levels.DRAWS` with weights."""
+    """How training draws levels: names of `dfplan.planning.draws.DRAWS` with weights."""
     longest_gap: Size = 15
     """Inverse dynamics is trained on targets 1 to this many steps ahead."""
     plausibility: PlausibilityConfig | None = field(default_factory=PlausibilityConfig)

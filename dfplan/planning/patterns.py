@@ -12,8 +12,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from dfplan.diffusion.levels import Drawn, inpainted, partial_goals
+from dfplan.diffusion.levels import Drawn, inpainted, unknown
 from dfplan.diffusion.sampler import Known
+from dfplan.planning.draws import partial_goals
 from dfplan.planning.model_config import Condition, TrajectoryModelConfig
 from dfplan.planning.past import Past
 
@@ -61,14 +62,14 @@ def draw_pattern(
         whole = whole & (position >= cut)
         seen = (position == present) | ((position < present) & (whole | ((position == 0) & (cut == 0) & valid)))
         drawn = inpainted(drawn, seen.unsqueeze(-1))
-        drawn = _absent(drawn, ((position < present) & ~seen).unsqueeze(-1), config.levels)
+        drawn = unknown(drawn, ((position < present) & ~seen).unsqueeze(-1), config.levels)
     if config.in_flight:
         decided = (_uniform(B, generator, device) * (config.in_flight + 1)).long()
         flying = whole & (position > present) & (position <= present + decided)
         drawn = inpainted(drawn, flying.unsqueeze(-1) & action)
     # The first token of a window has no actions, the present has none where they were not seen; tokens have no return.
     none = (position == 0) | ((position <= present) & ~whole)
-    drawn = _absent(drawn, (none.unsqueeze(-1) & action) | _mask(config, config.return_part, device), config.levels)
+    drawn = unknown(drawn, (none.unsqueeze(-1) & action) | _mask(config, config.return_part, device), config.levels)
     if not config.condition:
         return x0, drawn
     kept = {name: _uniform(B, generator, device) >= config.unconditional for name in given}
@@ -123,11 +124,6 @@ def ask_pattern(
         level[:, flying, action] = torch.where(there, 0, config.levels)
         known[:, flying, action] = there
     return Known(values.masked_fill(level == config.levels, 0.0), known, level)  # of what is absent nothing shows
-
-
-def _absent(drawn: Drawn, where: Tensor, K: int) -> Drawn:
-    """What `where` marks is pure noise and not counted."""
-    return drawn._replace(k=torch.where(where, K, drawn.k), counted=drawn.counted & ~where)
 
 
 def _mask(config: TrajectoryModelConfig, columns: tuple[int, ...], device: torch.device) -> Tensor:

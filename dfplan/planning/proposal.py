@@ -9,13 +9,14 @@ import torch
 from torch import Tensor
 
 from dfplan.diffusion import matrices
-from dfplan.diffusion.costs import Cost, LearnedReturn, ReachSoonest, ReachThroughout, WeightedSum, in_units
+from dfplan.diffusion.costs import Cost
 from dfplan.diffusion.guidance import Guidance
-from dfplan.diffusion.levels import TO_GOAL
 from dfplan.diffusion.sampler import Known, sample
 from dfplan.models.token_value import at_level_zero
 from dfplan.planning.ask import Ask
 from dfplan.planning.asked_costs import by_candidate, violation_cost
+from dfplan.planning.costs import ReachSoonest, ReachThroughout, WeightedSum, in_units
+from dfplan.planning.draws import TO_GOAL
 from dfplan.planning.ends import known_ends
 from dfplan.planning.model import TrajectoryModel
 from dfplan.planning.past import Past
@@ -109,8 +110,8 @@ def _guidance(model: TrajectoryModel, ask: Ask, lengths: Tensor, each: int, conf
     own = (*ask.costs, *(violation_cost(constraint) for constraint in ask.constraints))
     terms += [(1.0, in_units(by_candidate(one, len(lengths) // each, each), closing)) for one in own]
     if model.value is not None and config.value_scale > 0:
-        judge = partial(at_level_zero, model.value)
-        terms.append((config.value_scale, in_units(LearnedReturn(judge), lambda x0: x0[:, present:, :width])))
+        value = partial(at_level_zero, model.value)
+        terms.append((config.value_scale, lambda x0: -value(x0[:, present:, :width])))
     if not terms:
         return None
     decided = present + config.decided if config.decided else 0

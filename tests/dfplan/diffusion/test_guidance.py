@@ -14,10 +14,10 @@ import torch
 from gaussian import MATRICES, Process, assert_close, chain, ddim_moments, exact, limit
 from scipy.special import dawsn
 
-from dfplan.diffusion.costs import ReachAny, ReachSoonest, ReachThroughout
 from dfplan.diffusion.guidance import Guidance
 from dfplan.diffusion.matrices import full_sequence, pyramid
 from dfplan.diffusion.sampler import State, sample, step
+from dfplan.planning.costs import ReachSoonest, ReachThroughout
 
 pytestmark = pytest.mark.filterwarnings("ignore:guidance with futures")  # what it is about is tested
 
@@ -187,7 +187,7 @@ def test_a_weak_quadratic_cost_moves_the_mean_as_the_tilt_does(name):
 
 
 @pytest.mark.parametrize("eta", [0.0, 1.0])
-@pytest.mark.parametrize("guide", [ReachThroughout, ReachAny, ReachSoonest])
+@pytest.mark.parametrize("guide", [ReachThroughout, ReachSoonest])
 def test_guided_samples_come_closer_to_the_goal(guide, eta):
     diffusion, matrix = exact(PROCESS, 40), pyramid(T, 40, 40, 10)
     cost = guide(torch.tensor([2.0, 2.0]), (0, 1))

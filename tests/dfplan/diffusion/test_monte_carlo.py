@@ -4,7 +4,6 @@ import pytest
 import torch
 from gaussian import affine_moments, assert_close, chain, exact, limit
 
-from dfplan.diffusion.costs import ReachThroughout
 from dfplan.diffusion.guidance import Guidance
 from dfplan.diffusion.loss import Diffusion
 from dfplan.diffusion.matrices import pyramid
@@ -12,6 +11,7 @@ from dfplan.diffusion.monte_carlo import sample_futures
 from dfplan.diffusion.noise import NoiseSchedule
 from dfplan.diffusion.sampler import sample
 from dfplan.models import Transformer, TransformerConfig
+from dfplan.planning.costs import ReachThroughout
 
 pytestmark = pytest.mark.filterwarnings("ignore:guidance with futures")
 

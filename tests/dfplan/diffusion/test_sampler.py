@@ -13,13 +13,13 @@ import pytest
 import torch
 from gaussian import MATRICES, assert_close, assert_moments, chain, ddim_moments, exact, limit
 
-from dfplan.diffusion.costs import ReachThroughout
 from dfplan.diffusion.guidance import Guidance
 from dfplan.diffusion.loss import Diffusion
 from dfplan.diffusion.matrices import autoregressive, full_sequence, pyramid
 from dfplan.diffusion.noise import NoiseSchedule
 from dfplan.diffusion.sampler import Known, State, begin, run, sample, step
 from dfplan.models import Transformer, TransformerConfig
+from dfplan.planning.costs import ReachThroughout
 
 PROCESS = chain()
 T, C, D = PROCESS.T, PROCESS.C, PROCESS.D
@@ -338,7 +338,11 @@ def test_what_does_not_fit_is_named(options, sentence):
 @pytest.mark.parametrize(
     ("tokens", "mask", "sentence"),
     [
-        (torch.zeros(3, T, C), torch.zeros(3, 1, dtype=torch.bool), r"\(B, T, C\) and their mask \(B, T\) or \(B, T, C\) bool"),
+        (
+            torch.zeros(3, T, C),
+            torch.zeros(3, 1, dtype=torch.bool),
+            r"\(B, T, C\) and their mask \(B, T\) or \(B, T, C\) bool",
+        ),
         (torch.zeros(3, T), torch.zeros(3, T, dtype=torch.bool), r"got \(3, 6\) and \(3, 6\)"),
         (torch.zeros(3, T, C), torch.zeros(3, T), "torch.float32"),
         (torch.full((3, T, C), float("nan")), torch.ones(3, T, dtype=torch.bool), "must be finite"),

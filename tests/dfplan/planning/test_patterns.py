@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from dfplan.data.tokens import TokenLayout
-from dfplan.diffusion.levels import Mixture, unknown_padding
 from dfplan.models import TransformerConfig
 from dfplan.planning.ask import Ask
+from dfplan.planning.draws import Mixture, unknown_padding
 from dfplan.planning.model import TrajectoryModel, TrajectoryModelConfig
 from dfplan.planning.past import Past
 from dfplan.planning.patterns import ask_pattern, condition_token, draw_pattern

@@ -14,11 +14,12 @@ import torch
 from gaussian import chain, exact
 
 from dfplan.data.tokens import TokenLayout
-from dfplan.diffusion.costs import CostError, ReachAt, ReachSoonest, ReachThroughout
+from dfplan.diffusion.costs import CostError
 from dfplan.models import TransformerConfig
 from dfplan.planning import proposal
 from dfplan.planning.ask import Ask
 from dfplan.planning.choice import SCORES, choose, lowest, value_by
+from dfplan.planning.costs import ReachAt, ReachSoonest, ReachThroughout
 from dfplan.planning.model import TrajectoryModel, TrajectoryModelConfig
 from dfplan.planning.plan import hold_end
 from dfplan.planning.plan_config import PlanConfig
