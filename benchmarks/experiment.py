@@ -30,10 +30,8 @@ ROOT = Path(__file__).resolve().parents[1]
 class Arguments:
     """The command line."""
 
-    name: tyro.conf.Positional[Literal["speed-and-arrival", "monte-carlo-guidance", "asking-for-goals"]]
-    """What is played. speed-and-arrival: what these two options add to the score of Diffusion Forcing in the mazes.
-    monte-carlo-guidance: whether it weighs luck that nobody controls, on fork-v0. asking-for-goals: by a condition token, or
-    by a part of the last token, in cube-single and in the large maze."""
+    name: tyro.conf.Positional[Literal["speed-and-arrival", "monte-carlo-guidance", "asking-for-goals", "bound"]]
+    """What is played: see benchmarks/experiments/, one file each, and docs/claims.md."""
     quick: bool = False
     """A first look: a few episodes of each part, in a file of their own."""
     record: bool = False

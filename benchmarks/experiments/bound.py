@@ -1,0 +1,150 @@
+"""What the variational bound says: of a Gaussian process, whose likelihood is known, and of plans in a maze.
+
+A small model learns sequences of a Gaussian process. Its bound on -log p(x) of new ones is compared with the exact value,
+after little and after much training and in three orders of denoising. The bound of plans that the process does not make is
+compared with that of new sequences; so it is, by shipped weights, for recorded ways in D4RL's umaze.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from scipy import stats
+
+from dfplan.agents.intervals import mean
+from dfplan.benchmarks.experiments import shared
+
+CLAIM = (
+    "The bound lies above -log p of a Gaussian process in each order of denoising, falls with training, and tells plans that "
+    "the data do not make from others with an AUROC of at least 0.9."
+)
+PAGE = "claims"
+TOKENS, COLUMNS, SEQUENCES = 8, 2, 100
+STEPS, SEEDS = (100, 700, 5000), (0, 1, 2)
+ORDERS = {"full sequence": 0.0, "zig-zag": 0.1, "autoregressive": 1.0}
+"""The lag between two tokens, as a share of a token's steps."""
+Part = Mapping[str, Any]
+
+
+def parts(quick: bool) -> dict[str, dict[str, Any]]:
+    """A part for each length of training and each training seed, and one for the maze."""
+    steps, seeds, sequences = (STEPS[:2], SEEDS[:1], 40) if quick else (STEPS, SEEDS, SEQUENCES)
+    process = {
+        f"{n} steps, seed {seed}": {"steps": n, "seed": seed, "sequences": sequences} for n in steps for seed in seeds
+    }
+    return {**process, "maze": {"weights": "maze2d-umaze-short", "sequences": sequences}}
+
+
+def process(length: float) -> NDArray[np.float64]:
+    """Covariance (T, T) of each column: smooth over so many tokens, with a little white noise."""
+    t = np.arange(TOKENS)
+    return 0.95 * np.exp(-0.5 * ((t[:, None] - t) / length) ** 2) + 0.05 * np.eye(TOKENS)
+
+
+def draw(count: int, seed: int, length: float = 3.0) -> NDArray[np.float32]:
+    """Sequences (count, T, C) of the process."""
+    noise = np.random.default_rng(seed).standard_normal((count, TOKENS, COLUMNS))
+    return np.einsum("st,ntc->nsc", np.linalg.cholesky(process(length)), noise).astype(np.float32)
+
+
+def spliced(x: Any) -> Any:
+    """The first half of each sequence, and the second one of the next."""
+    half = x.shape[1] // 2
+    return np.concatenate([x[:, :half], np.roll(x, 1, 0)[:, half:]], 1)
+
+
+def play(settings: Part) -> dict[str, Any]:
+    """Of the process, how far the bound lies above the exact value for each new sequence, in nats; and AUROCs."""
+    count = settings["sequences"]
+    if "weights" in settings:
+        return {"auroc": _maze(settings["weights"], count)}
+    training = {"draw": "independent", "tokens": TOKENS, "steps": settings["steps"], "seed": settings["seed"]}
+    model = shared.trained("bound", draw(20_000, seed=0), training)
+    new, own = draw(count, seed=1), {}
+    density = stats.multivariate_normal(np.zeros(TOKENS), process(3.0))
+    exact = -sum(density.logpdf(new[..., column]) for column in range(COLUMNS))
+    for order, share in ORDERS.items():
+        own[order] = shared.rounded(bounds(model, new, share) - exact)
+    odd = {"two halves": spliced(new), "faster": draw(count, seed=2, length=1.5)}
+    usual = bounds(model, new, 0.0)
+    return {"gap": own, "auroc": {name: auroc(bounds(model, x, 0.0), usual) for name, x in odd.items()}}
+
+
+def _maze(weights: str, count: int) -> dict[str, float]:
+    """AUROCs of recorded ways from one side of the maze to the other that are cut and joined, or mirrored: then they go
+    through a wall, because umaze is open on the right alone."""
+    from dfplan.agents.loading import from_pretrained
+    from dfplan.benchmarks.training_run import read_data
+    from dfplan.data.windows import Windows
+    from dfplan.envs.registry import find
+
+    model, data = from_pretrained(weights).model, read_data(find("maze2d-umaze"), None)
+    ways, _ = Windows(data, model.config.tokens, model.config.layout.stride).sample(
+        np.random.default_rng(0), 20 * count
+    )
+    ways = ways[np.ptp(ways[..., 0], 1) > 1.5][:count]
+    mirrored = ways * np.array([1, -1, 1, -1], np.float32) + np.array([0, 3.6, 0, 0], np.float32)
+    usual = bounds(model, ways, 0.0, steps=32)
+    odd = {"two halves": spliced(ways), "through a wall": mirrored}
+    return {name: auroc(bounds(model, x, 0.0, steps=32), usual) for name, x in odd.items()}
+
+
+def bounds(model: Any, x: Any, share: float, steps: int = shared.LEVELS) -> NDArray[np.float64]:
+    """The bound (N,) on -log p of sequences (N, T, C) in recorded units: one draw of noise."""
+    import torch
+
+    from dfplan.diffusion.bound import bound
+    from dfplan.diffusion.matrices import pyramid
+
+    matrix = pyramid(x.shape[1], model.config.levels, steps, share * steps)
+    z, generator = model.observation.normalize(torch.from_numpy(x)), torch.Generator().manual_seed(0)
+    nats = bound(model.diffusion, z, matrix, generator)
+    return (nats.double() + x.shape[1] * model.observation.std.double().log().sum()).numpy()
+
+
+def auroc(odd: NDArray[np.float64], usual: NDArray[np.float64]) -> float:
+    """The share of pairs in which the odd one has the higher bound."""
+    return round(float(stats.mannwhitneyu(odd, usual).statistic) / (len(odd) * len(usual)), 4)
+
+
+def gaps(played: Mapping[str, Part]) -> dict[str, dict[int, list[list[float]]]]:
+    """By order and steps of training: the gaps of each training seed."""
+    found: dict[str, dict[int, list[list[float]]]] = {order: {} for order in ORDERS}
+    for part in played.values():
+        for order, own in part.get("gap", {}).items():
+            found[order].setdefault(part["settings"]["steps"], []).append(own)
+    return found
+
+
+def conclude(played: Mapping[str, Part]) -> tuple[bool, str]:
+    """It held if every mean gap lies above 0 and below that after less training, with its interval, and no AUROC of the most
+    training, or of the maze, is below 0.9."""
+    found, held, rows = gaps(played), True, []
+    for order, by_steps in found.items():
+        steps = sorted(by_steps)
+        rows.append([order, *(shared.text(mean(by_steps[n]), ".2f") for n in steps)])
+        held &= all(shared.above(mean(by_steps[n]), 0.0) for n in steps)
+        falls = (shared.difference(by_steps[a], by_steps[b]) for a, b in pairwise(steps))
+        held &= all(shared.above(fall, 0.0) for fall in falls)
+    last = [part["auroc"] for part in played.values() if part["settings"].get("steps") == steps[-1]]
+    maze = played["maze"]["auroc"]
+    worst = {f"{name} of the process": min(one[name] for one in last) for name in last[0]}
+    worst |= {f"{name} in the maze": value for name, value in maze.items()}
+    held &= min(worst.values()) >= 0.9
+    flagged = ", ".join(f"{value:.3f} ({name})" for name, value in worst.items())
+    return held, shared.table(["order", *(f"{n:,} optimizer steps" for n in steps)], rows) + (
+        f"\n\nMean distance of the bound above the exact -log p, in nats for a sequence of {TOKENS * COLUMNS} numbers, with "
+        f"its 95% interval over {len(by_steps[steps[-1]][0])} sequences of each of {len(last)} training seeds. AUROC of odd "
+        f"plans, the lowest of the training seeds: {flagged}.\n"
+    )
+
+
+def figure(played: Mapping[str, Part]) -> Figure:
+    """The distance above the exact value, over training."""
+    curves = {order: (sorted(own), [mean(own[n]) for n in sorted(own)]) for order, own in gaps(played).items()}
+    return shared.plot(curves, "optimizer steps", "bound above the exact -log p, nats", log=True)

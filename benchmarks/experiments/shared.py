@@ -1,0 +1,140 @@
+"""What experiments share: small models of small systems, rollouts, and how numbers are shown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from dfplan.agents.intervals import Estimate, mean
+
+LEVELS = 64
+"""K of the small models."""
+Curves = Mapping[str, tuple[Sequence[float], Sequence[Estimate]]]
+"""Of each line of a plot its x and its y."""
+
+
+def trained(
+    name: str, observations: NDArray[np.float32], training: Mapping[str, Any], actions: Any = None, **model: Any
+) -> Any:
+    """A small `TrajectoryModel` of sequences (E, S, D), from its run folder under runs/ if it has been trained before.
+
+    `training`: its draw of levels, tokens, steps and seed. `actions` (E, S, A) are diffused with the observations; `model`:
+    further fields of its network.
+    """
+    import torch
+
+    from dfplan.config_json import config_to_json
+    from dfplan.data.tokens import TokenLayout
+    from dfplan.data.trajectories import Trajectories
+    from dfplan.data.windows import Windows
+    from dfplan.models import TransformerConfig
+    from dfplan.planning.model import TrajectoryModel, TrajectoryModelConfig
+    from dfplan.training.config import TrainConfig
+    from dfplan.training.loop import train
+
+    E, S, D = observations.shape
+    acted = np.zeros((E, S, 1), np.float32) if actions is None else actions
+    flat = observations.reshape(-1, D), acted.reshape(E * S, -1), np.zeros(E * S, np.float32)
+    data = Trajectories(*flat, np.arange(0, E * S, S), name=name)
+    config = TrajectoryModelConfig(
+        TokenLayout(D, acted.shape[-1], stride=1, actions=actions is not None),
+        tokens=training["tokens"],
+        model=TransformerConfig(**{"width": 64, "depth": 2, "causal": True, **model}),
+        levels=LEVELS,
+        weighting="uniform",
+        draws={training["draw"]: 1.0},
+        plausibility=None,
+        inverse=False,
+    )
+    torch.set_num_threads(1)
+    torch.manual_seed(training["seed"])
+    learner = TrajectoryModel(config)
+    learner.fit_statistics(data)
+    run = TrainConfig(steps=training["steps"], learning_rate=2e-3, seed=training["seed"], precision="32-true")
+    header = {"model": config_to_json(config), "data": data.fingerprint}
+    folder = Path("runs", "experiments", "-".join([name, *map(str, training.values())]))
+    windows = Windows(data, training["tokens"]).sample
+    learner.load_state_dict(train(learner, windows, run, folder, header=header, quiet=True).ema_state)
+    return learner.eval()
+
+
+def roll(
+    model: Any,
+    start: Any,
+    tokens: int,
+    memory: int,
+    fresh: int,
+    *,
+    steps: int = 8,
+    stabilization: int = 0,
+    seed: int = 0,
+) -> Any:
+    """Normalized tokens (B, tokens, C) that begin with `start` (B, H, C): `fresh` new ones at a time, together, each time of
+    the `memory` latest ones alone, which the model sees at the level `stabilization`."""
+    import torch
+
+    from dfplan.diffusion.matrices import full_sequence
+    from dfplan.diffusion.sampler import Known, sample
+
+    generator, x = torch.Generator().manual_seed(seed), start
+    while x.shape[1] < tokens:
+        past = x[:, -memory:]
+        given = torch.cat([past, past.new_zeros(len(x), fresh, x.shape[2])], 1)
+        mask = (torch.arange(given.shape[1]) < past.shape[1]).expand(given.shape[:2])
+        matrix = full_sequence(given.shape[1], LEVELS, steps)
+        options = {"known": Known(given, mask), "stabilization": stabilization}
+        drawn = sample(model.diffusion, matrix, tuple(given.shape), generator, **options).tokens
+        x = torch.cat([x, drawn[:, past.shape[1] :]], 1)
+    return x[:, :tokens]
+
+
+def rounded(values: Any) -> list[Any]:
+    """An array as nested lists, which a result file keeps."""
+    return np.round(np.asarray(values, np.float64), 4).tolist()
+
+
+def above(one: Estimate, other: Estimate | float) -> bool:
+    """Whether the whole interval of `one` lies above that of the other, or above a number."""
+    high = other if isinstance(other, float) else other.high
+    return one.low is not None and high is not None and one.low > high
+
+
+def difference(one: Sequence[Any], other: Sequence[Any]) -> Estimate:
+    """The mean of paired differences, each argument one array of values for each training seed."""
+    return mean([np.subtract(a, b) for a, b in zip(one, other, strict=True)])
+
+
+def text(estimate: Estimate, form: str = ".1f", sign: str = "") -> str:
+    """An estimate with its interval, for a table; `form` '.0%' shows shares."""
+    low, high = ("?" if limit is None else f"{limit:{sign}{form}}" for limit in (estimate.low, estimate.high))
+    return f"{estimate.value:{sign}{form}} [{low}, {high}]"
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Rows in Markdown, the first cell of each its name."""
+    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def plot(curves: Curves, x: str, y: str, log: bool = False) -> Figure:
+    """Lines with their intervals."""
+    from dfplan.benchmarks.report.figures import BLUE, FAINT, GREEN, GRID, ORANGE, PINK, SKY
+
+    drawn = Figure(figsize=(7, 4), layout="constrained")
+    axes = drawn.subplots()
+    for (name, (at, found)), color in zip(curves.items(), (BLUE, ORANGE, GREEN, PINK, SKY, FAINT) * 3, strict=False):
+        axes.plot(at, [one.value for one in found], color=color, label=name, marker="o", ms=3)
+        limits = [[one.value if limit is None else limit for one in found for limit in [side(one)]] for side in SIDES]
+        axes.fill_between(at, *limits, color=color, alpha=0.15, lw=0)
+    axes.set(xlabel=x, ylabel=y, **({"xscale": "log"} if log else {}))
+    axes.grid(color=GRID)
+    axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+    return drawn
+
+
+SIDES = (lambda one: one.low, lambda one: one.high)
