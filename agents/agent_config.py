@@ -31,3 +31,9 @@ class AgentConfig(CheckedFields):
     keep: Whole = 0
     """Tokens of the last plan whose actions a new one keeps: they are decided already. Diffused actions only, and at most the
     model's `in_flight`."""
+    in_turn: tuple[Positive, ...] = ()
+    """For each of the model's `goal_groups`, the distance from the goal (recorded units) within which it is there. A plan is
+    asked for the first group that is not there yet, alone. (): a goal is asked for as a whole."""
+    lowest_first: bool = False
+    """Among these the one with the lowest goal in its last column comes first, as where things lie on one another; else they
+    come in their own order."""

@@ -17,6 +17,7 @@ from dfplan.agents.planning_agent import PlanningAgent
 from dfplan.arrays import Shape
 from dfplan.planning.ask import Ask
 from dfplan.planning.execution import Following, by_inverse_dynamics, diffused_action
+from dfplan.planning.in_turn import in_turn
 from dfplan.planning.model import TrajectoryModel, TrajectoryModelConfig
 from dfplan.planning.past import Past
 from dfplan.planning.plan import Plan
@@ -59,6 +60,11 @@ class DiffusionForcingAgent(PlanningAgent):
         if model.inverse is not None and config.lookahead > model.config.longest_gap:
             raise ValueError(
                 f"lookahead {config.lookahead} is beyond the inverse dynamics' longest gap {model.config.longest_gap}"
+            )
+        if config.in_turn and len(config.in_turn) != len(model.config.goal_groups):
+            raise ValueError(
+                f"in_turn needs a distance for each of the model's goal_groups, {model.config.goal_groups or 'none'}, "
+                f"got {config.in_turn}"
             )
         self.planner = planner or Planner()
         goal_dim = len(model.config.goal_columns)
@@ -156,6 +162,10 @@ class DiffusionForcingAgent(PlanningAgent):
     def _draw(
         self, observation: Tensor, ask: Ask, horizons: Tensor | None, record: bool, past: Past | None = None
     ) -> Plan:
+        if ask.goal is not None and self.config.in_turn:
+            present, how = observation[:, list(self.model.config.goal_columns)], self.config
+            groups = self.model.config.goal_groups
+            ask = replace(ask, goal=in_turn(ask.goal, present, groups, how.in_turn, how.lowest_first))
         return make_plan(
             self.model,
             observation,

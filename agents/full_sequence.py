@@ -41,11 +41,10 @@ class SequenceAgent(PlanningAgent):
     learning_rate = 2e-4
 
     def __init__(self, learner: Any, config: Any = None, card: dict[str, Any] | None = None):
-        goal_dim = len(learner.config.goal_columns) if learner.config.towards == "goal" else None
-        observation_dim = learner.config.layout.observation_dim
-        super().__init__(
-            learner, config or self.config_class(), card, observation_dim=observation_dim, goal_dim=goal_dim
-        )
+        made = learner.config
+        goal_dim = len(made.goal_columns) if made.towards == "goal" else None
+        widths = {"observation_dim": made.layout.observation_dim, "goal_dim": goal_dim}
+        super().__init__(learner, config or self.config_class(), card, features=made.features, **widths)
 
     def _draw(self, observation: Tensor, ask: Ask, horizons: Tensor | None, record: bool) -> Plan:
         if self.learner.config.towards == "goal" and ask.goal is None:

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from dfplan.agents.base import LearningAgent
 from dfplan.arrays import Shape
+from dfplan.data.features import AS_RECORDED, Features
 from dfplan.data.returns import require_rewards
 from dfplan.data.statistics import Statistics
 from dfplan.data.trajectories import Trajectories
@@ -53,6 +54,8 @@ class OfflineConfig(CheckedFields):
     """Training seeds, one member of every stack each."""
     hidden: Annotated[tuple[Size, ...], Field(min_length=1, max_length=100)] = (256, 256)
     """Widths of the hidden layers of every network."""
+    features: Features = AS_RECORDED
+    """How what an environment observes becomes the observations of the data."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -165,8 +168,8 @@ class OfflineAgent(LearningAgent):
         config = config or ActingConfig()
         if config.member >= len(learner.config.seeds):
             raise ValueError(f"member must lie in 0..{len(learner.config.seeds) - 1}, got {config.member}")
-        goal_dim = len(learner.goal_columns) or None
-        super().__init__(learner, config, card, observation_dim=learner.config.observation_dim, goal_dim=goal_dim)
+        widths = {"observation_dim": learner.config.observation_dim, "goal_dim": len(learner.goal_columns) or None}
+        super().__init__(learner, config, card, features=learner.config.features, **widths)
 
     @property
     def parameters(self) -> int:

@@ -41,7 +41,8 @@ def offline(
     """The recipe of an offline learner: three training seeds in one run, and a learning curve."""
 
     def recipe(spec: Spec, budget: Budget) -> Recipe:
-        model = config(spec.observation_dim, spec.action_dim, **budget.model.get(agent.kind, {}))
+        fields = {"features": spec.features, **budget.model.get(agent.kind, {})}
+        model = config(spec.observation_dim, spec.action_dim, **fields)
         train = TrainConfig(
             steps=budget.steps["offline"],
             batch_size=256,
@@ -87,7 +88,8 @@ def _sequence(
     """What a full-sequence planner learns: to reach goals where there are any, else to gain rewards, else to go on."""
     stride, tokens, levels = budget.sequence
     columns = TokenLayout(spec.observation_dim, spec.action_dim, stride=stride, **layout)
-    given = {"tokens": tokens, "levels": levels, "goal_columns": spec.goal_columns, **(fields or {})}
+    given = {"tokens": tokens, "levels": levels, "goal_columns": spec.goal_columns, "features": spec.features}
+    given |= fields or {}
     given["towards"] = "goal" if spec.goal_columns else "return" if spec.rewards else "nothing"
     return config(columns, **{**given, **budget.model.get(name, {})})
 

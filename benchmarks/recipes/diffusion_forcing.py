@@ -14,6 +14,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from dfplan.agents import recipes
 from dfplan.agents.agent_config import AgentConfig
 from dfplan.agents.diffusion_forcing import DiffusionForcingAgent
 from dfplan.benchmarks.recipes.budget import Budget
@@ -48,6 +49,25 @@ def paper(spec: Spec, budget: Budget) -> Recipe:
     plan = PlanConfig(goal="guided", horizons=1, uncertainty=1.0, guide="throughout", scale=32.0)
     acting = AgentConfig(plan, execution="diffused_actions", replan_every=40)
     return _forcing(model, acting, budget.steps["paper"])
+
+
+def chunks(spec: Spec, budget: Budget) -> Recipe:
+    """The row 'diffusion-forcing-chunks', and in some suites the default: `agents.recipes.chunks` by a task's numbers."""
+    return _by_budget(recipes.chunks(spec), "chunks", budget)
+
+
+def plans(spec: Spec, budget: Budget) -> Recipe:
+    """The row 'diffusion-forcing-plans': `agents.recipes.plans` by a task's numbers."""
+    return _by_budget(recipes.plans(spec), "plans", budget)
+
+
+def _by_budget(recipe: Recipe, name: str, budget: Budget) -> Recipe:
+    return replace(
+        recipe,
+        model=replace(recipe.model, **budget.model.get(name, {})),
+        acting=replace(recipe.acting, **budget.acting.get(name, {})),
+        train=replace(recipe.train, steps=budget.steps.get(name, recipe.train.steps)),
+    )
 
 
 def short(spec: Spec, budget: Budget) -> Recipe:

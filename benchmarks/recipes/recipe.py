@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from dfplan.agents import recipes
 from dfplan.benchmarks.recipes import baselines, diffusion_forcing
 from dfplan.benchmarks.recipes.budget import Budget
 from dfplan.data.spec import Spec
@@ -12,8 +11,8 @@ from dfplan.training.fit import Recipe
 
 RECIPES: dict[str, Callable[[Spec, Budget], Recipe]] = {
     "default": diffusion_forcing.default,
-    "chunks": lambda spec, budget: recipes.chunks(spec),
-    "plans": lambda spec, budget: recipes.plans(spec),
+    "chunks": diffusion_forcing.chunks,
+    "plans": diffusion_forcing.plans,
     "paper": diffusion_forcing.paper,
     "short": diffusion_forcing.short,
     "full-sequence": diffusion_forcing.full_sequence,

@@ -1,23 +1,65 @@
-"""OGBench's manipulation tasks (Park et al. 2025): what is observed of an arm with a gripper and cubes, and where goals stand.
+"""OGBench's manipulation tasks (Park et al. 2025): what is observed of an arm with a gripper, what of it is a goal, and how
+long each task is trained.
 
-Scored by success. A goal is a whole observation; what counts of it are the cubes' places.
+Scored by success. A goal is a whole observation; what counts of it are the places of cubes, drawer and window, and the buttons.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dfplan.benchmarks.recipes.budget import Budget, budget_of
 from dfplan.benchmarks.suites.suite import Suite
 from dfplan.data.features import register_features
+from dfplan.data.spec import Spec
 from dfplan.envs.registry import Task, short_name
 
-JOINTS, ARM, CUBE = 12, 19, 9
+JOINTS, ARM, CUBE, BUTTON = 12, 19, 9, 4
 """Columns of the arm's joints, of all of the arm (then effector's place, cosine and sine of its yaw, the gripper's opening
-and contact), and of each cube (place, quaternion, cosine and sine of its yaw)."""
-CUBES = {"cube-single": 1, "cube-double": 2, "cube-triple": 3}
+and contact), of each cube (place, quaternion, cosine and sine of its yaw), and of each button (off, on, depth, velocity)."""
+GOALS = ARM - JOINTS
+"""Where the goal's columns begin in what all the functions below return."""
+
+
+@dataclass(frozen=True)
+class Things:
+    """What of a task's observation can be asked for."""
+
+    features: str
+    """Name of the function of observations."""
+    groups: tuple[int, ...]
+    """Goal columns of each thing."""
+    within: tuple[float, ...]
+    """Distance from its goal within which a thing is there: a little less than the task's own."""
+    goal_within: int
+    """Steps within which goals of training are reached: about what moving one thing takes, with what must be done before."""
+    steps: int
+    """Optimizer steps of the default recipe."""
+    lowest_first: bool = False
+    """Whether things lie on one another, so that the lower goals come first."""
+
+    @property
+    def goal(self) -> tuple[int, ...]:
+        """Columns of the goal."""
+        return tuple(range(GOALS, GOALS + sum(self.groups)))
+
+
+def _cubes(count: int, steps: int) -> Things:
+    return Things("ogbench-cubes", (3,) * count, (0.3,) * count, 100, steps, lowest_first=True)
+
+
+THINGS = {
+    "cube-single": _cubes(1, 8_000),
+    "cube-double": _cubes(2, 10_000),
+    "cube-triple": _cubes(3, 12_000),
+    "scene": Things("ogbench-scene", (3, 1, 1, 1, 1), (0.3, 0.6, 0.5, 0.5, 0.5), 200, 10_000),
+    "puzzle-3x3": Things("ogbench-buttons", (1,) * 9, (0.5,) * 9, 100, 8_000),
+}
+"""By task. Of a scene: the cube, the drawer, the window, and the buttons last, because they lock the other two."""
 
 
 @register_features("ogbench-cubes")
@@ -29,23 +71,74 @@ def cubes(observation: NDArray[Any]) -> NDArray[Any]:
     """
     arm, rest = observation[..., JOINTS:ARM], observation[..., ARM:]
     each = rest.reshape(*rest.shape[:-1], -1, CUBE)
+    return _joined(arm, _flat(each[..., :3]), _seen(arm, each))
+
+
+@register_features("ogbench-scene")
+def scene(observation: NDArray[Any]) -> NDArray[Any]:
+    """(..., 40) -> (..., 25): the effector and the gripper; the cube's place, how far drawer and window are open, and which
+    buttons are on; the cube as in `cubes`, the buttons' depths, and how far the handles of drawer and window are from the
+    effector along their slides."""
+    arm, cube = observation[..., JOINTS:ARM], observation[..., ARM : ARM + CUBE]
+    buttons = observation[..., ARM + CUBE : ARM + CUBE + 2 * BUTTON]
+    drawer, window = observation[..., -4, None], observation[..., -2, None]
+    handles = [-2.4 - drawer / 1.8 - arm[..., 1, None], -1.39 + window / 1.5 - arm[..., 0, None]]
+    on, depth = buttons[..., 1::BUTTON], buttons[..., 2::BUTTON]
+    return _joined(arm, cube[..., :3], drawer, window, on, _seen(arm, cube[..., None, :]), depth, *handles)
+
+
+@register_features("ogbench-buttons")
+def buttons(observation: NDArray[Any]) -> NDArray[Any]:
+    """(..., 19 + 4 n) -> (..., 7 + 2 n): the effector and the gripper; which buttons are on, and their depths."""
+    rest = observation[..., ARM:]
+    return _joined(observation[..., JOINTS:ARM], rest[..., 1::BUTTON], rest[..., 2::BUTTON])
+
+
+def _seen(arm: NDArray[Any], each: NDArray[Any]) -> NDArray[Any]:
+    """Of cubes (..., n, 9) the yaw, the place seen from the effector of an arm (..., 7), four times the angle: (..., 7 n)."""
     places, yaws = each[..., :3], each[..., -2:]
     angle = 4 * (np.arctan2(yaws[..., 1], yaws[..., 0]) - np.arctan2(arm[..., 4], arm[..., 3])[..., None])
     seen = [yaws, places - arm[..., None, :3], np.cos(angle)[..., None], np.sin(angle)[..., None]]
-    return np.concatenate(
-        [arm, *(part.reshape(*rest.shape[:-1], -1) for part in (places, np.concatenate(seen, -1)))], -1
-    )
+    return _flat(np.concatenate(seen, axis=-1))
+
+
+def _flat(each: NDArray[Any]) -> NDArray[Any]:
+    return each.reshape(*each.shape[:-2], -1)
+
+
+def _joined(*parts: NDArray[Any]) -> NDArray[Any]:
+    return np.concatenate(parts, axis=-1)
 
 
 def read(task: Task, source: str) -> Any:
-    """The data of a task with cubes by `cubes`, with the cubes' places as goals; other data as they are recorded."""
+    """The data of a task by its function of observations, with the columns that can be asked for as its goal."""
     from dfplan.data.readers import load  # late: torch takes seconds to import
 
-    count = CUBES.get(short_name(task.data_id))
-    if count is None:
-        return load(source)
-    start = ARM - JOINTS
-    return load(source, features="ogbench-cubes", goal=tuple(range(start, start + 3 * count)))
+    things = THINGS[short_name(task.data_id)]
+    return load(source, features=things.features, goal=things.goal)
 
 
-SUITE = Suite(tasks=(*CUBES, "scene", "puzzle-3x3"), read=read)
+def budget(task: Task) -> Budget:
+    """Numbers of the recipes: a goal of several things is learned, and asked for, one thing at a time."""
+    things = THINGS[short_name(task.data_id)]
+    spec = Spec(GOALS + 2 * len(things.goal), 5, things.goal, longest=1001)
+    own, several = budget_of(spec), len(things.groups) > 1
+    model: dict[str, Any] = {"goal_within": things.goal_within, "goal_groups": things.groups if several else ()}
+    acting: dict[str, Any] = {
+        "in_turn": things.within if several else (),
+        "lowest_first": several and things.lowest_first,
+    }
+    return replace(
+        own,
+        steps={**own.steps, "chunks": things.steps},
+        model={**own.model, "chunks": model},
+        acting={**own.acting, "chunks": acting},
+    )
+
+
+SUITE = Suite(
+    tasks=tuple(THINGS),
+    read=read,
+    budget=budget,
+    recipes={"default": "dfplan.benchmarks.recipes.diffusion_forcing:chunks"},
+)

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from dfplan.data.features import AS_RECORDED, Features
 from dfplan.data.returns import require_rewards
 from dfplan.data.statistics import Normalizer, Statistics
 from dfplan.data.tokens import TokenLayout
@@ -48,6 +49,8 @@ class SequenceConfig(CheckedFields):
     """K: the level of pure noise."""
     prediction: Prediction = "x0"
     """What the network predicts."""
+    features: Features = AS_RECORDED
+    """How what an environment observes becomes the observations of the data."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

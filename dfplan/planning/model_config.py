@@ -76,6 +76,9 @@ class TrajectoryModelConfig(CheckedFields):
     """Share of the training sequences in which each of these is unknown, so that the model can be asked without it."""
     goal_within: SizeOrZero = 0
     """Goals of the condition token are drawn from the observations 1 to this many steps after the present."""
+    goal_groups: tuple[Size, ...] = ()
+    """How many of the goal's columns, in their order, belong to each thing that can be asked for alone, such as (3, 3) for the
+    places of two blocks. In half of the training sequences the condition token holds one of these alone. (): never."""
     history: SizeOrZero = 0
     """Tokens before the present, which are known as far as an episode has come."""
     in_flight: SizeOrZero = 0
@@ -97,6 +100,11 @@ class TrajectoryModelConfig(CheckedFields):
             raise ValueError("condition, history and in_flight need parts=True: parts of their tokens are unknown")
         if "goal" in self.condition and not (self.goal_columns and self.goal_within):
             raise ValueError("a goal in the condition token needs goal_columns, and goal_within of at least 1")
+        if self.goal_groups and ("goal" not in self.condition or sum(self.goal_groups) != len(self.goal_columns)):
+            raise ValueError(
+                "goal_groups need a goal in the condition token and share out its columns: "
+                f"expected them to add up to {len(self.goal_columns)}, got {self.goal_groups}"
+            )
         if self.in_flight >= self.future or (self.in_flight and not self.layout.actions):
             raise ValueError(
                 f"in_flight needs actions in the tokens, and must be below the {self.future} tokens of a plan, "
@@ -130,6 +138,12 @@ class TrajectoryModelConfig(CheckedFields):
         return tuple(self.layout.last.start + column for column in self.goal_columns)
 
     @property
+    def goal_group_of(self) -> tuple[int, ...]:
+        """The number of each goal column's group, (G,)."""
+        sizes = self.goal_groups or (len(self.goal_columns),)
+        return tuple(number for number, size in enumerate(sizes) for _ in range(size))
+
+    @property
     def action_part(self) -> tuple[int, ...]:
         """Columns of a token that hold actions."""
         return tuple(range(self.layout.observation_width, self.layout.width))
@@ -144,8 +158,9 @@ class TrajectoryModelConfig(CheckedFields):
         """The number of each column's part, (C,); () where a token has one level."""
         if not self.parts:
             return ()
-        layout, goal = self.layout, self.goal_part
-        kinds = [int(column in goal) for column in range(layout.observation_width)]
-        kinds += [2] * (layout.width - layout.observation_width) + [3] * (self.width - layout.width)
+        layout, last = self.layout, max(len(self.goal_groups), 1)
+        group = {column: 1 + number for column, number in zip(self.goal_part, self.goal_group_of, strict=True)}
+        kinds = [group.get(column, 0) for column in range(layout.observation_width)]
+        kinds += [last + 1] * (layout.width - layout.observation_width) + [last + 2] * (self.width - layout.width)
         numbers = sorted(set(kinds))
         return tuple(numbers.index(kind) for kind in kinds)

@@ -20,6 +20,8 @@ from dfplan.planning.past import Past
 
 UNSEEN = 0.25
 """Share of the training sequences whose past is cut off somewhere, as it is where an episode begins."""
+ALONE = 0.5
+"""Share of the training sequences that are asked for one group of a goal's columns alone, where there are groups."""
 
 
 def condition_token(
@@ -73,7 +75,10 @@ def draw_pattern(
     if not config.condition:
         return x0, drawn
     kept = {name: _uniform(B, generator, device) >= config.unconditional for name in given}
-    token, k = condition_token(config, B, device, {n: v.masked_fill(~kept[n], torch.nan) for n, v in given.items()})
+    asked = {name: value.masked_fill(~kept[name], torch.nan) for name, value in given.items()}
+    if config.goal_groups:
+        asked["goal"] = asked["goal"].masked_fill(_left_open(config, B, generator, device), torch.nan)
+    token, k = condition_token(config, B, device, asked)
     k, counted = (torch.cat(pair, 1) for pair in ((k, drawn.k), (torch.zeros_like(k, dtype=torch.bool), drawn.counted)))
     return torch.cat([token, x0], 1), Drawn(k, counted, torch.cat([torch.zeros_like(drawn.goal[:, :1]), drawn.goal], 1))
 
@@ -124,6 +129,13 @@ def ask_pattern(
         level[:, flying, action] = torch.where(there, 0, config.levels)
         known[:, flying, action] = there
     return Known(values.masked_fill(level == config.levels, 0.0), known, level)  # of what is absent nothing shows
+
+
+def _left_open(config: TrajectoryModelConfig, batch: int, generator: torch.Generator, device: torch.device) -> Tensor:
+    """(batch, G) bool: in a share `ALONE` of the rows, True in the goal's columns but for one group, which is asked for."""
+    alone = _uniform(batch, generator, device) < ALONE
+    one = (_uniform(batch, generator, device) * len(config.goal_groups)).long()
+    return alone & (torch.tensor(config.goal_group_of, device=device) != one)
 
 
 def _mask(config: TrajectoryModelConfig, columns: tuple[int, ...], device: torch.device) -> Tensor:

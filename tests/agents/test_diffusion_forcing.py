@@ -314,6 +314,31 @@ def test_a_wrong_ask_is_one_sentence(small):
         assert str(caught.value).startswith("DiffusionForcingAgent: ") and "\n" not in str(caught.value)
 
 
+def test_things_are_asked_for_in_turn(small):
+    """What is not asked for yet makes no difference, until its turn comes."""
+    made = dataclasses.replace(
+        small.model.config,
+        parts=True,
+        condition=("goal",),
+        goal_within=1,
+        goal_groups=(1, 1),
+        inverse=False,
+        plausibility=None,
+    )
+    made = dataclasses.replace(made, layout=dataclasses.replace(made.layout, actions=True))
+    model = TrajectoryModel(made)
+    torch.nn.init.normal_(model.diffusion.model.network.out.weight)
+    agent = DiffusionForcingAgent(model, AgentConfig(execution="diffused_actions", in_turn=(0.5, 0.5)))
+
+    def end(goal):
+        agent.reset(goal=goal, seed=0)
+        return agent.plan(START).observations[0, -1, -1].tolist()
+
+    assert end((9.0, 0.0)) == end((9.0, 5.0)) != end((3.0, 5.0)) != end((3.0, 7.0))
+    with pytest.raises(ValueError, match=r"in_turn needs a distance for each of the model's goal_groups, \(1, 1\)"):
+        agent.with_options(in_turn=(0.5,))
+
+
 def test_a_planner_of_a_users_own_is_kept_through_options(small):
     def longest(scores, lengths, config):
         return lengths.argmax(1)

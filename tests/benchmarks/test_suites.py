@@ -1,10 +1,13 @@
 """What is special to each family of tasks is in its suite, and every task has one."""
 
+from pkgutil import resolve_name
+
 import numpy as np
 import pytest
 
 from dfplan.benchmarks.suites import ogbench, suite
 from dfplan.data.features import Features
+from dfplan.data.spec import Spec
 from dfplan.envs.registry import TASKS, find, short_name
 
 
@@ -49,6 +52,35 @@ def test_the_goal_of_cubes_is_their_place_in_a_whole_observation():
     assert features.goal(observation).tolist() == [19.0, 20.0, 21.0]
 
 
+def test_a_scene_shows_what_can_be_asked_for_and_its_handles_from_the_effector():
+    observation = np.zeros(40)
+    observation[[12, 13, 19, 20, 21, 28, 33, 36, 38]] = 1.0, 2.0, 3.0, 4.0, 5.0, 1.0, 1.0, 1.8, 3.0
+    seen = ogbench.scene(observation)
+    assert seen.shape == (25,) and np.allclose(seen, ogbench.scene(np.stack([observation] * 2))[1])
+    goal = Features(function="ogbench-scene", goal_columns=ogbench.THINGS["scene"].goal).goal(observation)
+    assert goal.tolist() == [3.0, 4.0, 5.0, 1.8, 3.0, 0.0, 1.0], "the cube, drawer and window, the second button is on"
+    assert np.allclose(seen[-2:], [-2.4 - 1.8 / 1.8 - 2.0, -1.39 + 3.0 / 1.5 - 1.0])
+
+
+def test_a_puzzle_is_asked_for_by_its_buttons():
+    observation = np.zeros(19 + 4 * 9)
+    observation[19 + 4 * 3 + 1] = 1.0
+    things = ogbench.THINGS["puzzle-3x3"]
+    assert Features(function="ogbench-buttons", goal_columns=things.goal).goal(observation).tolist() == 3 * [0] + [
+        1
+    ] + 5 * [0]
+
+
+@pytest.mark.parametrize("name", ogbench.THINGS)
+def test_ogbenchs_default_recipe_learns_each_thing_and_asks_for_one_at_a_time(name):
+    task, things = find(name), ogbench.THINGS[name]
+    spec = Spec(25, 5, things.goal, longest=1001, mixing=300)
+    recipe = resolve_name(suite.of(task).recipes["default"])(spec, suite.of(task).budget(task))
+    several = len(things.groups) > 1
+    assert recipe.model.goal_groups == (things.groups if several else ()) and recipe.model.condition == ("goal",)
+    assert recipe.acting.in_turn == (things.within if several else ()) and recipe.train.steps == things.steps
+
+
 @pytest.mark.slow
 def test_ogbenchs_columns_are_where_the_suite_takes_them_from():
     pytest.importorskip("ogbench")
@@ -59,4 +91,19 @@ def test_ogbenchs_columns_are_where_the_suite_takes_them_from():
     assert np.allclose(seen[ogbench.JOINTS : ogbench.JOINTS + 3], scaled, atol=1e-4)
     yaw = np.arctan2(seen[27], seen[26])
     assert np.allclose(np.cos(yaw - state["privileged/block_0_yaw"]), 1, atol=1e-4)
+    env.close()
+
+
+@pytest.mark.slow
+def test_handles_of_a_scene_are_where_the_suite_takes_them_to_be():
+    pytest.importorskip("ogbench")
+    env = find("scene").make()
+    for number in (1, 2):  # drawer and window closed, and open
+        env.reset(seed=0, options={"task_id": number})
+        state = env.unwrapped.compute_ob_info()
+        apart = ogbench.scene(env.unwrapped.compute_observation())[-2:]
+        effector, handles = state["proprio/effector_pos"], ("drawer", "window")
+        found = [state[f"privileged/{one}_handle_pos"] - effector for one in handles]
+        assert np.allclose(apart, [10 * found[0][1], 10 * found[1][0]], atol=0.02)
+        assert np.allclose(ogbench.scene(env.unwrapped.compute_observation())[12:14], state["button_states"])
     env.close()

@@ -196,9 +196,37 @@ def test_learning_by_patterns_lowers_the_loss_and_recovers_what_the_condition_sa
     assert 0.2 < (free > 0).float().mean() < 0.8, "unasked it draws both"
 
 
+def test_things_of_a_goal_are_asked_for_alone_in_half_of_the_sequences():
+    """Goals in the columns 0 to 2 of which 0, 1 are one thing: each has a level of its own, and both have the same share."""
+    made = TrajectoryModelConfig(
+        LAYOUT,
+        (0, 1, 2),
+        3,
+        SMALL,
+        levels=K,
+        plausibility=None,
+        parts=True,
+        condition=("goal",),
+        goal_within=1,
+        goal_groups=(2, 1),
+    )
+    assert made.part_of == (0, 0, 1, 2, 2) and made.goal_group_of == (0, 0, 1)
+    generator, shape = torch.Generator().manual_seed(0), (4_000, 3)
+    drawn = Mixture({"independent": 1.0})(*shape, K, generator)
+    given = {"goal": torch.full(shape, 7.0)}
+    x, (k, *_) = draw_pattern(made, torch.zeros(*shape, 5), drawn, torch.ones(shape) > 0, given, generator)
+    known = k[:, 0, :3] == 0
+    assert bool((known[:, 0] == known[:, 1]).all()) and bool((x[:, 0, :3] == 7.0 * known).all())
+    shares = [(known[:, 0] & known[:, 2]), (known[:, 0] & ~known[:, 2]), (~known[:, 0] & known[:, 2])]
+    found = torch.stack(shares).float().mean(dim=1)
+    assert torch.allclose(found, torch.tensor([0.45, 0.225, 0.225]), atol=0.03), "9 in 10 are asked at all"
+
+
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
+        ({"condition": ("goal",), "goal_groups": (1, 1)}, r"expected them to add up to 1, got \(1, 1\)"),
+        ({"goal_groups": (1,)}, "need a goal in the condition token"),
         ({"parts": False, "condition": ("goal",)}, "need parts=True"),
         ({"parts": False, "history": 1}, "need parts=True"),
         ({"condition": ("goal",), "goal_within": 0}, "needs goal_columns, and goal_within"),

@@ -1,0 +1,38 @@
+"""A goal of several things is asked for one thing at a time, and what is left open is never guessed."""
+
+import pytest
+import torch
+
+from dfplan.planning.in_turn import in_turn
+
+NAN = float("nan")
+FAR, HERE = (5.0, 5.0), (1.0, 2.0)
+
+
+def asked(goal, present, **options):
+    found = in_turn(torch.tensor([goal]), torch.tensor([present]), (2, 1, 2), (0.5, 0.1, 0.5), **options)
+    return [None if value != value else value for value in found[0].tolist()]
+
+
+@pytest.mark.parametrize(
+    ("present", "expected"),
+    [
+        ((*FAR, 9.0, *FAR), [1.0, 2.0, None, None, None]),
+        ((1.2, 2.2, 9.0, *FAR), [None, None, 3.0, None, None]),
+        ((1.2, 2.2, 3.0, *FAR), [None, None, None, 1.0, 1.0]),
+        ((1.2, 2.2, 3.0, 1.0, 1.0), [1.0, 2.0, 3.0, 1.0, 1.0]),
+    ],
+)
+def test_the_first_group_that_is_not_there_yet_is_asked_for_alone(present, expected):
+    assert asked((*HERE, 3.0, 1.0, 1.0), present) == expected
+
+
+def test_the_lowest_goal_may_come_first():
+    """Of last columns 2, 3 and 1 the last is lowest, and of what is not there yet the first."""
+    assert asked((*HERE, 3.0, 1.0, 1.0), (*FAR, 9.0, *FAR), lowest_first=True) == [None, None, None, 1.0, 1.0]
+    assert asked((*HERE, 3.0, 1.0, 1.0), (*FAR, 9.0, 1.0, 1.0), lowest_first=True) == [1.0, 2.0, None, None, None]
+
+
+def test_each_row_has_a_turn_of_its_own():
+    goal, present = torch.zeros(2, 2), torch.tensor([[9.0, 9.0], [0.0, 9.0]])
+    assert in_turn(goal, present, (1, 1), (0.1, 0.1)).isnan().tolist() == [[False, True], [True, False]]
