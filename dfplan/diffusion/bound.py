@@ -7,6 +7,7 @@ import torch
 from torch import Generator, Tensor
 
 from dfplan.diffusion.loss import Diffusion
+from dfplan.diffusion.noise import noise_like
 
 
 @torch.no_grad()
@@ -27,7 +28,7 @@ def bound(diffusion: Diffusion, x0: Tensor, matrix: Tensor, generator: Generator
         if torch.equal(row, row_next):
             continue
         k, k_next = row.expand(x0.shape[:2]), row_next.expand(x0.shape[:2])
-        eps = torch.randn(x0.shape, generator=generator, device=x0.device, dtype=x0.dtype)  # afresh: terms are marginal
+        eps = noise_like(x0, generator)  # afresh: terms are marginal
         guess = diffusion.denoise(diffusion.schedule.add_noise(x0, k, eps), k).x0
         error = (guess - x0).double().square().sum(-1)
         a, a_next = a_bar[k], a_bar[k_next]

@@ -6,7 +6,8 @@ Algorithm 1). The paper's baselines are the same network and loss with other dra
 Not to be confused with scheduling matrices (`dfplan.diffusion.matrices`), which lower the levels while sampling.
 """
 
-from typing import NamedTuple, Protocol
+from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Generator, Tensor
@@ -23,11 +24,8 @@ class Drawn(NamedTuple):
     goal: Tensor
 
 
-class Draw(Protocol):
-    """Draws levels of `batch` sequences of `tokens` tokens."""
-
-    def __call__(self, batch: int, tokens: int, K: int, generator: Generator, longest: Tensor | None = None) -> Drawn:
-        """Levels in 0..K. `longest` (B, 1): the last token of each sequence that may be a goal; None: T - 1."""
+Draw = Callable[..., Drawn]
+"""`draw(batch, tokens, K, generator, longest)`; `longest` (B, 1): the last token of each sequence that may be a goal."""
 
 
 def independent(batch: int, tokens: int, K: int, generator: Generator, longest: Tensor | None = None) -> Drawn:

@@ -6,27 +6,23 @@ import torch
 from torch import Tensor, nn
 
 from dfplan.diffusion.levels import Drawn
-from dfplan.diffusion.noise import Denoised, NoiseSchedule, Prediction, per_column
+from dfplan.diffusion.noise import Denoised, NoiseSchedule, Prediction, noise_like, per_column
 
 Weighting = Literal["uniform", "min_snr", "fused_snr"]
+SNR_CLIP, SNR_DECAY = 5.0, 0.9
+"""Constants of `Diffusion.weight`, as the papers have them."""
 
 
 class Diffusion(nn.Module):
     """A denoiser network with the noise schedule that it was trained on and the quantity that it predicts.
 
     `model(x (B, T, C), k (B, T)) -> (B, T, C)` is any network, or, in tests, an exact denoiser; K is the level of pure
-    noise. Levels k may be (B, T, C) everywhere, one for each column, if the network takes them so. `snr_clip` and `snr_decay`
-    are the constants of `weight`. ValueError for an unknown prediction or weighting.
+    noise. Levels k may be (B, T, C) everywhere, one for each column, if the network takes them so. ValueError for an unknown
+    prediction or weighting.
     """
 
     def __init__(
-        self,
-        model: nn.Module,
-        schedule: NoiseSchedule,
-        prediction: Prediction = "v",
-        weighting: Weighting = "min_snr",
-        snr_clip: float = 5.0,
-        snr_decay: float = 0.9,
+        self, model: nn.Module, schedule: NoiseSchedule, prediction: Prediction = "v", weighting: Weighting = "min_snr"
     ):
         super().__init__()
         if prediction not in ("x0", "eps", "v"):
@@ -35,7 +31,6 @@ class Diffusion(nn.Module):
             raise ValueError(f"unknown weighting {weighting!r}: expected 'uniform', 'min_snr' or 'fused_snr'")
         self.model, self.schedule, self.K = model, schedule, schedule.K
         self.prediction, self.weighting = prediction, weighting
-        self.snr_clip, self.snr_decay = snr_clip, snr_decay
 
     def denoise(self, x: Tensor, k: Tensor) -> Denoised:
         """Clean values and noise, (B, T, C) each, from noisy tokens x (B, T, C) at levels k (B, T)."""
@@ -46,7 +41,7 @@ class Diffusion(nn.Module):
 
         x0 (B, T, C) are normalized clean tokens, `drawn` their levels. Returns the mean over what is counted, a scalar.
         """
-        eps = torch.randn(x0.shape, generator=generator, device=x0.device, dtype=x0.dtype)
+        eps = noise_like(x0, generator)
         x = self.schedule.add_noise(x0, drawn.k, eps)
         target = self.schedule.target(x0, drawn.k, eps, self.prediction)
         error = (self.model(x, drawn.k) - target).square()
@@ -64,18 +59,16 @@ class Diffusion(nn.Module):
         if self.weighting == "uniform":
             return torch.ones_like(k, dtype=torch.float32)
         snr = self.schedule.snr(k.clamp(min=1))
-        x0_weight = snr.clamp(max=self.snr_clip)
+        x0_weight = snr.clamp(max=SNR_CLIP)
         if self.weighting == "fused_snr":
-            share = fused_signal(x0_weight / self.snr_clip, self.snr_decay)
-            snr = fused_signal(snr / self.snr_clip, self.snr_decay, past=x0_weight / self.snr_clip) * self.snr_clip
-            x0_weight = share * self.snr_clip
+            past = x0_weight / SNR_CLIP
+            x0_weight, snr = (fused_signal(s / SNR_CLIP, past, SNR_DECAY) * SNR_CLIP for s in (x0_weight, snr))
         per_x0: dict[str, Tensor | float] = {"x0": 1.0, "eps": snr, "v": snr + 1}
         return x0_weight / per_x0[self.prediction]
 
 
-def fused_signal(signal: Tensor, decay: float, past: Tensor | None = None) -> Tensor:
-    """1 - (1 - decay * S_{t-1}) (1 - s_t), where S is the moving average of the past tokens' signal; all (B, T, ...)."""
-    past = signal if past is None else past
+def fused_signal(signal: Tensor, past: Tensor, decay: float) -> Tensor:
+    """1 - (1 - decay * S_{t-1}) (1 - s_t), where S is the moving average of the signal of past tokens; all (B, T, ...)."""
     average = torch.zeros_like(signal[:, 0])
     fused = []
     for t in range(signal.shape[1]):

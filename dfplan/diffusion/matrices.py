@@ -27,13 +27,13 @@ def pyramid(tokens: int, K: int, steps: int, uncertainty: float = 1.0) -> Tensor
 
     An uncertainty of 0 is `full_sequence`, one of `steps` is `autoregressive`; fractions are allowed.
     """
-    return from_lag(_positions(tokens) * _lag(uncertainty), K, steps)
+    return from_lag(_lags(tokens, uncertainty), K, steps)
 
 
 def trapezoid(tokens: int, K: int, steps: int, uncertainty: float = 1.0) -> Tensor:
     """Both ends first, the middle last, for plans whose start and goal are known. This project's own."""
-    t = _positions(tokens)
-    return from_lag(torch.minimum(t, tokens - 1 - t) * _lag(uncertainty), K, steps)
+    lags = _lags(tokens, uncertainty)
+    return from_lag(torch.minimum(lags, lags.flip(0)), K, steps)
 
 
 def from_lag(lag: Tensor, K: int, steps: int) -> Tensor:
@@ -64,10 +64,10 @@ def check(matrix: Tensor, K: int, shape: tuple[int, ...] | None = None) -> Tenso
         raise ValueError(
             f"a scheduling matrix for {B} sequences of {T} tokens is (rows, {T}) or (rows, {B}, {T}), got {found}"
         )
-    if whole and not bool((matrix[0] == K).all()):
-        raise ValueError(f"a scheduling matrix starts at pure noise: its first row must be all {K}")
-    if whole and not bool((matrix[-1] == 0).all()):
-        raise ValueError("a scheduling matrix ends clean: its last row must be all 0")
+    if whole and not bool((matrix[0] == K).all() and (matrix[-1] == 0).all()):
+        raise ValueError(
+            f"a scheduling matrix leads from noise to clean: its first row must be all {K}, its last row must be all 0"
+        )
     rises = (matrix[1:] > matrix[:-1]).nonzero()
     if len(rises):
         row, token = rises[0, 0].item(), rises[0, -1].item()
@@ -77,13 +77,10 @@ def check(matrix: Tensor, K: int, shape: tuple[int, ...] | None = None) -> Tenso
     return matrix
 
 
-def _positions(tokens: int) -> Tensor:
+def _lags(tokens: int, uncertainty: float) -> Tensor:
+    """Token t lags by t * uncertainty rows: (T,)."""
     if not isinstance(tokens, Integral) or tokens < 1:
         raise ValueError(f"a scheduling matrix needs at least one token, a whole number, got {tokens}")
-    return torch.arange(tokens, dtype=torch.float64)
-
-
-def _lag(uncertainty: float) -> float:
     if not 0 <= uncertainty < float("inf"):
         raise ValueError(f"uncertainty is a number of rows >= 0, got {uncertainty}")
-    return uncertainty
+    return torch.arange(tokens, dtype=torch.float64) * uncertainty

@@ -19,7 +19,7 @@ from torch import Generator, Tensor
 
 from dfplan.diffusion.costs import Cost, cost_gradient, cost_of
 from dfplan.diffusion.loss import Diffusion
-from dfplan.diffusion.noise import per_column
+from dfplan.diffusion.noise import noise_like, per_column
 
 
 def sample_futures(
@@ -75,7 +75,7 @@ def _redrawn(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """x, k and the mask (copies * B, ...), copy after copy; what is undecided is fresh noise at level K in each."""
     x, k, undecided = (v.repeat(copies, *(1,) * (v.ndim - 1)) for v in (x, k, undecided))
-    x = torch.where(per_column(undecided, x), _normal(x, generator), x)
+    x = torch.where(per_column(undecided, x), noise_like(x, generator), x)
     return x, torch.where(undecided, K, k), undecided
 
 
@@ -93,12 +93,8 @@ def _fall(
     for step in range(1, steps):
         x, std = diffusion.schedule.posterior(towards, x, levels[step - 1], levels[step], eta)
         if eta:
-            x = x + std * _normal(x, generator)
+            x = x + std * noise_like(x, generator)
         before, x0 = x0, diffusion.denoise(x, levels[step]).x0
         ratio = (log_snr[step + 1] - log_snr[step]) / (log_snr[step] - log_snr[step - 1])
         towards = x0 + per_column(ratio.nan_to_num(0, 0, 0), x) / 2 * (x0 - before)
     return x0
-
-
-def _normal(x: Tensor, generator: Generator) -> Tensor:
-    return torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype)

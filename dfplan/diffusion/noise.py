@@ -10,7 +10,7 @@ import math
 from typing import Literal, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 
 ScheduleName = Literal["linear", "cosine", "sigmoid"]
 Prediction = Literal["x0", "eps", "v"]
@@ -51,6 +51,11 @@ def alpha_bar(name: ScheduleName, K: int) -> Tensor:
 def per_column(k: Tensor, x: Tensor) -> Tensor:
     """Levels or a mask, of each token (B, T) or of each column of it (B, T, C), so that they broadcast with x (B, T, C)."""
     return k if k.ndim == x.ndim else k.unsqueeze(-1)
+
+
+def noise_like(x: Tensor, generator: Generator) -> Tensor:
+    """Noise of unit variance in the shape, type and place of x."""
+    return torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype)
 
 
 class NoiseSchedule(nn.Module):

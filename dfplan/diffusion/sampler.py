@@ -14,7 +14,7 @@ from torch import Generator, Tensor
 from dfplan.diffusion.guidance import Guidance
 from dfplan.diffusion.loss import Diffusion
 from dfplan.diffusion.matrices import check
-from dfplan.diffusion.noise import per_column
+from dfplan.diffusion.noise import noise_like, per_column
 
 
 @dataclass(frozen=True)
@@ -31,9 +31,7 @@ class State:
     known: Tensor
 
     def __post_init__(self) -> None:
-        _check_mask("a state is tokens (B, T, C), known (B, T) or (B, T, C) bool", self.tokens, self.known)
-        if self.levels.shape != self.known.shape:
-            raise ValueError(f"levels must be {tuple(self.known.shape)} like known, got {tuple(self.levels.shape)}")
+        _check("a state is tokens (B, T, C), known (B, T) or (B, T, C) bool", self.tokens, self.known, self.levels)
 
 
 @dataclass(frozen=True)
@@ -52,9 +50,7 @@ class Known:
     noisy: bool = False
 
     def __post_init__(self) -> None:
-        _check_mask("known tokens are (B, T, C) and their mask (B, T) or (B, T, C) bool", self.tokens, self.mask)
-        if isinstance(self.level, Tensor) and self.level.shape != self.mask.shape:
-            raise ValueError(f"levels must be {tuple(self.mask.shape)} like the mask, got {tuple(self.level.shape)}")
+        _check("known tokens are (B, T, C) and their mask (B, T) or (B, T, C) bool", self.tokens, self.mask, self.level)
         if not bool(self.tokens[self.mask].isfinite().all()):
             raise ValueError("known tokens must be finite, got NaN or infinity where the mask says that they are known")
 
@@ -89,29 +85,25 @@ def begin(
     """Pure noise of `shape` (B, T, C), but for known tokens. `lengths` (B,) bounds each sequence: tokens from there on stay
     pure noise, which carries no information. Raises ValueError for known tokens or lengths that do not fit the shape.
     """
-    B, T, _ = shape
-    if known is not None and known.tokens.shape != shape:
+    (B, T, _), device = shape, diffusion.schedule.alpha_bar.device
+    known = known or Known(torch.zeros(shape, device=device), torch.zeros(B, T, dtype=torch.bool, device=device))
+    if known.tokens.shape != shape:
         raise ValueError(f"known tokens must be {tuple(shape)}, got {tuple(known.tokens.shape)}")
-    level = torch.as_tensor(0 if known is None else known.level)
+    level = torch.as_tensor(known.level, device=device)
     if not bool(((level >= 0) & (level <= diffusion.K)).all()):
         raise ValueError(
             f"the level of known tokens is in 0..{diffusion.K}, got {int(level.min())} to {int(level.max())}"
         )
     if lengths is not None and lengths.shape != (B,):
         raise ValueError(f"lengths must be ({B},), one for each sequence, got {tuple(lengths.shape)}")
-    device = diffusion.schedule.alpha_bar.device
     x = torch.randn(shape, generator=generator, device=device, dtype=torch.float32)
     k = torch.full((B, T), diffusion.K, device=device)
-    end = torch.full((B,), T, device=device) if lengths is None else lengths
-    given = torch.arange(T, device=device) >= end.unsqueeze(1)
-    if known is not None:
-        if known.mask.ndim == 3:
-            k, given = (v.unsqueeze(-1).expand(shape) for v in (k, given))
-        k = torch.where(known.mask, level.to(device), k)
-        noise = torch.zeros_like(x) if known.noisy else x
-        x = torch.where(per_column(known.mask, x), diffusion.schedule.add_noise(known.tokens, k, noise), x)
-        given = given | known.mask
-    return State(x, k, given)
+    beyond = (torch.arange(T, device=device) >= (T if lengths is None else lengths.unsqueeze(1))).expand(B, T)
+    if known.mask.ndim == 3:
+        k, beyond = (v.unsqueeze(-1).expand(shape) for v in (k, beyond))
+    k = torch.where(known.mask, level, k)
+    shown = diffusion.schedule.add_noise(known.tokens, k, torch.zeros_like(x) if known.noisy else x)
+    return State(torch.where(per_column(known.mask, x), shown, x), k, beyond | known.mask)
 
 
 @torch.no_grad()
@@ -145,14 +137,14 @@ def step(
     if stabilization:
         clean = k == 0
         shown_k = torch.where(clean, stabilization, k)
-        shown = torch.where(per_column(clean, x), diffusion.schedule.add_noise(x, shown_k, _normal(x, generator)), x)
+        shown = torch.where(per_column(clean, x), diffusion.schedule.add_noise(x, shown_k, noise_like(x, generator)), x)
     if guidance is None:
         x0, _ = diffusion.denoise(shown, shown_k)
     else:
         x0, _ = guidance.denoise(diffusion, shown, shown_k, k_next, state.known, generator)
     x_next, std = diffusion.schedule.posterior(x0, x, k, k_next, eta)
     if eta > 0:
-        x_next = x_next + std * _normal(x, generator)
+        x_next = x_next + std * noise_like(x, generator)
     return State(x_next, k_next, state.known)
 
 
@@ -192,16 +184,14 @@ def sample(
     for now in run(diffusion, state, matrix, generator, **options):
         state = now
         history += [(now.tokens, now.levels)] if record else []
-    given = (
-        state.tokens if known is None else torch.where(per_column(known.mask, state.tokens), known.tokens, state.tokens)
-    )
-    return Sample(given, state.levels, history)
+    x = state.tokens
+    if known is not None:
+        x = torch.where(per_column(known.mask, x), known.tokens, x)
+    return Sample(x, state.levels, history)
 
 
-def _check_mask(expected: str, tokens: Tensor, mask: Tensor) -> None:
+def _check(expected: str, tokens: Tensor, mask: Tensor, levels: Tensor | int) -> None:
     if tokens.ndim != 3 or mask.shape not in (tokens.shape[:2], tokens.shape) or mask.dtype != torch.bool:
         raise ValueError(f"{expected}, got {tuple(tokens.shape)} and {tuple(mask.shape)} {mask.dtype}")
-
-
-def _normal(x: Tensor, generator: Generator) -> Tensor:
-    return torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype)
+    if isinstance(levels, Tensor) and levels.shape != mask.shape:
+        raise ValueError(f"levels must be {tuple(mask.shape)} like the mask, got {tuple(levels.shape)}")

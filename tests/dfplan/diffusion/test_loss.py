@@ -91,11 +91,11 @@ def test_the_loss_is_finite_at_every_level(prediction, weighting, draw):
     assert loss.isfinite() and loss > 0
 
 
-def with_snr(prediction, weighting, decay=0.9):
+def with_snr(prediction, weighting):
     """A diffusion whose levels 1, 2, 3 have the signal-to-noise ratios 9, 1 and 1/9."""
     schedule = NoiseSchedule("cosine", 3).double()
     schedule.alpha_bar = torch.tensor([1.0, 0.9, 0.5, 0.1], dtype=torch.float64)
-    return Diffusion(torch.nn.Identity(), schedule, prediction, weighting, snr_clip=5.0, snr_decay=decay)
+    return Diffusion(torch.nn.Identity(), schedule, prediction, weighting)
 
 
 @pytest.mark.parametrize(
@@ -124,7 +124,7 @@ def test_fused_snr_weights_by_hand():
 
 def test_fused_signal_is_the_papers_recursion():
     signal = torch.rand(5, 9, generator=generator(), dtype=torch.float64)
-    found = fused_signal(signal, 0.8)
+    found = fused_signal(signal, signal, 0.8)
     for b in range(5):
         average = 0.0
         for t in range(9):
