@@ -3,7 +3,8 @@
     python -m dfplan.envs.collect --env maze2d-large
     python -m dfplan.envs.collect --env cube-single --quick
 
-The recipes are in `dfplan.envs.maze.shards`, `dfplan.envs.ogbench`, `dfplan.envs.locomotion` and `dfplan.envs.fetch`.
+The recipes are in `dfplan.envs.maze.shards`, `dfplan.envs.ogbench`, `dfplan.envs.ogbench_mazes`, `dfplan.envs.locomotion` and
+`dfplan.envs.fetch`.
 
 Finished shards wait in a hidden folder beside the dataset; after an interruption the same command goes on from them.
 The dataset appears in one step, when all of it is there. Of two collections of one dataset the second waits for the first.
@@ -29,14 +30,16 @@ from dfplan.envs.maze.expert import distance_field
 from dfplan.envs.maze.layouts import parse, read
 from dfplan.envs.maze.shards import DEFAULT_STEPS, MazeRecipe
 from dfplan.envs.ogbench import Play
+from dfplan.envs.ogbench_mazes import Guided
 from dfplan.envs.registry import CUSTOM_ID, TASKS, MazeTask, Task, find
 from dfplan.envs.shards import Recipe, make_shards, remove_shards, shard_path
 from dfplan.locks import hold
 from dfplan.worker_processes import cores
 
 QUICK_STEPS = 200_000
-ROBOTS: dict[str, type[Play | Rollouts | Demonstrations]] = {
+ROBOTS: dict[str, type[Play | Guided | Rollouts | Demonstrations]] = {
     "ogbench": Play,
+    "pointmaze": Guided,
     "locomotion": Rollouts,
     "fetch": Demonstrations,
 }

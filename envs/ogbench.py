@@ -10,8 +10,6 @@ the plan. Nothing is reset between targets.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -20,6 +18,7 @@ import gymnasium
 import numpy as np
 from gymnasium.utils import RecordConstructorArgs
 
+from dfplan.envs.numpys_generator import in_place_of_numpys
 from dfplan.envs.registry import OGBENCH, Task
 from dfplan.envs.shards import About, Arrays, Recipe, Recorder
 
@@ -82,7 +81,7 @@ class Play(Recipe):
     def collect(self, index: int, folder: Path) -> Arrays:
         """One shard: ten episodes. In a scene, those in which the cube gets out of sight are left out, as in the recipe."""
         seed, steps = self.shard_seed(index), self.shard_steps(index)
-        with _global_seed(seed):
+        with in_place_of_numpys(np.random.RandomState(seed.generate_state(4))):
             env = new_env(self.env_id)
             oracles = new_oracles(env)
             start: int | None = int(seed.generate_state(1)[0])
@@ -163,14 +162,3 @@ def _out_of_sight(cube: np.ndarray) -> bool:
     """Whether a scene's cube is beyond the table's right side, or beyond its left side and not in the drawer."""
     _, y, z = cube
     return bool(y >= 0.29 or (y <= -0.3 and not 0.06 <= z <= 0.08))
-
-
-@contextmanager
-def _global_seed(seed: np.random.SeedSequence) -> Iterator[None]:
-    """Within it NumPy's global generator, which the oracles draw from, has a seed; afterwards it is as it was."""
-    before = np.random.get_state()
-    np.random.seed(seed.generate_state(4))
-    try:
-        yield
-    finally:
-        np.random.set_state(before)

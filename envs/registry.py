@@ -2,8 +2,8 @@
 
 D4RL's maze ids mean exactly D4RL's tasks (its registrations in `d4rl/pointmaze/__init__.py`): layout, reward, fixed goal
 and episode length. `multi2d-*` is the same maze with a new random goal each episode, under a name of its own. OGBench's
-and Fetch's ids are those of their packages. Locomotion has ids of our own, one for each data set, which end in `-own`
-because the data are not D4RL's; the environments are Gymnasium's.
+and Fetch's ids are those of their packages; those of OGBench's point mazes name the data too. Locomotion has ids of our
+own, one for each data set, which end in `-own` because the data are not D4RL's; the environments are Gymnasium's.
 """
 
 from __future__ import annotations
@@ -26,6 +26,12 @@ OGBENCH = Package("ogbench", "ogbench>=1.2")
 ROBOTICS = Package("gymnasium_robotics", "gymnasium-robotics>=1.4,<2")
 _EPISODE_STEPS = {"open": 150, "umaze": 300, "medium": 600, "large": 800}
 _MANIPULATION_STEPS = {"cube-single": 200, "cube-double": 500, "cube-triple": 1000, "scene": 750, "puzzle-3x3": 500}
+POINT_MAZES = {
+    f"pointmaze-{maze}-{data}-v0": maze
+    for maze in ("medium", "large", "giant", "teleport")
+    for data in ("navigate", "stitch")
+}
+"""OGBench's mazes by environment id."""
 _WALKERS = {"hopper": "hopper_v5:HopperEnv", "walker2d": "walker2d_v5:Walker2dEnv"}
 _RUNNERS = {"halfcheetah": "half_cheetah_v5:HalfCheetahEnv"}
 LEVELS = ("medium", "expert", "mixed")
@@ -39,7 +45,7 @@ class Task:
     env_id: str
     """Its id for `make`, with the version."""
     suite: str
-    """The family of tasks that it belongs to: 'maze2d', 'ogbench', 'locomotion' or 'fetch'."""
+    """The family of tasks that it belongs to: 'maze2d', 'ogbench', 'pointmaze', 'locomotion' or 'fetch'."""
     data_id: str
     """Id of the task whose data and weights serve this one."""
     max_episode_steps: int
@@ -91,6 +97,8 @@ def _robots() -> Iterator[Task]:
     for name, steps in _MANIPULATION_STEPS.items():
         wrapper = "dfplan.envs.ogbench:SeededGoal"
         yield Task(f"{name}-v0", "ogbench", f"{name}-v0", steps, True, five_tasks, OGBENCH, wrapper)
+    for name in POINT_MAZES:
+        yield Task(name, "pointmaze", name, 1000, True, five_tasks, OGBENCH, "dfplan.envs.ogbench_mazes:SeededMaze")
     for body in (*_WALKERS, *_RUNNERS):
         for level in LEVELS:
             name = f"{body}-{level}-own-v0"
@@ -145,6 +153,9 @@ def register_all() -> None:
         _register(maze.env_id, entry_point, maze.max_episode_steps, kwargs)
     _register(CUSTOM_ID, entry_point, _EPISODE_STEPS["large"], {"maze": None})  # the user passes layout="..."
     _register(fork.ENV_ID, "dfplan.envs.fork:ForkEnv", fork.STEPS, {})
+    for name, maze_type in POINT_MAZES.items():
+        kwargs = {"loco_env_type": "point", "maze_env_type": "maze", "maze_type": maze_type}
+        _register(name, "ogbench.locomaze.maze:make_maze_env", 1000, kwargs)
     for body, place in (_WALKERS | _RUNNERS).items():
         for level in LEVELS:
             _register(f"{body}-{level}-own-v0", f"gymnasium.envs.mujoco.{place}", 1000, {})

@@ -22,9 +22,9 @@ FLOORS = {
         {"planning"},
     ),
     "envs": (
-        {"maze", "fork", "real_arrays", "minari_store", "packages", "shards"},
+        {"maze", "fork", "real_arrays", "minari_store", "numpys_generator", "packages", "shards"},
         {"registry", "assemble"},
-        {"reference", "ogbench", "fetch", "locomotion"},
+        {"reference", "ogbench", "ogbench_mazes", "fetch", "locomotion"},
         {"collect"},
     ),
     "agents": (

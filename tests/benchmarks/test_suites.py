@@ -107,3 +107,15 @@ def test_handles_of_a_scene_are_where_the_suite_takes_them_to_be():
         assert np.allclose(apart, [10 * found[0][1], 10 * found[1][0]], atol=0.02)
         assert np.allclose(ogbench.scene(env.unwrapped.compute_observation())[12:14], state["button_states"])
     env.close()
+
+
+def test_plans_in_point_mazes_are_as_long_as_ways_in_the_data():
+    from dfplan.benchmarks.recipes.budget import budget_of
+    from dfplan.benchmarks.suites import pointmaze
+    from dfplan.data.spec import Spec
+
+    for longest, mixing, stride, tokens in ((1001, 249, 19, 40), (201, 130, 5, 41), (2001, 400, 30, 41)):
+        spec = Spec(2, 2, (0, 1), longest=longest, mixing=mixing)
+        recipe = pointmaze.default(spec, budget_of(spec))
+        assert (recipe.model.layout.stride, recipe.model.tokens) == (stride, tokens)
+        assert recipe.model.goal_columns == (0, 1) and recipe.acting.speed > 1

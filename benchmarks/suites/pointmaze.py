@@ -1,0 +1,50 @@
+"""OGBench's point mazes (Park et al. 2025): how far plans reach in them. Scored by success.
+
+A goal is a whole observation, a place. All numbers of plans follow from the data, so that eight sets share one recipe.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from dfplan.benchmarks.recipes.budget import Budget
+from dfplan.benchmarks.suites.suite import Suite
+from dfplan.data.spec import Spec
+from dfplan.envs.registry import POINT_MAZES, Task, short_name
+
+if TYPE_CHECKING:
+    from dfplan.training.fit import Recipe
+
+TOKENS = 40
+"""Tokens of the longest plan."""
+REACH = 3
+"""Steps of the longest plan, in times after which places in the data have mixed: the longest ways take that many."""
+PLAUSIBILITY = {"noise": (0.08, 0.6), "gain": 3.0}
+"""Of steps between places: from a little more than they differ, to a wall and what is behind it."""
+
+
+def read(task: Task, source: str) -> Any:
+    """The data, with a whole observation as goal."""
+    from dfplan.data.readers import load  # late: torch takes seconds to import
+
+    return load(source, goal=(0, 1))
+
+
+def default(spec: Spec, budget: Budget) -> Recipe:
+    """The recipe of the row 'diffusion-forcing'."""
+    from dfplan.benchmarks.recipes import diffusion_forcing  # late, as above
+
+    reach = min(spec.longest - 1, REACH * spec.mixing)
+    stride = -(-reach // TOKENS)
+    coarse = (stride, reach // stride + 1)
+    return diffusion_forcing.default(
+        spec, replace(budget, coarse=coarse, octaves=5, plausibility=PLAUSIBILITY, speed=1.2)
+    )
+
+
+SUITE = Suite(
+    tasks=tuple(short_name(env_id) for env_id in POINT_MAZES),
+    read=read,
+    recipes={"default": "dfplan.benchmarks.suites.pointmaze:default"},
+)
