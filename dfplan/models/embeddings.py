@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 
@@ -31,13 +32,20 @@ class LevelEmbedding(nn.Module):
 
     def forward(self, k: Tensor) -> Tensor:
         """Levels, int64, to vectors (..., width)."""
-        # Computed once for each of the K + 1 levels and looked up: there are far fewer levels than tokens.
+        vectors, which = self.distinct(k)
+        return F.embedding(which, vectors)
+
+    def distinct(self, k: Tensor) -> tuple[Tensor, Tensor]:
+        """The vectors (U, width) of the levels that there are, and which of them each token (...) has: far fewer than tokens."""
         every = torch.arange(self.levels + 1, dtype=torch.float32, device=k.device) * (1000.0 / self.levels)
         table = self.mlp(sinusoid(every, self.width))
         if self.parts == 1:
-            return table[k]
-        table = table.unflatten(-1, (self.parts, self.width))
-        return table[k, torch.arange(self.parts, device=k.device)].sum(-2)
+            return table, k
+        base = (self.levels + 1) ** torch.arange(self.parts, device=k.device)
+        code, which = torch.unique((k * base).sum(-1), return_inverse=True)
+        part = torch.arange(self.parts, device=k.device)
+        k = code.unsqueeze(-1) // base % (self.levels + 1)
+        return table.unflatten(-1, (self.parts, self.width))[k, part].sum(-2), which
 
 
 class Waves(nn.Module):

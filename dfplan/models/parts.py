@@ -23,6 +23,9 @@ class ByParts(nn.Module):
         self.network, self.levels = network, levels
         self.first = [list(parts).index(part) for part in range(len(set(parts)))]
 
-    def forward(self, x: Tensor, k: Tensor) -> Any:
-        """The prediction (B, T, C) from noisy tokens (B, T, C), each column at its level k (B, T, C), in float32."""
-        return self.network(x.masked_fill(k == self.levels, 0.0), k[..., self.first])
+    def forward(self, x: Tensor, k: Tensor, *packing: Tensor) -> Any:
+        """The prediction (B, T, C) from noisy tokens (B, T, C), each column at its level k (B, T, C), in float32.
+
+        `packing` are positions and segments of networks that take them.
+        """
+        return self.network(x.masked_fill(k == self.levels, 0.0), k[..., self.first], *packing)

@@ -41,6 +41,9 @@ class TransformerConfig:
 class Transformer(nn.Module):
     """Denoiser `(x (B, T, C), k (B, T) or (B, T, P)) -> (B, T, C)`; T may differ from call to call.
 
+    A row may hold several sequences: then `positions` (B, T) are those of tokens in their own sequence, and tokens attend only
+    to those of the same number in `segments` (B, T).
+
     Blocks are pre-norm; the noise level of a token, or of each of its P parts, shifts and scales each of its normalizations
     (Peebles & Xie 2023, adaLN without gates), because every block depends on how certain a token is.
     """
@@ -57,30 +60,43 @@ class Transformer(nn.Module):
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
 
-    def forward(self, x: Tensor, k: Tensor) -> Tensor:
+    def forward(
+        self, x: Tensor, k: Tensor, positions: Tensor | None = None, segments: Tensor | None = None
+    ) -> Tensor:
         """The prediction (B, T, C) from noisy tokens (B, T, C) at their levels k, in float32."""
-        return self.out(self.norm(self.features(x, k))).float()
+        return self.out(self.norm(self.features(x, k, positions, segments))).float()
 
-    def features(self, x: Tensor, k: Tensor) -> Tensor:
+    def features(
+        self, x: Tensor, k: Tensor, positions: Tensor | None = None, segments: Tensor | None = None
+    ) -> Tensor:
         """What the last block gives, (B, T, width)."""
-        position = sinusoid(torch.arange(x.shape[1], device=x.device), self.config.width)
-        level = self.level(k)
-        h = self.embed(self.waves(x)) + position.to(level.dtype) + level
-        level = F.silu(level)
+        positions = torch.arange(x.shape[1], device=x.device) if positions is None else positions
+        hidden = self._hidden(x, segments)
+        levels, which = self.level.distinct(k)
+        h = self.embed(self.waves(x)) + sinusoid(positions, self.config.width).to(levels.dtype) + F.embedding(which, levels)
+        condition = F.silu(levels)
         for block in self.blocks:
-            h = block(h, level)
+            h = block(h, condition, which, hidden)
         return h
+
+    def _hidden(self, x: Tensor, segments: Tensor | None) -> Tensor | None:
+        """Which tokens a token does not see: a mask (T, T) or (B, 1, T, T), None for none."""
+        hidden = None if segments is None else (segments.unsqueeze(1) != segments.unsqueeze(2)).unsqueeze(1)
+        if not self.config.causal:
+            return hidden
+        future = torch.ones(x.shape[1], x.shape[1], dtype=torch.bool, device=x.device).triu(1)
+        return future if hidden is None else hidden | future
 
 
 class Block(nn.Module):
     """Attention and a perceptron with residual paths, over features h (B, T, width), each normalized and then shifted and
-    scaled by a condition (B, T, width) or (T, width): the embedding of a level or a position.
+    scaled by a condition: the embedding of a level or a position.
     """
 
     def __init__(self, config: TransformerConfig):
         super().__init__()
         width = config.width
-        self.heads, self.causal = config.heads, config.causal
+        self.heads = config.heads
         self.modulate = nn.Linear(width, 4 * width)
         self.norm1 = nn.LayerNorm(width, elementwise_affine=False)
         self.norm2 = nn.LayerNorm(width, elementwise_affine=False)
@@ -91,23 +107,29 @@ class Block(nn.Module):
         nn.init.zeros_(self.modulate.weight)
         nn.init.zeros_(self.modulate.bias)
 
-    def forward(self, h: Tensor, condition: Tensor) -> Tensor:
-        """Features (B, T, width) after the block."""
-        scale1, shift1, scale2, shift2 = self.modulate(condition).chunk(4, dim=-1)
-        h = h + self.attend(self.norm1(h) * (1 + scale1) + shift1)
+    def forward(
+        self, h: Tensor, condition: Tensor, which: Tensor | None = None, hidden: Tensor | None = None
+    ) -> Tensor:
+        """Features (B, T, width) after the block.
+
+        The condition is (B, T, width) or (T, width), or, with `which` (B, T) of them each token has, (U, width): tokens outnumber
+        levels. `hidden`, (T, T) or (B, 1, T, T), is True where a token does not see another.
+        """
+        modulation = self.modulate(condition)
+        modulation = modulation if which is None else F.embedding(which, modulation)
+        scale1, shift1, scale2, shift2 = modulation.chunk(4, dim=-1)
+        h = h + self.attend(self.norm1(h) * (1 + scale1) + shift1, hidden)
         return h + self.down(F.gelu(self.up(self.norm2(h) * (1 + scale2) + shift2)))
 
-    def attend(self, h: Tensor) -> Tensor:
-        """Multi-head attention of tokens (B, T, width) to one another, or, if causal, to those up to themselves."""
+    def attend(self, h: Tensor, hidden: Tensor | None = None) -> Tensor:
+        """Multi-head attention of tokens (B, T, width) to one another, but for those that are hidden."""
         B, T, width = h.shape
         q, k, v = self.qkv(h).view(B, T, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
         if h.is_cuda:
-            mixed = F.scaled_dot_product_attention(q, k, v, is_causal=self.causal)
+            mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=None if hidden is None else ~hidden)
         else:
             # On a CPU two plain batched products are faster than the fused kernel, above all backwards.
             score = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
-            if self.causal:
-                future = torch.ones(T, T, dtype=torch.bool, device=h.device).triu(1)
-                score = score.masked_fill(future, float("-inf"))
+            score = score if hidden is None else score.masked_fill(hidden, float("-inf"))
             mixed = score.softmax(dim=-1).to(v.dtype) @ v
         return self.project(mixed.transpose(1, 2).reshape(B, T, width))

@@ -11,7 +11,9 @@ from torch import Tensor
 from dfplan.diffusion import matrices
 from dfplan.diffusion.costs import Cost
 from dfplan.diffusion.guidance import Guidance
+from dfplan.diffusion.loss import Diffusion
 from dfplan.diffusion.sampler import Known, sample
+from dfplan.models.packing import Packed, packs
 from dfplan.models.token_value import at_level_zero
 from dfplan.planning.ask import Ask
 from dfplan.planning.asked_costs import by_candidate, violation_cost
@@ -48,7 +50,7 @@ def propose(
     starts, before = observation.repeat_interleave(N, dim=0), None if past is None else past.repeated(N)
     matrix = MATRICES[config.matrix](T, model.config.levels, config.steps, config.uncertainty)
     drawn = sample(
-        model.diffusion,
+        _unpadded(model.diffusion, present + lengths + 1, present + T),
         torch.cat([matrix[:, :1].expand(-1, present), matrix], 1),
         (len(lengths), present + T, model.config.width),
         generator,
@@ -74,6 +76,14 @@ def propose(
             for x, k in drawn.history
         ],
     )
+
+
+def _unpadded(diffusion: Diffusion, lengths: Tensor, tokens: int) -> Diffusion:
+    """The same diffusion, whose network does no work beyond the ends of sequences of these lengths, where it can be spared."""
+    if not packs(diffusion.model) or bool((lengths == tokens).all()):
+        return diffusion
+    packed = Packed(diffusion.model, lengths.tolist(), tokens).to(lengths.device)
+    return Diffusion(packed, diffusion.schedule, diffusion.prediction, diffusion.weighting)
 
 
 def _known(model: TrajectoryModel, start: Tensor, ask: Ask, lengths: Tensor, tokens: int, past: Past | None) -> Known:

@@ -130,6 +130,15 @@ def test_near_levels_have_near_embeddings_and_none_are_alike():
     assert torch.equal(embedding(k), each[k])
 
 
+def test_the_embedding_of_parts_is_the_sum_of_each_part_at_its_level():
+    torch.manual_seed(0)
+    embedding = LevelEmbedding(K, 16, parts=3)
+    k = torch.randint(0, K + 1, (4, 5, 3))
+    table = embedding.mlp(sinusoid(torch.arange(K + 1) * (1000.0 / K), 16)).unflatten(-1, (3, 16))
+    expected = sum(table[k[..., part], part] for part in range(3))
+    torch.testing.assert_close(embedding(k), expected)
+
+
 def test_sinusoid_by_hand():
     found = sinusoid(torch.tensor([0.0, 2.0]), 4, longest=100.0)
     expected = torch.stack([torch.tensor([0.0, 0, 1, 1]), torch.tensor([2.0, 0.2, 2.0, 0.2])])
