@@ -100,7 +100,7 @@ def _coarse(spec: Spec, budget: Budget) -> TrajectoryModelConfig:
 
 
 def _tracking(budget: Budget) -> AgentConfig:
-    return AgentConfig(speed=budget.speed, arrival=budget.arrival)
+    return AgentConfig(PlanConfig(steps=4, uncertainty=0.1), speed=budget.speed, arrival=budget.arrival)
 
 
 def _ablation(spec: Spec, budget: Budget, draw: str, plan: dict[str, Any]) -> Recipe:

@@ -36,7 +36,7 @@ class LevelEmbedding(nn.Module):
         return F.embedding(which, vectors)
 
     def distinct(self, k: Tensor) -> tuple[Tensor, Tensor]:
-        """The vectors (U, width) of the levels that there are, and which of them each token (...) has: far fewer than tokens."""
+        """Vectors (U, width) of the levels that there are, far fewer than tokens, and which of them each token (...) has."""
         every = torch.arange(self.levels + 1, dtype=torch.float32, device=k.device) * (1000.0 / self.levels)
         table = self.mlp(sinusoid(every, self.width))
         if self.parts == 1:

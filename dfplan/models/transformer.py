@@ -60,20 +60,17 @@ class Transformer(nn.Module):
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
 
-    def forward(
-        self, x: Tensor, k: Tensor, positions: Tensor | None = None, segments: Tensor | None = None
-    ) -> Tensor:
+    def forward(self, x: Tensor, k: Tensor, positions: Tensor | None = None, segments: Tensor | None = None) -> Tensor:
         """The prediction (B, T, C) from noisy tokens (B, T, C) at their levels k, in float32."""
         return self.out(self.norm(self.features(x, k, positions, segments))).float()
 
-    def features(
-        self, x: Tensor, k: Tensor, positions: Tensor | None = None, segments: Tensor | None = None
-    ) -> Tensor:
+    def features(self, x: Tensor, k: Tensor, positions: Tensor | None = None, segments: Tensor | None = None) -> Tensor:
         """What the last block gives, (B, T, width)."""
         positions = torch.arange(x.shape[1], device=x.device) if positions is None else positions
         hidden = self._hidden(x, segments)
         levels, which = self.level.distinct(k)
-        h = self.embed(self.waves(x)) + sinusoid(positions, self.config.width).to(levels.dtype) + F.embedding(which, levels)
+        position = sinusoid(positions, self.config.width).to(levels.dtype)
+        h = self.embed(self.waves(x)) + position + F.embedding(which, levels)
         condition = F.silu(levels)
         for block in self.blocks:
             h = block(h, condition, which, hidden)
@@ -112,8 +109,8 @@ class Block(nn.Module):
     ) -> Tensor:
         """Features (B, T, width) after the block.
 
-        The condition is (B, T, width) or (T, width), or, with `which` (B, T) of them each token has, (U, width): tokens outnumber
-        levels. `hidden`, (T, T) or (B, 1, T, T), is True where a token does not see another.
+        The condition is (B, T, width) or (T, width). With `which` (B, T) it is (U, width), and says which one each token has:
+        there are fewer levels than tokens. `hidden`, (T, T) or (B, 1, T, T), is True where a token does not see another.
         """
         modulation = self.modulate(condition)
         modulation = modulation if which is None else F.embedding(which, modulation)

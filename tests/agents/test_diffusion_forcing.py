@@ -252,7 +252,7 @@ def test_a_cost_that_reset_is_given_bends_the_executed_path(shipped):
     env = gymnasium.make("maze2d-umaze-v1")
     goal = env.reset(seed=3)[1]["goal"]
     plain = executed(shipped, env, Ask(goal))
-    bent = executed(shipped, env, Ask(goal, costs=lambda o: 40 * o[..., 1].mean(-1)))
+    bent = executed(shipped, env, Ask(goal, costs=lambda o: 100 * o[..., 1].mean(-1)))
     assert bent[:, 1].mean() < plain[:, 1].mean() - 0.02
 
 
@@ -260,11 +260,11 @@ def test_constraints_keep_a_plan_out_of_a_region(shipped):
     agent = shipped.with_options(samples=3)
     agent.reset(seed=0)
     free = agent.plan(START, goal=GOAL, record=False)
-    edge = float(free.observations[..., 1].max()) - 0.1
+    edge = float(free.observations[..., 1].max()) - 0.05
 
     def beyond(observations):
         """How far a plan comes into what is right of the edge, which the free one enters at its turn."""
-        return (observations[..., 1] - edge).clamp(min=0).mean(-1)
+        return 300 * (observations[..., 1] - edge).clamp(min=0).mean(-1)
 
     agent.reset(seed=0)
     kept = agent.plan(START, ask=Ask(GOAL, constraints=beyond), record=False)

@@ -52,7 +52,7 @@ def test_what_lies_beyond_an_end_has_no_effect_and_no_gradient():
 def test_futures_of_the_same_sequences_are_further_rows():
     x, k = tokens("bidirectional", 3 * len(LENGTHS))
     packed = Packed(network("bidirectional"), LENGTHS, T)
-    each = [packed(x[n :: 3].contiguous(), k[n :: 3].contiguous()) for n in range(3)]
+    each = [packed(x[n::3].contiguous(), k[n::3].contiguous()) for n in range(3)]
     order = torch.cat([torch.arange(n, len(x), 3) for n in range(3)])
     torch.testing.assert_close(packed(x[order], k[order]), torch.cat(each))
 
