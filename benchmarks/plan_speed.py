@@ -13,10 +13,10 @@ import numpy as np
 from rich.table import Table
 
 from dfplan import command
-from dfplan.benchmarks import jobs, own, provenance, rows, speed
+from dfplan.benchmarks import own, play, provenance, rows, speed
 from dfplan.benchmarks.protocol import TUNING_SEEDS
-from dfplan.benchmarks.wanted import Wanted
-from dfplan.envs.registry import Task, find
+from dfplan.benchmarks.wanted import wanted
+from dfplan.envs.registry import find
 
 
 @dataclass(frozen=True)
@@ -35,46 +35,33 @@ class Settings:
     """cpu, cuda, or one of several as in cuda:1."""
 
 
-def check(settings: Settings) -> Task:
-    """The task. Raises ValueError or KeyError, with one sentence, for settings that cannot be used."""
+@command.with_arguments(Settings, __doc__)
+def main(settings: Settings) -> None:
+    """Time the plans and show a table."""
+    import torch  # late: see dfplan.command
+
     if not settings.agents:
         raise ValueError("expected one or more agents, not none")
     if not 1 <= settings.plans < len(TUNING_SEEDS):
         raise ValueError(f"plans must lie in 1..{len(TUNING_SEEDS) - 1}, not {settings.plans}")
     if min(settings.threads, default=0) < 1:
         raise ValueError("threads must be one or more numbers of at least 1")
-    rows.require_device(settings.device)
-    return find(settings.env)
-
-
-def time_plans(name: str, where: Task, settings: Settings, threads: int) -> np.ndarray:
-    """Milliseconds (plans,) of an agent's plans. ValueError for an agent that does not plan, or fails."""
-    import torch  # late: see dfplan.command
-
-    (seed, *_) = rows.row(name).training_seeds(where)
-    agent = jobs.build(Wanted(name, where.env_id, seed, settings.device))
-    if not hasattr(agent, "plan"):
-        raise ValueError(f"the agent {name!r} does not plan")
-    torch.set_num_threads(threads)
-    try:
-        return speed.time_plans(agent, where.env_id, settings.plans)
-    except Exception as error:
-        raise ValueError(f"the agent {name!r} failed to plan: {own.blame(error)}") from error
-
-
-@command.with_arguments(Settings, __doc__)
-def main(settings: Settings) -> None:
-    """Time the plans and show a table."""
-    where, cpu = check(settings), provenance.hardware()["cpu"]
+    where, cpu = find(settings.env), provenance.hardware()["cpu"]
+    cells, skipped = wanted([where], settings.agents, TUNING_SEEDS, device=settings.device, first_only=True)
     table = Table("agent", title=f"one plan, batch 1, {settings.env}, {settings.device}, {cpu}")
     for column in ("threads", "median ms", "p95 ms", "longest ms"):
         table.add_column(column, justify="right")
-    for name in settings.agents:
+    for cell in cells:
+        agent = play.build(cell)
+        if not hasattr(agent, "plan"):
+            raise ValueError(f"the agent {cell.agent!r} does not plan")
         for threads in settings.threads:
-            times = time_plans(name, where, settings, threads)
+            torch.set_num_threads(threads)
+            with own.blamed(f"the agent {cell.agent!r} failed to plan"):
+                times = speed.time_plans(agent, where.env_id, settings.plans)
             figures = (np.median(times), np.quantile(times, 0.95), times.max())
-            table.add_row(name, str(threads), *(f"{figure:.1f}" for figure in figures))
-    command.console().print(table)
+            table.add_row(cell.name, str(threads), *(f"{figure:.1f}" for figure in figures))
+    command.console().print(*skipped, table, sep="\n")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
     print(f"peak memory of this process: {peak:.0f} MiB")
 

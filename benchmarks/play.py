@@ -1,32 +1,110 @@
 """Play what is wanted and not there yet, batch by batch, on worker processes; then time decisions, one agent at a time.
 
 Batches are spread over processes with one thread each, which for small networks is faster than one process with several
-threads. Each finished batch is on disk before the next is waited for.
+threads. Each finished batch is on disk before the next is waited for. The functions of a `Wanted` up to `record_plan` are
+what worker processes call, on any machine.
 """
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, is_dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from dfplan.benchmarks import jobs, provenance, store
+from dfplan.benchmarks import own, protocol, provenance, recording, results, rows, speed
 from dfplan.benchmarks.protocol import BATCH, Episodes, batches, join
-from dfplan.benchmarks.results import Cell, Timing, write
+from dfplan.benchmarks.results import Cell, Timing, Unfinished
 from dfplan.benchmarks.suites import suite
-from dfplan.benchmarks.wanted import Wanted
+from dfplan.benchmarks.wanted import Wanted, key
 from dfplan.envs.registry import task
 from dfplan.worker_processes import Workers
 
+FAILURES = (ValueError, KeyError, OSError, RuntimeError)
+"""What a job raises that fails, and what kills its processes."""
 Say = Callable[[str], None]
 """Shows one sentence."""
-Descriptions = Mapping[Wanted, Mapping[str, Any]]
-"""Of each cell's agent, by `dfplan.benchmarks.jobs.describe`."""
+
+
+@lru_cache(maxsize=4)
+def build(wanted: Wanted) -> Any:
+    """The agent, which stays built in its process. ValueError, KeyError or OSError where it cannot be built."""
+    row, where = rows.row(wanted.agent), task(wanted.env_id)
+    if row.own:
+        own.listen()
+    others = key(wanted.agent, where, wanted.training_seed).others(wanted.key)
+    for kind in {"code", "weights"} & set(others):
+        raise ValueError(
+            f"a worker process found other {kind} of {wanted.agent!r} than this run began with: changed while it was "
+            "going on, or different on another machine; start it again"
+        )
+    if wanted.device != "cpu":
+        rows.require_device(wanted.device)
+    own_class = row.own and row.path is None
+    agent = own.make(row.agent, where) if own_class else row.build(where, wanted.device, wanted.training_seed)
+    if row.own:
+        own.require_fit(agent, wanted.env_id, f"the agent {wanted.agent!r}")
+        own.require_decisions(agent, wanted.agent, wanted.env_id)
+    return agent
+
+
+def describe(wanted: Wanted) -> dict[str, Any]:
+    """What a cell keeps of its agent: how it executes, its size, its configuration, the card of its weights, its files.
+
+    ValueError, KeyError or OSError, with one sentence, for an agent that cannot be made, does not act as it should, or has
+    what a result file cannot hold.
+    """
+    agent, row = build(wanted), rows.row(wanted.agent)
+    settings = getattr(agent, "config", None)
+    found = {
+        "about": row.about,
+        "execution": getattr(agent, "execution", row.execution),
+        "parameters": getattr(agent, "parameters", None),
+        "config": asdict(settings) if is_dataclass(settings) else {},  # type: ignore[call-overload]
+        "card": getattr(agent, "card", None) or None,
+        "files": own.files() if wanted.own else {},
+    }
+    for name, kinds in (("execution", str), ("parameters", int | None), ("card", dict | None)):
+        if not isinstance(found[name], kinds):
+            raise ValueError(f"{name!r} of the agent {row.agent!r} is a {type(found[name]).__name__}; expected {kinds}")
+    with own.blamed(f"'config' or 'card' of the agent {row.agent!r} is no plain data"):
+        return dict(json.loads(json.dumps(found, allow_nan=False, default=str)))
+
+
+def play_batch(wanted: Wanted, seeds: Sequence[int]) -> Episodes:
+    """Play one batch with one thread. ValueError, with one sentence, if the agent fails."""
+    agent = build(wanted)
+    with own.blamed(f"the agent {wanted.agent!r} failed on {wanted.env_id}"):
+        return protocol.play(agent, wanted.env_id, seeds)
+
+
+def time_agent(wanted: Wanted) -> dict[str, Any]:
+    """Time single decisions, with the threads that this process has: what of a `Timing` is measured, and `files`."""
+    agent = build(wanted)
+    with own.blamed(f"the agent {wanted.agent!r} failed on {wanted.env_id}"):
+        measured = speed.time_decisions(agent, wanted.env_id, wanted.decisions, speed.SEED, speed.THREADS)
+    return measured | {"files": own.files() if wanted.own else {}}
+
+
+def record_paths(wanted: Wanted) -> recording.Paths:
+    """The paths of the first batch. ValueError, with one sentence, if the agent fails."""
+    agent, recorder = build(wanted), recording.Recorder()
+    with own.blamed(f"the agent {wanted.agent!r} failed on {wanted.env_id}"):
+        protocol.play(agent, wanted.env_id, batches(wanted.seeds)[0], recorder)
+    return recorder.paths()
+
+
+def record_plan(wanted: Wanted, seed: int) -> recording.Denoising | None:
+    """How one plan came about, from a reset with this seed; None for an agent that does not plan. ValueError if it fails."""
+    agent = build(wanted)
+    with own.blamed(f"the agent {wanted.agent!r} did not record a plan"):
+        return recording.record_denoising(agent, wanted.env_id, seed)
 
 
 @dataclass(frozen=True)
@@ -37,81 +115,131 @@ class BatchOf:
     index: int
 
     @property
-    def seeds(self) -> Sequence[int]:
+    def seeds(self) -> tuple[int, ...]:
         """Of its episodes."""
-        return batches(self.wanted.seeds)[self.index]
+        return tuple(batches(self.wanted.seeds)[self.index])
 
     def __str__(self) -> str:
         return f"batch {self.index} of {self.wanted}"
 
 
-def describe_all(pool: Workers, cells: Sequence[Wanted]) -> Descriptions:
-    """Build every agent once, so that whatever is wrong with one is said before any episode is played."""
-    return dict(pool.ended({wanted: (jobs.describe, wanted) for wanted in cells}))
+def there(cells: Sequence[Wanted], folder: Path, say: Say = print, fresh: bool = False) -> dict[Wanted, Cell]:
+    """Those of the cells that are there and used again, none if `fresh`; `say` is given why others are not.
+
+    Raises ValueError where a file must not be replaced: it is of a newer schema, or has more episodes than are wanted.
+    """
+    found = {}
+    for wanted in cells:
+        cell = _usable(results.cell_path(folder, wanted.env_id, wanted.name, wanted.training_seed), wanted, say, fresh)
+        if cell is not None:
+            found[wanted] = cell
+    if found:
+        say(f"{len(found)} of {len(cells)} results are there and used again; --fresh plays them anew")
+    return found
 
 
-def play_missing(
+def _usable(path: Path, wanted: Wanted, say: Say, fresh: bool) -> Cell | None:
+    cell = _read(path, Cell, say)
+    if cell is None:
+        return None
+    episodes, asked = len(cell.seeds), len(wanted.seeds)
+    reason = "" if fresh else wanted.changed(cell.key, cell.files)
+    if reason is None and episodes < asked:
+        reason = f"it has {episodes} of {asked} episodes"
+    if reason is None and episodes == asked and _batches(path, wanted, say):
+        reason = "an interrupted --fresh goes on"
+    if reason is None:
+        return cell
+    if episodes > asked:
+        would = f"{path} holds {episodes} episodes, which {asked} new ones would replace"
+        raise ValueError(f"{would}: choose another --output, or --episodes {episodes}")
+    if reason:
+        say(f"{wanted} is played again: {reason}")
+    return None
+
+
+def _batches(cell: Path, wanted: Wanted, say: Say) -> dict[int, Episodes]:
+    """The finished batches of a cell that is not whole yet, by their index, where nothing has changed since."""
+    kept = _read(results.unfinished_path(cell), Unfinished, say)
+    if kept is None or wanted.changed(kept.key, kept.files):
+        return {}
+    index_of = {tuple(seeds): index for index, seeds in enumerate(batches(wanted.seeds))}
+    return {index_of[one.seeds]: one for one in kept.batches if one.seeds in index_of}
+
+
+def _read(path: Path, kind: type[results.File], say: Say) -> results.File | None:
+    """What a file holds, None if there is none or it is damaged. ValueError for one of a newer schema."""
+    try:
+        return results.read(path, kind)
+    except FileNotFoundError:
+        return None
+    except results.NewerSchemaError as error:
+        raise ValueError(f"{error}: choose another --output") from error
+    except (ValueError, OSError) as error:
+        say(f"what is damaged is made again: {error}")
+        return None
+
+
+def play(
     pool: Workers,
     cells: Sequence[Wanted],
-    descriptions: Descriptions,
     folder: Path,
     origin: Mapping[str, Any],
     say: Say = print,
     fresh: bool = False,
 ) -> dict[Wanted, Cell]:
-    """All cells, after playing those that are not in the tree in `folder` into it, or all if `fresh`.
+    """Play cells into the tree in `folder`, going on from the batches that are kept there unless `fresh`.
 
-    It goes on from the batches that are kept there, unless `fresh`. `origin`: command and hardware, for the files. Raises what
-    an agent's failure raises.
+    Every agent is built first, so that whatever is wrong with one is said before any episode is played. `origin`: command
+    and hardware, for the files. Raises what an agent's failure raises.
     """
-    there = {} if fresh else _there(cells, folder, say)
-    missing = [wanted for wanted in cells if wanted not in there]
-    # Another run may have changed what was there when agents were tried.
-    described = {**descriptions, **describe_all(pool, [wanted for wanted in missing if wanted not in descriptions])}
+    facts = dict(pool.ended({wanted: (describe, wanted) for wanted in cells}))
+    paths = {one: results.cell_path(folder, one.env_id, one.name, one.training_seed) for one in cells}
+    parts = {wanted: {} if fresh else _batches(path, wanted, say) for wanted, path in paths.items()}
     origin = {"commit": provenance.commit(), "versions": provenance.versions(), **origin}
-    files = {wanted: store.Unfinished(folder, wanted) for wanted in missing}
-    parts = {wanted: {} if fresh else file.batches(say) for wanted, file in files.items()}
+    done: dict[Wanted, Cell] = {}
 
-    def finish_if_whole(wanted: Wanted) -> None:
-        if len(parts[wanted]) == len(batches(wanted.seeds)):
-            episodes = [part for _, part in sorted(parts[wanted].items())]
-            there[wanted] = _cell(wanted, join(episodes), {**described[wanted], **origin})
-            write(folder, there[wanted])
-            files[wanted].remove()
+    def keep(wanted: Wanted) -> None:
+        unfinished, played = results.unfinished_path(paths[wanted]), [part for _, part in sorted(parts[wanted].items())]
+        if len(played) < len(batches(wanted.seeds)):
+            results.write_file(unfinished, Unfinished(wanted.key, facts[wanted]["files"], played))
+        else:
+            done[wanted] = _cell(wanted, join(played), facts[wanted] | origin)
+            results.write(folder, done[wanted])
+            unfinished.unlink(missing_ok=True)
 
-    for wanted, file in files.items():
-        file.begin(described[wanted]["files"], parts[wanted].values())
-        finish_if_whole(wanted)
-    every = [BatchOf(wanted, index) for wanted in missing for index in range(len(batches(wanted.seeds)))]
+    for wanted in cells:
+        keep(wanted)
+    every = [BatchOf(wanted, index) for wanted in cells for index in range(len(batches(wanted.seeds)))]
     todo = [batch for batch in every if batch.index not in parts[batch.wanted]]
     with _bars(todo) as advance:
-        for batch, episodes in pool.ended({batch: (jobs.play_batch, batch.wanted, batch.seeds) for batch in todo}):
+        for batch, episodes in pool.ended({batch: (play_batch, batch.wanted, batch.seeds) for batch in todo}):
             parts[batch.wanted][batch.index] = episodes
-            files[batch.wanted].add(episodes)
+            keep(batch.wanted)
             advance(batch)
-            finish_if_whole(batch.wanted)
-    return {wanted: there[wanted] for wanted in cells}
-
-
-def _there(cells: Sequence[Wanted], folder: Path, say: Say) -> dict[Wanted, Cell]:
-    """Those that are used again."""
-    found = {wanted: store.look(folder, wanted) for wanted in cells}
-    for wanted, reason in found.items():
-        if isinstance(reason, str):
-            say(f"{wanted} is played again: {reason}")
-    there = {wanted: cell for wanted, cell in found.items() if isinstance(cell, Cell)}
-    if there:
-        say(f"{len(there)} of {len(cells)} results are there and used again; --fresh plays them anew")
-    return there
+    return done
 
 
 def _cell(wanted: Wanted, episodes: Episodes, facts: Mapping[str, Any]) -> Cell:
-    every, where = asdict(episodes).items(), task(wanted.env_id)
-    counted: dict[str, Any] = {name: list(value) if isinstance(value, tuple) else value for name, value in every}
-    counted |= {"reward_curve": [round(reward, 4) for reward in episodes.reward_curve], "seconds": round(episodes.seconds, 1)}
+    where = task(wanted.env_id)
+    counted = asdict(episodes) | {
+        "reward_curve": tuple(round(reward, 4) for reward in episodes.reward_curve),
+        "seconds": round(episodes.seconds, 1),
+    }
     reference = suite.of(where).reference(where)
-    protocol: dict[str, Any] = {"episode_steps": where.max_episode_steps, "reference": reference, "batch": BATCH}
-    return Cell(**_whose(wanted), **protocol, created=store.now(), **counted, **facts)
+    fixed = {"episode_steps": where.max_episode_steps, "reference": reference, "batch": BATCH}
+    return Cell(**wanted.about, **fixed, **counted, **facts)
+
+
+@contextmanager
+def _bars(todo: Sequence[BatchOf]) -> Iterator[Callable[[BatchOf], None]]:
+    """A bar for each agent in each environment that is being played; what is given moves it by a batch's episodes."""
+    names = {batch: f"{batch.wanted.name}, {batch.wanted.env_id}" for batch in todo}
+    totals = Counter(name for batch, name in names.items() for _ in batch.seeds)
+    columns = TextColumn("{task.description:<30}"), BarColumn(), MofNCompleteColumn(), TextColumn("episodes")
+    with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn()) as bars:
+        ids = {name: bars.add_task(name, total=total) for name, total in totals.items()}
+        yield lambda batch: bars.advance(ids[names[batch]], len(batch.seeds))
 
 
 def time_missing(
@@ -119,42 +247,19 @@ def time_missing(
 ) -> dict[Wanted, Timing]:
     """All timings, after measuring those that are not there, or all if `fresh`, one after another, nothing else running.
 
-    An agent that fails, or kills its process, is said and not timed: what was played is worth its table without that.
+    An agent that fails, or kills its process, is said and not timed: what was played is worth its table without that. So is
+    one whose timing was written by a newer dfplan, which is not replaced.
     """
-    hardware, there = provenance.hardware(), dict[Wanted, Timing]()
+    hardware, found = provenance.hardware(), dict[Wanted, Timing]()
     for wanted in timings:
-        found = store.look_for_timing(folder, wanted, hardware)
-        if isinstance(found, str):
-            say(f"{wanted.name} on {wanted.env_id} is timed again: {found}")
-        if isinstance(found, Timing) and not fresh:
-            there[wanted] = found
-            continue
         try:
-            measured = pool.call(f"timing {wanted.name}", jobs.time_agent, wanted)
-        except (ValueError, KeyError, OSError, RuntimeError) as error:
+            timing = None if fresh else _read(results.timing_path(folder, wanted.env_id, wanted.name), Timing, say)
+            same = timing is not None and timing.hardware == hardware and timing.decisions >= wanted.decisions
+            if timing is None or not same or wanted.changed(timing.key, timing.files):
+                measured = pool.call(f"timing {wanted.name}", time_agent, wanted)
+                timing = Timing(**wanted.about, hardware=hardware, commit=provenance.commit(), **measured)
+                results.write(folder, timing)
+            found[wanted] = timing
+        except FAILURES as error:
             say(f"{wanted.name} on {wanted.env_id} is not timed: {error}")
-            continue
-        about: dict[str, Any] = {"hardware": hardware, "commit": provenance.commit(), "created": store.now()}
-        there[wanted] = Timing(**_whose(wanted), **about, **measured)
-        write(folder, there[wanted])
-    return there
-
-
-def _whose(wanted: Wanted) -> dict[str, Any]:
-    """What a result has of what was wanted."""
-    same = {name: getattr(wanted, name) for name in ("env_id", "training_seed", "device")}
-    return same | {"agent": wanted.name, "key": dict(wanted.key)}
-
-
-@contextmanager
-def _bars(todo: Sequence[BatchOf]) -> Iterator[Callable[[BatchOf], None]]:
-    """A bar for each agent in each environment that is being played; what is given moves it by a batch's episodes."""
-    totals = Counter[tuple[str, str]]()
-    for batch in todo:
-        totals[batch.wanted.group] += len(batch.seeds)
-    several = len({env_id for env_id, _ in totals}) > 1
-    names_and_bars = TextColumn("{task.description:<30}"), BarColumn(), MofNCompleteColumn(), TextColumn("episodes")
-    with Progress(*names_and_bars, TimeElapsedColumn(), TimeRemainingColumn()) as bars:
-        names = {(env_id, agent): f"{agent}, {env_id}" if several else agent for env_id, agent in totals}
-        ids = {group: bars.add_task(name, total=totals[group]) for group, name in names.items()}
-        yield lambda batch: bars.advance(ids[batch.wanted.group], len(batch.seeds))
+    return found

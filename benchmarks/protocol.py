@@ -17,6 +17,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import chain
 from typing import Any
 
 import gymnasium
@@ -35,9 +36,6 @@ BATCH = 5
 """Episodes in lockstep: few, because guided planning of many starts at once takes memory."""
 EPISODES = 100
 """Of a recorded cell; of a trained agent there is one for each of `dfplan.benchmarks.rows.TRAINING_SEEDS`."""
-
-Agent = Player
-"""What the protocol asks of an agent."""
 
 
 @dataclass(frozen=True)
@@ -117,29 +115,20 @@ def start(env_id: str, seed: int) -> Start:
     return Start(seed, options[seed % len(options)] if options else None)
 
 
+@lru_cache(maxsize=1)
 def _environments(env_id: str, count: int) -> list[gymnasium.Env[Any, Any]]:
     """So many environments, made once in a process and reset for each batch: some take seconds and much memory to make."""
-    there = _made(env_id)
-    there += [task(env_id).make(disable_env_checker=True) for _ in range(count - len(there))]
-    return there[:count]
-
-
-@lru_cache(maxsize=1)
-def _made(env_id: str) -> list[gymnasium.Env[Any, Any]]:
-    return []
+    return [task(env_id).make(disable_env_checker=True) for _ in range(count)]
 
 
 def join(parts: Sequence[Episodes]) -> Episodes:
     """Batches one after another as one: seconds add up, reward curves are averaged over episodes. ValueError for none."""
     if not parts:
         raise ValueError("there is no batch of episodes to join")
-    none = any(part.success is None for part in parts)
-    lists: dict[str, Any] = {
-        name: None
-        if none and name in ("success", "first_reach")
-        else tuple(v for part in parts for v in getattr(part, name))
-        for name in ("seeds", "returns", "success", "first_reach", "lengths")
-    }
+    lists: dict[str, Any] = {}
+    for name in ("seeds", "returns", "success", "first_reach", "lengths"):
+        values = [getattr(part, name) for part in parts]
+        lists[name] = None if None in values else tuple(chain(*values))
     curve = np.average([part.reward_curve for part in parts], axis=0, weights=[len(part.seeds) for part in parts])
     return Episodes(**lists, reward_curve=tuple(curve.tolist()), seconds=sum(part.seconds for part in parts))
 

@@ -1,7 +1,7 @@
 """Where a number comes from, and what it depends on: code, configuration, weights, commit, versions, machine.
 
 The code that counts is dfplan's own: the bytes of all Python files of the method, the environments and the agents, and of
-the protocol. What a user's own agent reads besides is found by `dfplan.benchmarks.reading`.
+the protocol. What a user's own agent reads besides is found by `dfplan.benchmarks.own`.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import json
 import platform
 import subprocess
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import cache
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
@@ -22,7 +23,7 @@ from dfplan.worker_processes import cores
 ROOMS = ("dfplan", "dfplan.envs", "dfplan.agents", "dfplan.benchmarks")
 PLAYED = ("protocol.py", "baselines.py", "suites/maze2d_mppi.py", "suites/ogbench.py", "speed.py")
 """Files of the benchmark that decide about episodes, actions and times."""
-_PACKAGES = ("torch", "numpy", "gymnasium", "mujoco", "scipy", "stable-baselines3")
+_PACKAGES = ("dfplan", "torch", "numpy", "gymnasium", "mujoco", "scipy", "stable-baselines3")
 
 
 def folders() -> list[Path]:
@@ -35,11 +36,10 @@ def code() -> str:
     """Hash of the Python files that decide about results, comments and all; read once in a process."""
     *rooms, benchmarks = folders()
     method = {path for room in rooms for path in room.rglob("*.py") if not path.is_relative_to(benchmarks)}
+    counted = method | {benchmarks / name for name in PLAYED}
     digest = hashlib.sha256()
     # By their names, and not by their folders, which are others in a checkout and where a wheel is installed.
-    for name, content in sorted(
-        (path.name, path.read_bytes()) for path in {*method, *(benchmarks / n for n in PLAYED)}
-    ):
+    for name, content in sorted((path.name, path.read_bytes()) for path in counted):
         digest.update(f"{name} {len(content)}\n".encode() + content)
     return digest.hexdigest()
 
@@ -50,18 +50,8 @@ def data_hash(values: Mapping[str, Any]) -> str:
 
 
 def file_hash(path: str | Path) -> str:
-    """Hash of a file's bytes. FileNotFoundError if there is none."""
-    path = Path(path)
-    found = path.stat()
-    read = (
-        _bytes_hash if found.st_size > 2**20 else _bytes_hash.__wrapped__
-    )  # large files are read once, not for every row
-    return read(path, found.st_mtime_ns, found.st_size)
-
-
-@cache
-def _bytes_hash(path: Path, modified: int, size: int) -> str:
-    with path.open("rb") as file:
+    """Hash of a file's bytes. OSError if there is none."""
+    with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -84,23 +74,16 @@ def commit() -> str | None:
 def versions() -> dict[str, str]:
     """Python's, dfplan's and the versions of what the numbers depend on."""
     found = {"python": platform.python_version()}
-    for package in ("dfplan", *_PACKAGES):
-        try:
+    for package in _PACKAGES:
+        with suppress(PackageNotFoundError):
             found[package] = version(package)
-        except PackageNotFoundError:
-            continue
     return found
 
 
 def hardware() -> dict[str, Any]:
     """Processor model, the cores that this process may use, system and machine."""
-    return {"cpu": _cpu_model(), "cores": cores(), "system": f"{platform.system()} {platform.machine()}"}
-
-
-def _cpu_model() -> str:
-    try:
+    cpu = platform.processor()
+    with suppress(OSError):
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor()
-    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(named, platform.processor())
+        cpu = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), cpu)
+    return {"cpu": cpu, "cores": cores(), "system": f"{platform.system()} {platform.machine()}"}

@@ -1,33 +1,52 @@
-"""Result files: what they say, where they lie, and how they are checked when they are read.
+"""Result files: what they hold, where they lie, and how they are written and read.
 
-One agent in one environment with one training seed is a cell, one JSON file; how long decisions take is another, measured
-once for all training seeds. Tables and plots are made from these files alone.
+    results/maze2d-large/diffusion-forcing/seed0.json     a cell: one agent in one environment, weights of training seed 0
+    results/maze2d-large/expert/untrained.json            a cell of an agent that is not trained
+    results/maze2d-large/expert/.untrained.json           the finished batches of a cell that is not whole yet
+    results/maze2d-large/expert/timing.json               how long decisions take, once for all training seeds
 
-    results/maze2d-large/diffusion-forcing/seed0.json     a cell: an agent whose weights were trained with seed 0
-    results/maze2d-large/expert/untrained.json            an agent that is not trained
-    results/maze2d-large/expert/timing.json               how long decisions take
+Tables and plots are made from these files alone. Each is written whole or not at all, and an old cell stays until the new
+one is whole. Processes that write into the same environment's folder do so one after another.
 """
 
 from __future__ import annotations
 
 import json
 import re
-import stat
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import asdict, dataclass, field, fields
+from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
+from dfplan.benchmarks.protocol import Episodes
 from dfplan.envs.registry import short_name
-from dfplan.whole_files import write_whole
+from dfplan.locks import hold
+from dfplan.whole_files import opened, write_whole
 
 SCHEMA = 2
-KEY = ("code", "config", "weights", "protocol")
-"""What a result depends on: each a sha256 in hex, 'weights' None where there are none."""
-LARGEST = 64 * 2**20
-"""Bytes of a file that is read at all."""
+STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+
+
+@dataclass(frozen=True)
+class Key:
+    """What a result depends on, each a sha256 in hex."""
+
+    code: str
+    config: str
+    weights: str | None
+    """None where there are none."""
+    protocol: str
+
+    __pydantic_config__ = STRICT
+
+    def others(self, other: Key) -> list[str]:
+        """Names of the entries that differ."""
+        return [entry.name for entry in fields(self) if getattr(self, entry.name) != getattr(other, entry.name)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,23 +59,22 @@ class Result:
     training_seed: int | None
     """Seed of the training that made the weights, None for an agent that is not trained."""
     device: str
-    key: dict[str, str | None]
-    """Hashes of what the numbers depend on, by the names in `KEY`."""
+    key: Key
     hardware: dict[str, Any]
     commit: str | None
     """Of the source tree, with '+' if it had changes; None outside a git checkout."""
-    created: str
+    created: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
     """UTC, ISO 8601."""
     files: dict[str, str] = field(default_factory=dict)
     """sha256 of each file that a user's own agent read while it was made and tried, by path; empty for registered rows."""
-    schema: int = SCHEMA
+    schema: Literal[2] = SCHEMA
 
-    __pydantic_config__ = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+    __pydantic_config__ = STRICT
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cell(Result):
-    """All episodes of one agent in one environment with one training seed, in the order of `seeds`."""
+    """All episodes of one agent in one environment with one training seed, as `dfplan.benchmarks.protocol.Episodes`."""
 
     about: str
     execution: str
@@ -64,28 +82,38 @@ class Cell(Result):
     episode_steps: int
     reference: dict[str, float] | None = None
     """The raw returns that the normalized score calls 0 ('min') and 100 ('max'), where it has such a score."""
-    seeds: list[int]
-    """Reset seed of each episode."""
     batch: int
     """Episodes played in lockstep."""
-    returns: list[float]
-    """Raw return of each episode."""
-    lengths: list[int] | None = None
-    """Steps of each episode; None: all have `episode_steps`."""
-    success: list[bool] | None = None
-    """Whether it succeeded at some step, where the environment says so."""
-    first_reach: list[int | None] | None = None
-    """Steps until it first did, None if never."""
-    reward_curve: list[float]
-    """Mean reward over the episodes at each step (episode_steps,)."""
+    seeds: tuple[int, ...]
+    returns: tuple[float, ...]
+    lengths: tuple[int, ...] | None = None
+    """None: all have `episode_steps`."""
+    success: tuple[bool, ...] | None = None
+    first_reach: tuple[int | None, ...] | None = None
+    reward_curve: tuple[float, ...]
+    """Rounded to four digits."""
     seconds: float
-    """Wall time of playing, summed over the processes that did."""
+    """Summed over the processes that played."""
     parameters: int | None
     config: dict[str, Any]
     card: dict[str, Any] | None
     """Where the weights come from: command, seed, data fingerprint, training time."""
     command: str
     versions: dict[str, str]
+
+    def __post_init__(self) -> None:
+        """ValueError unless there is an entry for each seed, and what says the same agrees."""
+        counted = (self.returns, self.lengths, self.success, self.first_reach)
+        if not self.seeds or any(len(one) != len(set(self.seeds)) for one in (self.seeds, *counted) if one is not None):
+            raise ValueError("there must be one entry for each of one or more different seeds")
+        reached = None if self.first_reach is None else tuple(steps is not None for steps in self.first_reach)
+        if reached != (None if self.success is None else tuple(self.success)):
+            raise ValueError("'success' and 'first_reach' do not name the same episodes")
+        if self.reward_curve and len(self.reward_curve) != self.episode_steps:
+            raise ValueError(f"'reward_curve' has not one entry for each of the {self.episode_steps} steps")
+        mean = sum(self.returns) / len(self.seeds)
+        if self.reward_curve and abs(sum(self.reward_curve) - mean) > 5e-5 * self.episode_steps + 1e-6 * abs(mean):
+            raise ValueError("the returns are not those of its reward curve")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,8 +130,20 @@ class Timing(Result):
     threads: int
 
 
+@dataclass(frozen=True)
+class Unfinished:
+    """Finished batches of a cell that is not whole yet, and what they depend on."""
+
+    key: Key
+    files: dict[str, str]
+    batches: list[Episodes]
+    schema: Literal[2] = SCHEMA
+
+    __pydantic_config__ = STRICT
+
+
 class NewerSchemaError(ValueError):
-    """A file was written by a newer dfplan; the message is one sentence that names it."""
+    """A newer dfplan wrote a file, which must not be replaced; the message is one sentence that names it."""
 
 
 def agent_folder(agent: str) -> str:
@@ -117,7 +157,7 @@ def seed_name(training_seed: int | None) -> str:
 
 
 def cell_path(folder: str | Path, env_id: str, agent: str, training_seed: int | None) -> Path:
-    """Where the tree in `folder` keeps a cell."""
+    """Where the tree in `folder` keeps a cell; `timing.json` lies beside it."""
     return Path(folder) / short_name(env_id) / agent_folder(agent) / f"{seed_name(training_seed)}.json"
 
 
@@ -126,101 +166,79 @@ def timing_path(folder: str | Path, env_id: str, agent: str) -> Path:
     return cell_path(folder, env_id, agent, None).with_name("timing.json")
 
 
+def unfinished_path(cell: Path) -> Path:
+    """Where the batches of a cell are kept that is not whole yet."""
+    return cell.with_name(f".{cell.name}")
+
+
 def write(folder: str | Path, result: Cell | Timing) -> Path:
     """Write a result into the tree in `folder` and return its path. ValueError for a number that is not finite."""
     place = result.env_id, result.agent
     path = cell_path(folder, *place, result.training_seed) if isinstance(result, Cell) else timing_path(folder, *place)
-    write_whole(path, json.dumps(asdict(result), indent=1, allow_nan=False, default=str) + "\n")
+    write_file(path, result)
     return path
 
 
-def read_cell(path: str | Path) -> Cell:
-    """ValueError, naming the file, if it is not a whole cell; FileNotFoundError if it is not there."""
-    cell = read(Path(path), Cell)
-    check_episodes(path, cell, cell.episode_steps if cell.reward_curve else 0)
-    if cell.reward_curve and not _adds_up(cell):
-        raise ValueError(f"{path}: the returns are not those of its reward curve")
-    return cell
+def write_file(path: Path, content: Cell | Timing | Unfinished) -> None:
+    """Write one file of the tree. ValueError for a number that is not finite."""
+    write_whole(path, json.dumps(asdict(content), indent=1, allow_nan=False, default=str) + "\n")
 
 
-def read_timing(path: str | Path) -> Timing:
-    """ValueError, naming the file, if it is not a whole timing; FileNotFoundError if it is not there."""
-    return read(Path(path), Timing)
+File = TypeVar("File", Cell, Timing, Unfinished)
+_adapter = cache(TypeAdapter)
+
+
+def read(path: str | Path, kind: type[File]) -> File:
+    """What a file holds.
+
+    Raises OSError for what cannot be read, NewerSchemaError for a file of a newer schema, and ValueError, naming the file, for
+    anything else that is not a whole one.
+    """
+    with opened(path) as file:
+        text = file.read()
+    try:
+        found: File = _adapter(kind).validate_json(text)
+    except ValidationError as error:
+        errors = error.errors(include_url=False)
+        for newer in (one["input"] for one in errors if one["loc"] == ("schema",)):
+            if isinstance(newer, int) and newer > SCHEMA:
+                sentence = f"{path} is of schema {newer}: a newer dfplan wrote it, this one reads schema {SCHEMA}"
+                raise NewerSchemaError(sentence) from error
+        place = ".".join(map(str, errors[0]["loc"]))
+        reason = f"{place}: {errors[0]['msg']}".removeprefix(": ")
+        raise ValueError(f"{path} is not a whole {kind.__name__.lower()} ({reason})") from error
+    return found
 
 
 def cells_in(folder: str | Path) -> list[Cell]:
-    """All cells of a tree, or of one environment's folder in it, ordered by environment, agent and training seed."""
-    return [read_cell(path) for path in _files(folder, "seed*.json", "untrained.json")]
+    """All cells of a tree, ordered by environment, agent and training seed. Raises what `read` raises."""
+    return [read(path, Cell) for path in sorted(Path(folder).glob("*/*/[su]*.json"))]
 
 
 def timings_in(folder: str | Path) -> list[Timing]:
-    """All timings of a tree, or of one environment's folder in it, ordered by environment and agent."""
-    return [read_timing(path) for path in _files(folder, "timing.json")]
+    """All timings of a tree, ordered by environment and agent. Raises what `read` raises."""
+    return [read(path, Timing) for path in sorted(Path(folder).glob("*/*/timing.json"))]
 
 
-def _files(folder: str | Path, *names: str) -> list[Path]:
-    found = (path for name in names for depth in ("*", "*/*") for path in Path(folder).glob(f"{depth}/{name}"))
-    return sorted(path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts))
+@contextmanager
+def writing(folder: Path, env_ids: Iterable[str]) -> Iterator[None]:
+    """Keep other runs out of the folders of some environments, after waiting for those that are in one.
 
-
-def check_episodes(path: str | Path, found: Any, steps: int) -> None:
-    """ValueError, naming the file, unless a cell or `Episodes` has an entry for each of its seeds, and they agree."""
-    for name in ("returns", "success", "first_reach", "lengths"):
-        if getattr(found, name, None) is not None and len(getattr(found, name)) != len(found.seeds):
-            raise ValueError(f"{path}: {name!r} has not one entry for each of the seeds")
-    if not found.seeds or len(set(found.seeds)) < len(found.seeds):
-        raise ValueError(f"{path}: 'seeds' must be one or more different numbers")
-    reached = None if found.first_reach is None else [steps is not None for steps in found.first_reach]
-    if reached != (None if found.success is None else list(found.success)):
-        raise ValueError(f"{path}: 'success' and 'first_reach' do not name the same episodes")
-    if len(found.reward_curve) != steps:
-        raise ValueError(f"{path}: 'reward_curve' has not one entry for each of the {steps} steps")
-
-
-def _adds_up(cell: Cell) -> bool:
-    """Whether the returns add up to the reward curve, which is rounded to four digits."""
-    count, total = len(cell.seeds), sum(cell.returns)
-    if all(value.is_integer() for value in cell.returns):  # rewards of 0 and 1: what was rounded is known
-        return sum(round(mean * count) for mean in cell.reward_curve) == total
-    return abs(sum(cell.reward_curve) * count - total) <= 0.5e-4 * count * len(cell.reward_curve) + 1e-6 * abs(total)
-
-
-File = TypeVar("File", bound=Result)
-adapter = cache(TypeAdapter)
-"""Checks JSON against a dataclass."""
-
-
-def read(path: Path, kind: type[File]) -> File:
-    """A result from its JSON file.
-
-    Raises FileNotFoundError if there is no such file, NewerSchemaError for one of a newer schema, and ValueError, naming the
-    file, for anything else that is not a whole one.
+    What killed runs left half written there is removed, and folders that stay empty are.
     """
-    what = kind.__name__.lower()
-    try:
-        status = path.stat()
-    except FileNotFoundError as error:
-        raise FileNotFoundError(f"there is no {what} {path}") from error
-    if not stat.S_ISREG(status.st_mode) or status.st_size > LARGEST:
-        raise ValueError(f"{path} is not a file of at most {LARGEST // 2**20} MiB")
-    text = path.read_bytes()
-    try:
-        data = json.loads(text)
-    except RecursionError as error:
-        raise ValueError(f"{path} is nested too deep") from error
-    except ValueError as error:
-        raise ValueError(f"{path} is not JSON ({error})") from error
-    schema = data.get("schema") if isinstance(data, dict) else None
-    if type(schema) is int and schema > SCHEMA:
-        raise NewerSchemaError(f"{path} is of schema {schema}: a newer dfplan wrote it, this one reads schema {SCHEMA}")
-    if schema != SCHEMA:
-        raise ValueError(f"{path} is not a {what} of schema {SCHEMA}")
-    try:
-        found: File = adapter(kind).validate_json(text)  # type: ignore[arg-type]
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False)[0]
-        place = ".".join(map(str, first["loc"]))
-        raise ValueError(f"{path} is not a whole {what} ({place}: {first['msg']})") from error
-    if set(found.key) != set(KEY):
-        raise ValueError(f"{path}: 'key' must have the entries {', '.join(KEY)}")
-    return found
+    with ExitStack() as ended:
+        for name in sorted(map(short_name, env_ids)):  # the same order in all runs: none waits in a circle
+            place = folder / name
+            for new in [one for one in (place, *place.parents) if not one.exists()][::-1]:
+                ended.callback(_remove_empty, new)
+            place.mkdir(parents=True, exist_ok=True)
+            ended.enter_context(hold(place / ".lock", f"which plays {name} in {folder}", wait=True))
+            for partial in place.rglob(".*.partial"):
+                if not partial.is_dir() or partial.is_symlink():
+                    partial.unlink(missing_ok=True)
+        yield
+
+
+def _remove_empty(folder: Path) -> None:
+    with suppress(OSError):
+        folder.rmdir()

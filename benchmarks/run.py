@@ -12,26 +12,29 @@ configuration or weights have changed; after Ctrl-C or a kill the same command g
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 import time
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
+from rich.console import Group
 
 from dfplan import command
-from dfplan.benchmarks import play, rows, store
+from dfplan.benchmarks import play, results, rows
 from dfplan.benchmarks.protocol import EPISODES, evaluation_seeds
-from dfplan.benchmarks.show import show
+from dfplan.benchmarks.results import Cell, Timing
 from dfplan.benchmarks.speed import DECISIONS, THREADS
 from dfplan.benchmarks.suites import suite
-from dfplan.benchmarks.wanted import timings, train_missing, wanted
+from dfplan.benchmarks.wanted import Wanted, timings, wanted
 from dfplan.benchmarks.workers import LOCAL, workers
-from dfplan.envs.registry import Task, find
-from dfplan.worker_processes import WorkersDiedError
+from dfplan.envs.registry import Task, find, short_name
+from dfplan.worker_processes import Workers, WorkersDiedError
 
 _QUICK_EPISODES, _QUICK_DECISIONS = 10, 100
 
@@ -69,31 +72,23 @@ class Arguments:
     """Play on a Ray cluster: an address, or 'local' for one on this machine, which is also meant without an address."""
 
 
-def check(arguments: Arguments) -> tuple[list[Task], range, Path]:
-    """The tasks, the episodes' seeds and the output folder. ValueError or KeyError, with one sentence, for bad ones."""
-    suites = [(env, suite.called(env)) for env in arguments.env]
-    names = [name for env, family in suites for name in (family.tasks if family else (env,))]
-    tasks = [find(name) for name in dict.fromkeys(names)]
+def check(arguments: Arguments) -> tuple[list[Task], range]:
+    """The tasks and the episodes' seeds. ValueError or KeyError, with one sentence, for what cannot be used."""
     chosen = arguments.training_seeds
-    for several, of in (([task.env_id for task in tasks], "environments"), (arguments.agents, "agents")):
-        if not several or len(set(several)) < len(several):
-            raise ValueError(f"expected one or more different {of}, not {' '.join(several) or 'none'}")
-    if "all" in arguments.agents and len(arguments.agents) > 1:
-        raise ValueError("'all' stands for every registered agent: expected no other beside it")
-    if chosen is not None and (
-        not chosen or not set(chosen) <= set(rows.TRAINING_SEEDS) or len(set(chosen)) < len(chosen)
-    ):
+    families = {env: suite.called(env) for env in arguments.env}
+    tasks = [find(name) for env, family in families.items() for name in (family.tasks if family else (env,))]
+    if not tasks or not arguments.agents:
+        raise ValueError("expected one or more environments and agents, not none")
+    if chosen is not None and not (chosen and set(chosen) <= set(rows.TRAINING_SEEDS)):
         known = ", ".join(map(str, rows.TRAINING_SEEDS))
         raise ValueError(f"training seeds are one or more of {known}, not {' '.join(map(str, chosen)) or 'none'}")
-    rows.require_device_name(arguments.device)
     if arguments.threads < 1:
         raise ValueError(f"threads must be at least 1, not {arguments.threads}")
-    episodes = (
-        arguments.episodes if arguments.episodes is not None else _QUICK_EPISODES if arguments.quick else EPISODES
+    usual = _QUICK_EPISODES if arguments.quick else EPISODES
+    unique = {task.env_id: task for task in tasks}
+    return list(unique.values()), evaluation_seeds(
+        usual if arguments.episodes is None else arguments.episodes, arguments.seed
     )
-    folder = arguments.output / f"block{arguments.seed}" if arguments.seed else arguments.output
-    store.require_writable(folder)
-    return tasks, evaluation_seeds(episodes, arguments.seed), folder
 
 
 def run(arguments: Arguments, console: Any) -> None:
@@ -103,35 +98,71 @@ def run(arguments: Arguments, console: Any) -> None:
     def say(sentence: str) -> None:
         console.print(sentence, style="dim", soft_wrap=True, markup=False, highlight=False)
 
-    tasks, seeds, folder = check(arguments)
+    tasks, seeds = check(arguments)
+    folder = arguments.output / f"block{arguments.seed}" if arguments.seed else arguments.output
     agents = tuple(rows.ROWS) if arguments.agents == ("all",) else arguments.agents
     if arguments.train:
         train_missing(tasks, agents, arguments.training_seeds)
-    first_only = arguments.quick and arguments.training_seeds is None
+    first_only, fresh = arguments.quick and arguments.training_seeds is None, arguments.fresh
     cells, skipped = wanted(tasks, agents, seeds, arguments.training_seeds, arguments.device, first_only)
     for sentence in skipped:
         say(sentence)
-    times = timings(cells, _QUICK_DECISIONS if arguments.quick else DECISIONS)
-    missing, fresh = store.missing(folder, cells, times, arguments.fresh), arguments.fresh
-    with ExitStack() as written:
+    with results.writing(folder, {cell.env_id for cell in cells}):
+        there = play.there(cells, folder, say, fresh)
+        missing = [cell for cell in cells if cell not in there]
         with workers(arguments.threads, arguments.cluster if missing else None) as (pool, hardware):
-            # All that can be wrong with an agent is said before anything is written.
-            descriptions = play.describe_all(pool, missing)
-            written.enter_context(store.writing(folder, {cell.env_id for cell in cells}))
-            store.missing(folder, cells, times, fresh)  # again: another run may have written since
-            origin = {
-                "command": command.typed("benchmarks/run.py", arguments, leave_out=["output"]),
-                "hardware": hardware,
-            }
-            played = play.play_missing(pool, cells, descriptions, folder, origin, say, fresh)
+            typed = command.typed("benchmarks/run.py", arguments, leave_out=["output"])
+            played = there | play.play(pool, missing, folder, {"command": typed, "hardware": hardware}, say, fresh)
         # Decisions are timed and plans recorded on this machine, wherever the episodes were played.
         with workers(1, threads=THREADS) as (machine, _):
-            measured = play.time_missing(machine, times, folder, say, fresh=fresh or arguments.retime)
-            shown = [show(machine, task, played, measured, folder, say) for task in tasks]
+            times = timings(cells, _QUICK_DECISIONS if arguments.quick else DECISIONS)
+            measured = play.time_missing(machine, times, folder, say, fresh or arguments.retime)
+            shown = []
+            for where in tasks:
+                mine = {cell: played[cell] for cell in cells if cell.env_id == where.env_id}
+                shown.append(show(machine, where, mine, list(measured.values()), folder, say))
     for table, files in filter(None, shown):
         console.print(table)
         say(f"wrote {', '.join(files)}")
     console.print(f"{time.perf_counter() - began:.0f} s; results are in {folder}", soft_wrap=True)
+
+
+def train_missing(tasks: Sequence[Task], agents: Sequence[str], seeds: Sequence[int] | None) -> None:
+    """Train the weights that rows lack, of these training seeds. ValueError for a task without recipes, or a failure."""
+    for where, row in product(tasks, map(rows.row, agents)):
+        for words in row.lacking(where, seeds) if row.refusal(where) is None else []:
+            if subprocess.run([sys.executable, "-m", "dfplan.benchmarks.train", *words], check=False).returncode:
+                raise ValueError(f"training with {' '.join(words)} failed")
+
+
+def show(
+    machine: Workers, where: Task, cells: Mapping[Wanted, Cell], times: Sequence[Timing], folder: Path, say: play.Say
+) -> tuple[Group, list[str]] | None:
+    """Write one environment's table, and its pictures where its suite has any: of each agent the paths of its first cell,
+    and one plan being denoised. The table for the screen, and the files' names; None for an environment without cells."""
+    from dfplan.benchmarks.report import summaries, tables  # late: pandas and matplotlib take seconds to import
+
+    if not cells:
+        return None
+    place = folder / short_name(where.env_id)
+    summary = summaries.summarize(list(cells.values()), [time for time in times if time.env_id == where.env_id])
+    tables.write(place, summary)
+    firsts = {wanted.name: wanted for wanted in reversed(cells)}
+
+    def ask(agent: str, what: str, job: Callable[..., Any], *arguments: Any) -> Any:
+        try:
+            return machine.call(f"{what} of {agent}", job, firsts[agent], *arguments)
+        except play.FAILURES as error:
+            say(f"no {what} of {agent} is drawn: {error}")
+            return None
+
+    pictures = suite.of(where).pictures
+    if pictures is not None:
+        drawn = {agent: cells[wanted] for agent, wanted in reversed(firsts.items())}
+        paths_of = partial(ask, what="path", job=play.record_paths)
+        pictures(place, where, drawn, paths_of, lambda agent, seed: ask(agent, "plan", play.record_plan, seed))
+    names = [name for name in ("table.md", "table.csv", "paths.png", "denoising.gif") if (place / name).exists()]
+    return tables.to_rich(summary), names
 
 
 @command.with_arguments(

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from dfplan.benchmarks.protocol import EVALUATION_SEEDS, TUNING_SEEDS, Agent, begin
+from dfplan.agents.episodes import Player
+from dfplan.benchmarks.protocol import EVALUATION_SEEDS, TUNING_SEEDS, begin
 from dfplan.envs.registry import task
 
 THREADS = min(2, os.cpu_count() or 1)
@@ -18,7 +19,7 @@ SEED = EVALUATION_SEEDS.start
 """Reset seed of the timed episode."""
 
 
-def time_decisions(agent: Agent, env_id: str, decisions: int, seed: int, threads: int) -> dict[str, Any]:
+def time_decisions(agent: Player, env_id: str, decisions: int, seed: int, threads: int) -> dict[str, Any]:
     """Time an agent alone in one environment, after one decision to warm up. `threads` is stated, not set.
 
     What `dfplan.benchmarks.results.Timing` calls median, p95, mean, plan, decisions, plans and threads.

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
-from dfplan.benchmarks import provenance, reading, rows
+from dfplan.benchmarks import own, provenance, rows
 from dfplan.benchmarks.protocol import BATCH
-from dfplan.benchmarks.results import agent_folder, seed_name
+from dfplan.benchmarks.results import Key, agent_folder, seed_name
 from dfplan.envs.registry import Task, task
-
-Key = Mapping[str, str | None]
-"""As `dfplan.benchmarks.results.Result` has it."""
 
 
 @dataclass(frozen=True)
@@ -25,13 +20,13 @@ class Wanted:
     """As `dfplan.benchmarks.rows.row` takes it."""
     env_id: str
     training_seed: int | None
-    device: str = "cpu"
+    device: str
+    key: Key
+    """A process whose code or weights are others refuses to play."""
     seeds: tuple[int, ...] = ()
     """Reset seeds of a cell's episodes."""
     decisions: int = 0
     """Of a timing."""
-    key: Key = field(default_factory=dict, hash=False)
-    """A process whose code or weights are others refuses to play."""
 
     def __str__(self) -> str:
         return f"{self.name} on {self.env_id} ({seed_name(self.training_seed)})"
@@ -47,31 +42,28 @@ class Wanted:
         return rows.row(self.agent).own
 
     @property
-    def group(self) -> tuple[str, str]:
-        """Cells that differ in their training seed only are a group."""
-        return self.env_id, self.name
+    def about(self) -> dict[str, Any]:
+        """What a result has of it."""
+        same = {name: getattr(self, name) for name in ("env_id", "training_seed", "device", "key")}
+        return same | {"agent": self.name}
 
     def changed(self, key: Key, files: Mapping[str, str]) -> str | None:
         """What has changed since a result of this key and these files was made, in words; None if nothing has."""
-        parts = [kind for kind, value in self.key.items() if key.get(kind) != value]
-        if parts:
-            return f"its {' and '.join(parts)} changed"
-        if self.own and not files:
-            return "it does not say which files the agent read"
-        others = reading.changed(files)
-        return f"{' and '.join(others[:3])} changed" if others else None
+        parts = key.others(self.key)
+        parts = [f"its {' and '.join(parts)}"] if parts else own.changed(files)[:3]
+        return f"{' and '.join(parts)} changed" if parts else None
 
 
-def key(agent: str, where: Task, training_seed: int | None, **protocol: Any) -> dict[str, str | None]:
+def key(agent: str, where: Task, training_seed: int | None, **protocol: Any) -> Key:
     """What a row's results on a task depend on, with what of the protocol decides about them."""
     row = rows.row(agent)
     path, member = row.weights_file(where, training_seed), training_seed if row.stacked > 1 else None
-    return {
-        "code": provenance.code(),
-        "config": provenance.data_hash({"agent": row.agent, "options": dict(row.options), "member": member}),
-        "weights": None if path is None else provenance.file_hash(path),
-        "protocol": provenance.data_hash(protocol),
-    }
+    return Key(
+        code=provenance.code(),
+        config=provenance.data_hash({"agent": row.agent, "options": dict(row.options), "member": member}),
+        weights=None if path is None else provenance.file_hash(path),
+        protocol=provenance.data_hash(protocol),
+    )
 
 
 def wanted(
@@ -90,56 +82,37 @@ def wanted(
     """
     found: list[Wanted] = []
     skipped = []
-    chosen = {agent: rows.row(agent) for agent in agents}
     for where in tasks:
         fixed = {"env": where.env_id, "episode_steps": where.max_episode_steps, "first_seed": seeds[0], "batch": BATCH}
-        for agent, row in chosen.items():
+        for agent, row in {agent: rows.row(agent) for agent in agents}.items():
             try:
-                refusal, having = row.refusal(where), row.training_seeds(where, training_seeds)
+                having = row.training_seeds(where, training_seeds)
             except ValueError as error:
-                refusal, having = row.refusal(where) or str(error), ()
-            if refusal is not None:
-                skipped.append(f"{agent} is left out on {where.env_id}: {refusal}")
+                skipped.append(f"{agent} is left out on {where.env_id}: {error}")
                 continue
             for seed in having[:1] if first_only else having:
                 hashes = key(agent, where, seed, **fixed, device=device)
-                found.append(Wanted(agent, where.env_id, seed, device, tuple(seeds), key=hashes))
+                found.append(Wanted(agent, where.env_id, seed, device, hashes, tuple(seeds)))
     if not found:
         more = f" (and {len(skipped) - 1} more)" if len(skipped) > 1 else ""
         raise ValueError(f"nothing is left to play: {skipped[0]}{more}")
     owners: dict[str, str] = {}
-    for name in (rows.shown(agent) for agent in agents):
-        if owners.setdefault(agent_folder(name), name) != name:
-            other, place = owners[agent_folder(name)], agent_folder(name)
-            raise ValueError(f"the agents {other!r} and {name!r} would share the folder {place!r}")
+    for name in map(rows.shown, agents):
+        other = owners.setdefault(agent_folder(name), name)
+        if other != name:
+            raise ValueError(f"the agents {other!r} and {name!r} would share the folder {agent_folder(name)!r}")
     return found, skipped
 
 
 def timings(cells: Sequence[Wanted], decisions: int) -> list[Wanted]:
-    """One timing for each group of cells, of its first training seed."""
-    found: dict[tuple[str, str], Wanted] = {}
-    for cell in reversed(cells):
-        found[cell.group] = cell
+    """One timing for each row on each task, of its first training seed."""
+    firsts = {(cell.env_id, cell.name): cell for cell in reversed(cells)}
     return [
-        replace(cell, seeds=(), decisions=decisions, key=_timing_key(cell)) for cell in reversed(list(found.values()))
+        replace(
+            cell,
+            seeds=(),
+            decisions=decisions,
+            key=key(cell.agent, task(cell.env_id), cell.training_seed, env=cell.env_id, device=cell.device),
+        )
+        for cell in reversed(firsts.values())
     ]
-
-
-def _timing_key(cell: Wanted) -> Key:
-    return key(cell.agent, task(cell.env_id), cell.training_seed, env=cell.env_id, device=cell.device)
-
-
-def train_missing(tasks: Sequence[Task], agents: Sequence[str], seeds: Sequence[int] | None) -> None:
-    """Train the weights that rows lack, of these training seeds. ValueError for a task without recipes, or a failure."""
-    for where in tasks:
-        for row in map(rows.row, agents):
-            while row.refusal(where) is None:
-                try:
-                    row.training_seeds(where, seeds)
-                    break
-                except rows.MissingWeightsError as missing:
-                    words = [sys.executable, "-m", "dfplan.benchmarks.train", *missing.command]
-                    if subprocess.run(words, check=False).returncode:
-                        raise ValueError(f"training the weights {missing.weights!r} failed") from missing
-                    if row.weights_file(where, missing.seed) is None:
-                        raise

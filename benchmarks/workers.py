@@ -59,7 +59,9 @@ def _cluster(address: str, count: int) -> Iterator[tuple[Workers, dict[str, Any]
         _reach(address)
         ray.init(**where, log_to_driver=False, logging_level=logging.ERROR, runtime_env=runtime)
     except Exception as error:  # Ray raises plain ones, too
-        raise ConnectionError(f"no Ray cluster answers at {address!r} ({' '.join(str(error).split())[:200]})") from error
+        raise ConnectionError(
+            f"no Ray cluster answers at {address!r} ({' '.join(str(error).split())[:200]})"
+        ) from error
     try:
         register_parallel_backend("ray", Backend)
         machines = sum(node["Alive"] for node in ray.nodes())

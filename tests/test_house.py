@@ -245,7 +245,7 @@ def test_the_wheel_holds_one_package_and_all_of_it(tmp_path):
     held = {name for name in zipfile.ZipFile(wheel).namelist() if not name.endswith("/")}
     metadata = f"{'-'.join(wheel.name.split('-')[:2])}.dist-info"
     assert {name.split("/")[0] for name in held} == {"dfplan", metadata}
-    kinds = {".py", ".json", ".typed", ".safetensors", ".zip"}
+    kinds = {".py", ".json", ".toml", ".typed", ".safetensors", ".zip"}
     expected = {
         str(Path("dfplan", *(() if room == "dfplan" else (room,)), path.relative_to(source / room)))
         for room in ROOMS

@@ -10,10 +10,22 @@ from pathlib import Path
 
 import pandas as pd
 
-from dfplan.benchmarks.report import notes
 from dfplan.benchmarks.report.published import agrees, printed_for, reported
 from dfplan.benchmarks.report.summaries import Summary, in_order, summarize
-from dfplan.benchmarks.report.tables import Row, Table, interval, milliseconds, played, reach, tables, written
+from dfplan.benchmarks.report.tables import (
+    AGREEMENT,
+    PROTOCOL,
+    Row,
+    Table,
+    environment_notes,
+    interval,
+    milliseconds,
+    played,
+    reach,
+    row_notes,
+    tables,
+    written,
+)
 from dfplan.benchmarks.results import cells_in, timings_in
 from dfplan.benchmarks.rows import ROWS
 from dfplan.envs.registry import TASKS, short_name
@@ -110,8 +122,8 @@ def results_page(summary: Summary, plots: Mapping[str, str]) -> str:
     return (
         "# Results\n\nGenerated from `benchmarks/recorded/` by `python -m dfplan.benchmarks.report`: do not edit.\n\n"
         f"{pictures}## All rows\n\n{overview('All environments', summary.rows, summary.environments).to_markdown()}\n"
-        f"{HOW_TO_READ}\n## How to read the tables\n\n{_points(notes.PROTOCOL)}\n"
-        f"## The rows\n\n{_points(notes.rows(summary))}\n"
+        f"{HOW_TO_READ}\n## How to read the tables\n\n{_points(PROTOCOL)}\n"
+        f"## The rows\n\n{_points(row_notes(summary))}\n"
         + "\n".join(_environment_part(summary.of(env_id)) for env_id in summary.environments)
     )
 
@@ -122,7 +134,7 @@ def _points(sentences: list[str] | tuple[str, ...]) -> str:
 
 def _environment_part(summary: Summary) -> str:
     commands = dict.fromkeys(f"`{cell.command}`" for cell in summary.cells)
-    points = _points([*notes.environment(summary), f"Made by {', '.join(commands)}."])
+    points = _points([*environment_notes(summary), f"Made by {', '.join(commands)}."])
     shown = "\n".join(table.to_markdown() for table in tables(summary))
     return f"## {summary.environments[0]}\n\n{shown}\n{points}"
 
@@ -138,7 +150,7 @@ def page_section(names: list[str], summary: Summary) -> str:
     pairs = rows.merge(
         printed[["env", "agent", "method", "score", "text", "short_unit"]], how="left", on=["env", "agent"]
     )
-    compared = f"{notes.AGREEMENT} " if pairs["score"].notna().any() else ""
+    compared = f"{AGREEMENT} " if pairs["score"].notna().any() else ""
     table = written("Recorded", pairs, _PAGE, left=2)
     return (
         f"{table.to_markdown()}\n{compared}What the other columns mean, and all other rows: [results.md](results.md).\n"

@@ -116,7 +116,9 @@ def animate(layout: Layout, denoising: Denoising) -> bytes:
     dots = axes.scatter([], [], 26, [], cmap=_NOISE, vmin=0, vmax=1, edgecolors="white", linewidths=0.6, zorder=4)
     start = denoising.positions[0, 0, ::-1]
     axes.plot(*start, "o", markersize=9, color="white", markeredgecolor=INK, markeredgewidth=1.5, zorder=7)
-    scale = figure.colorbar(dots, cax=figure.add_axes((0.6, 0.36 / height, 0.36, 0.1 / height)), orientation="horizontal")
+    scale = figure.colorbar(
+        dots, cax=figure.add_axes((0.6, 0.36 / height, 0.36, 0.1 / height)), orientation="horizontal"
+    )
     scale.set_ticks([0, 1], labels=["clean", "noise"], fontsize=9, color=INK)
     scale.ax.tick_params(length=0)
     scale.outline.set_visible(False)

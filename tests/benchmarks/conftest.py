@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from dfplan.benchmarks import jobs, provenance, reading
+from dfplan.benchmarks import own, play, provenance
 from dfplan.benchmarks import run as benchmark
 from dfplan.worker_processes import Workers
 
@@ -54,10 +54,10 @@ class Here(Workers):
 
     def ended(self, jobs):
         for name, (function, *arguments) in jobs.items():
-            reading._opened.clear()
-            reading._opened.update(OPENED)
+            own._opened.clear()
+            own._opened.update(OPENED)
             yield name, function(*arguments)
-            OPENED.update(reading._opened)
+            OPENED.update(own._opened)
 
 
 OPENED = set()
@@ -67,7 +67,7 @@ OPENED = set()
 def here():
     """Workers that are this process."""
     OPENED.clear()
-    jobs.build.cache_clear()
+    play.build.cache_clear()
     return Here(1)
 
 
@@ -81,7 +81,7 @@ def within(here, tmp_path, monkeypatch, capsys):
 
     def call(*arguments):
         OPENED.clear()
-        jobs.build.cache_clear()
+        play.build.cache_clear()
         users = str(tmp_path.parent), str(Path(__file__).parent / "stand_in")
         for name, module in [*sys.modules.items()]:
             if str(getattr(module, "__file__", None)).startswith(users):

@@ -4,11 +4,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from test_play import FAULTY, ORIGIN, RESULTS, UMAZE, begun, cells, whole
+from test_play import FAULTY, ORIGIN, RESULTS, UMAZE, begun, cells, path_of
 
-from dfplan.benchmarks import play, rows, run, store
+from dfplan.benchmarks import play, rows, run
 from dfplan.benchmarks.protocol import evaluate, evaluation_seeds
-from dfplan.benchmarks.results import read_cell
+from dfplan.benchmarks.results import Cell, read
 from dfplan.benchmarks.workers import LOCAL, workers
 from dfplan.worker_processes import WorkersDiedError
 
@@ -23,20 +23,20 @@ def test_a_cluster_plays_every_batch_though_its_workers_are_killed(tmp_path, mon
     with workers(2, LOCAL) as (pool, hardware):
         asked = cells(FAULTY, "expert")
         Path("fault").write_text("worker 100005")
-        play.play_missing(pool, asked, play.describe_all(pool, asked), RESULTS, ORIGIN)
+        played = play.play(pool, asked, RESULTS, ORIGIN)
         assert set(begun()) == {100_000, 100_005, 100_010} and begun().count(100_005) == 2
         alone = evaluate(rows.row("random").build(UMAZE), UMAZE.env_id, evaluation_seeds(15))
-        faulty, expert = map(whole, asked)
-        assert faulty.seeds == list(evaluation_seeds(15)) and faulty.returns == list(alone.returns)
+        faulty, expert = (played[one] for one in asked)
+        assert faulty.seeds == tuple(evaluation_seeds(15)) and faulty.returns == alone.returns
         assert all(expert.success)
 
         assert hardware["machines"] == 1 and hardware["cores"] == 2 and hardware["cpu"]
 
         Path("fault").write_text("always 100005")
         with pytest.raises(WorkersDiedError, match="3 worker processes died of batch 1 of stand_in_faults:Faulty"):
-            play.play_missing(pool, asked[:1], play.describe_all(pool, asked[:1]), RESULTS, ORIGIN, fresh=True)
+            play.play(pool, asked[:1], RESULTS, ORIGIN, fresh=True)
         assert begun().count(100_005) == 2 + 3
-    assert read_cell(store.path_of(RESULTS, asked[0])) == faulty  # the old one stays
+    assert read(path_of(asked[0]), Cell) == faulty  # the old one stays
 
 
 def test_without_ray_one_sentence_says_how_to_get_it(monkeypatch):

@@ -1,13 +1,14 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
-from dfplan.benchmarks import jobs, protocol, rows
+from dfplan.benchmarks import play, protocol, rows
 from dfplan.benchmarks.recipes.recipe import RECIPES
 from dfplan.benchmarks.recording import Recorder
-from dfplan.benchmarks.results import KEY
 from dfplan.benchmarks.suites import maze2d
-from dfplan.benchmarks.wanted import Wanted, key
+from dfplan.benchmarks.wanted import key, wanted
 from dfplan.envs.registry import task
 
 UMAZE = task("maze2d-umaze-v1")
@@ -25,6 +26,12 @@ def weights(tmp_path_factory):
     path = tmp_path_factory.mktemp("weights") / "weights.safetensors"
     agent.save(path)
     return path
+
+
+def asked(agent):
+    """A wanted cell, of the first training seed."""
+    (cell, *_), _ = wanted([UMAZE], [agent], [100_000])
+    return cell
 
 
 @pytest.fixture
@@ -50,15 +57,15 @@ def test_a_planning_agent_plays_and_is_described(found):
     assert all(
         np.allclose(plan[0], path[0], atol=1e-4) for plan, path in zip(paths.planned, paths.executed, strict=True)
     )
-    described = jobs.describe(Wanted("diffusion-forcing", UMAZE.env_id, 0))
+    described = play.describe(asked("diffusion-forcing"))
     assert described["execution"] == "learned inverse dynamics" and described["parameters"] > 100_000
     assert described["config"]["plan"]["futures"] == 0
 
 
 def test_a_recorded_denoising_runs_from_noise_to_clean(found):
-    jobs.build.cache_clear()
-    denoising = jobs.record_plan(Wanted("diffusion-forcing-mcg", UMAZE.env_id, 0), 100_000)
-    jobs.build.cache_clear()
+    play.build.cache_clear()
+    denoising = play.record_plan(asked("diffusion-forcing-mcg"), 100_000)
+    play.build.cache_clear()
     rows, points, _ = denoising.positions.shape
     assert rows > 2 and denoising.levels.shape == (rows, points)
     assert denoising.levels[0].max() == 1.0 and denoising.levels[-1].max() == 0.0
@@ -83,23 +90,19 @@ def test_missing_weights_of_a_further_training_seed_are_said_too(found, monkeypa
 def test_what_a_result_depends_on_is_told_apart(found, weights, tmp_path, monkeypatch):
     plain, guided = (key(row, UMAZE, 0, batch=5) for row in ("diffusion-forcing", "diffusion-forcing-mcg"))
 
-    def differing(other):
-        return {name for name in plain if other[name] != plain[name]}
-
-    assert set(plain) == set(KEY) and plain["weights"] is not None
-    assert differing(key("diffusion-forcing", UMAZE, 0, batch=5)) == set()
-    assert differing(guided) == {"config"}
-    assert differing(key("diffusion-forcing", UMAZE, 0, batch=6)) == {"protocol"}
+    assert plain.weights is not None and plain.others(guided) == ["config"]
+    assert plain.others(key("diffusion-forcing", UMAZE, 0, batch=5)) == []
+    assert plain.others(key("diffusion-forcing", UMAZE, 0, batch=6)) == ["protocol"]
     changed = tmp_path / "changed.safetensors"
     changed.write_bytes(weights.read_bytes() + b"0")
     monkeypatch.setattr(rows, "weights_file", lambda name, seed=0: changed)
-    assert differing(key("diffusion-forcing", UMAZE, 0, batch=5)) == {"weights"}
+    assert plain.others(key("diffusion-forcing", UMAZE, 0, batch=5)) == ["weights"]
 
 
 def test_a_process_with_other_weights_refuses_to_play(found):
-    other = key("diffusion-forcing", UMAZE, 0) | {"weights": "0" * 64}
+    other = replace(asked("diffusion-forcing").key, weights="0" * 64)
     with pytest.raises(ValueError, match="found other weights of 'diffusion-forcing' than this run began with"):
-        jobs.build(Wanted("diffusion-forcing", UMAZE.env_id, 0, key=other))
+        play.build(replace(asked("diffusion-forcing"), key=other))
 
 
 def test_mazes_without_a_recipe_are_named():

@@ -6,9 +6,9 @@ import pytest
 from gymnasium.spaces import Box, Dict, Discrete
 from stand_in_planner import StandInPlanner
 
-from dfplan.benchmarks import jobs, own
+from dfplan.benchmarks import own, play
 from dfplan.benchmarks.own import require_fit
-from dfplan.benchmarks.wanted import Wanted
+from dfplan.benchmarks.wanted import wanted
 from dfplan.envs.registry import task
 
 sb3 = pytest.importorskip("stable_baselines3")
@@ -18,7 +18,8 @@ LARGE = task("maze2d-large-v1")
 
 def saved(path, env):
     sb3.PPO("MlpPolicy", env, n_steps=8, batch_size=8, policy_kwargs=NET).save(path)
-    return Wanted(f"sb3:{path}", "maze2d-umaze-v1", None)
+    (cell,), _ = wanted([task("maze2d-umaze-v1")], [f"sb3:{path}"], [100_000])
+    return cell
 
 
 @pytest.mark.parametrize(
@@ -39,15 +40,17 @@ def saved(path, env):
     ],
 )
 def test_a_model_of_other_spaces_is_not_played(change, sentence, tmp_path):
-    wanted = saved(tmp_path / "model.zip", change(gymnasium.make("maze2d-umaze-v1")))
+    cell = saved(tmp_path / "model.zip", change(gymnasium.make("maze2d-umaze-v1")))
     with pytest.raises(ValueError, match=sentence) as caught:
-        jobs.build(wanted)
+        play.build(cell)
     assert "model.zip' does not fit maze2d-umaze-v1: its" in str(caught.value)
 
 
 def test_a_model_of_the_environment_s_own_spaces_plays(tmp_path):
-    wanted = saved(tmp_path / "model.zip", gymnasium.make("maze2d-umaze-v1"))
-    assert jobs.build(wanted).act(np.zeros(4)).shape == (2,)
+    cell = saved(tmp_path / "model.zip", gymnasium.make("maze2d-umaze-v1"))
+    agent = play.build(cell)
+    agent.reset()
+    assert agent.act(np.zeros(4)).shape == (2,)
 
 
 class Agent:
@@ -110,10 +113,10 @@ def test_a_users_own_agent_by_module_and_class_or_factory(somebodys):
         ("no_such_module:make", "cannot import the agent 'no_such_module:make'"),
         (":make", "cannot import the agent"),
         ("somebodys_agents:nothing", "has no attribute 'nothing'"),
-        ("somebodys_agents:Greedy", "asks for task, gain; expected one argument, the task, or none"),
+        ("somebodys_agents:Greedy", "could not be made: TypeError: .*missing 1 required positional argument: 'gain'"),
         ("somebodys_agents:NoAgent", "made a NoAgent, which is no agent: it has no reset and no act"),
         ("somebodys_agents:broken", r"could not be made: KeyError: 'gain' \(somebodys_agents.py, line 13\)"),
-        ("somebodys_agents:number", "is a int; expected a class or a function"),
+        ("somebodys_agents:number", "could not be made: TypeError: 3 is not a callable object"),
     ],
 )
 def test_what_is_wrong_with_a_users_agent_is_said(somebodys, name, sentence):

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dfplan.benchmarks import jobs, play, rows, store
+from dfplan.benchmarks import play, results, rows
 from dfplan.benchmarks.protocol import BATCH, evaluate, evaluation_seeds
-from dfplan.benchmarks.results import read_cell, read_timing, timing_path
+from dfplan.benchmarks.results import Cell, Timing, Unfinished, read, timing_path, unfinished_path
 from dfplan.benchmarks.wanted import timings, wanted
 from dfplan.benchmarks.workers import workers
 from dfplan.envs.registry import task
@@ -35,24 +35,31 @@ def cells(*agents, episodes=3 * BATCH):
     return found
 
 
-def whole(cell):
-    """The cell of what is wanted, if it is there and can be used."""
-    found = store.look(RESULTS, cell)
-    return None if isinstance(found, str) else found
+def path_of(cell):
+    return results.cell_path(RESULTS, cell.env_id, cell.name, cell.training_seed)
+
+
+def whole(cell, say=print):
+    """The cell that is there, if it is used again."""
+    return play.there([cell], RESULTS, say).get(cell)
 
 
 def played(pool, asked):
-    found = play.play_missing(pool, asked, play.describe_all(pool, asked), RESULTS, ORIGIN)
-    assert list(found.values()) == [whole(one) for one in found]
+    found = play.play(pool, asked, RESULTS, ORIGIN)
+    assert {one: whole(one) for one in asked} == found
     return [found[one] for one in asked]
+
+
+def kept(cell):
+    """First seeds of the batches of an unfinished cell that are used again."""
+    return [episodes.seeds[0] for episodes in play._batches(path_of(cell), cell, print).values()]
 
 
 def keep(cell, *seeds):
     """Leave batches of the random agent, as a run does that is killed."""
-    file = store.Unfinished(RESULTS, cell)
-    file.begin({})
-    for part in seeds:
-        file.add(evaluate(rows.row("random").build(UMAZE), UMAZE.env_id, part))
+    agent = rows.row("random").build(UMAZE)
+    batches = [evaluate(agent, UMAZE.env_id, part) for part in seeds]
+    results.write_file(unfinished_path(path_of(cell)), Unfinished(cell.key, {}, batches))
 
 
 def begun():
@@ -66,9 +73,9 @@ def test_two_processes_one_of_which_dies_play_what_one_plain_loop_plays():
         expert, faulty = played(pool, asked)
     assert set(begun()) == set(BEGUN) and begun().count(100_005) == 2
     alone = evaluate(rows.row("random").build(UMAZE), UMAZE.env_id, evaluation_seeds(15))
-    assert faulty.returns == list(alone.returns) and faulty.first_reach == list(alone.first_reach)
+    assert faulty.returns == alone.returns and faulty.first_reach == alone.first_reach
     assert np.allclose(faulty.reward_curve, alone.reward_curve, atol=1e-4)
-    assert all(expert.success) and expert.seeds == list(evaluation_seeds(15))
+    assert all(expert.success) and expert.seeds == tuple(evaluation_seeds(15))
     assert not list(RESULTS.rglob(".*"))  # no batch and no partial file is left
 
 
@@ -78,20 +85,23 @@ def test_a_batch_that_kills_every_process_is_given_up_and_the_others_are_kept():
     with workers(1) as (pool, _):
         with pytest.raises(WorkersDiedError, match=r"3 worker processes died of batch 1 of stand_in_faults:Faulty on"):
             played(pool, [one])
-        assert begun().count(100_005) == 3 and 0 in store.Unfinished(RESULTS, one).batches()
+        assert begun().count(100_005) == 3 and 100_000 in kept(one)
         Path("fault").unlink()
         Path("begun").unlink()
         (cell,) = played(pool, [one])
-    assert cell.seeds == list(range(100_000, 100_015)) and 100_000 not in begun()
+    assert cell.seeds == tuple(range(100_000, 100_015)) and 100_000 not in begun()
+
+
+def changed(cell, **hashes):
+    return dataclasses.replace(cell, key=dataclasses.replace(cell.key, **hashes))
 
 
 def test_finished_batches_of_other_code_or_settings_are_not_used():
     (one,) = cells("random")
     keep(one, one.seeds[:BATCH])
-    assert list(store.Unfinished(RESULTS, one).batches()) == [0]
+    assert kept(one) == [100_000]
     for kind in ("code", "config", "weights", "protocol"):
-        other = dataclasses.replace(one, key={**one.key, kind: "0" * 64})
-        assert store.Unfinished(RESULTS, other).batches() == {}
+        assert kept(changed(one, **{kind: "0" * 64})) == []
 
 
 def test_a_cell_is_reused_only_for_the_same_key_and_no_more_episodes(here):
@@ -99,9 +109,9 @@ def test_a_cell_is_reused_only_for_the_same_key_and_no_more_episodes(here):
     (cell,) = played(here, [ten])
     (fewer,), (more,) = cells("random", episodes=7), cells("random", episodes=11)
     assert whole(fewer) == cell and whole(more) is None
-    other = dataclasses.replace(ten, key={**ten.key, "code": "0" * 64})
-    assert store.look(RESULTS, other) == "its code changed"
-    store.path_of(RESULTS, ten).write_text("{")
+    said = []
+    assert whole(changed(ten, code="0" * 64), said.append) is None and said[0].endswith("its code changed")
+    path_of(ten).write_text("{")
     assert whole(ten) is None
 
 
@@ -109,7 +119,7 @@ def test_a_killed_run_that_had_all_batches_only_writes_the_cell(here):
     (one,) = cells("random", episodes=5)
     keep(one, one.seeds)
     (cell,) = played(here, [one])
-    assert read_cell(store.path_of(RESULTS, one)) == cell and not list(RESULTS.rglob(".*"))
+    assert read(path_of(one), Cell) == cell and not list(RESULTS.rglob(".*"))
 
 
 def test_an_agent_that_fails_is_named_with_the_line(here):
@@ -129,11 +139,12 @@ def test_whatever_is_wrong_with_an_agent_is_said_before_anything_is_played(here)
 def test_decisions_are_timed_once_for_each_group(here, monkeypatch):
     (one,) = timings(cells("random"), 20)
     timing = play.time_missing(here, [one], RESULTS)[one]
-    assert read_timing(timing_path(RESULTS, UMAZE.env_id, "random")) == timing
+    assert read(timing_path(RESULTS, UMAZE.env_id, "random"), Timing) == timing
     assert timing.decisions == 20 and 0 < timing.median <= timing.p95 and timing.plan is None
-    assert store.look_for_timing(RESULTS, one, timing.hardware) == timing
-    assert store.look_for_timing(RESULTS, one, {"cpu": "another"}) is None
-    assert store.look_for_timing(RESULTS, dataclasses.replace(one, decisions=21), timing.hardware) is None
+    assert play.time_missing(here, [one], RESULTS)[one] == timing
+    assert play.time_missing(here, [dataclasses.replace(one, decisions=21)], RESULTS) != {one: timing}
+    monkeypatch.setattr(play.provenance, "hardware", lambda: {"cpu": "another"})
+    assert play.time_missing(here, [one], RESULTS)[one].hardware == {"cpu": "another"}
     of_groups = timings(cells("random", "expert", "random"), 20)
     assert [cell.agent for cell in of_groups] == ["random", "expert"]
 
@@ -146,8 +157,8 @@ def test_agents_whose_folders_would_be_the_same_are_refused(monkeypatch):
 
 def test_descriptions_say_how_an_agent_acts(monkeypatch):
     monkeypatch.delitem(sys.modules, "stand_in_planner", raising=False)  # as in a process that has not read it yet
-    jobs.build.cache_clear()
-    expert, planner = (jobs.describe(one) for one in cells("expert", "stand_in_planner:make"))
+    play.build.cache_clear()
+    expert, planner = (play.describe(one) for one in cells("expert", "stand_in_planner:make"))
     assert expert["execution"] == "waypoints and a PD controller" and expert["card"] is None and expert["files"] == {}
     assert planner["execution"] == "waypoints" and planner["parameters"] == 7 and planner["card"]["seed"] == 0
     assert any(path.endswith("stand_in_planner.py") for path in planner["files"])

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from dfplan.benchmarks import provenance, reading
+from dfplan.benchmarks import own, provenance
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -91,12 +91,12 @@ def test_a_file_that_changed_is_known_by_its_bytes(tmp_path):
     small.write_text("gain = 1.0\n")
     large.write_bytes(b"1" * 3_000_000)
     files = {str(one): provenance.file_hash(one) for one in (small, large)}
-    assert reading.changed(files) == []
+    assert own.changed(files) == []
     small.write_text("gain = 1.5\n")
     large.write_bytes(b"1" * 2_999_999 + b"2")
-    assert reading.changed(files) == [str(small), str(large)]
+    assert own.changed(files) == [str(small), str(large)]
     small.unlink()
-    assert reading.changed(files) == [str(small), str(large)]
+    assert own.changed(files) == [str(small), str(large)]
     with pytest.raises(FileNotFoundError):
         provenance.file_hash(small)
 

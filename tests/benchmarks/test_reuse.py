@@ -9,11 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from safetensors.numpy import save_file
 
-from dfplan.benchmarks import provenance, rows, store
+from dfplan.benchmarks import play, provenance, results, rows
 from dfplan.benchmarks.protocol import BATCH, evaluate, evaluation_seeds
-from dfplan.benchmarks.results import cells_in, read_cell, timings_in
+from dfplan.benchmarks.results import Cell, Unfinished, cells_in, read, timings_in
 from dfplan.benchmarks.wanted import wanted
 from dfplan.envs.registry import task
 
@@ -42,7 +41,7 @@ def plays(within):
 
 
 def stamps():
-    return {path: path.stat().st_mtime_ns for path in Path().rglob("*.json")}
+    return {path: path.stat().st_mtime_ns for path in Path().rglob("[!.]*.json")}
 
 
 def changed(before):
@@ -56,7 +55,6 @@ import importlib, json
 from pathlib import Path
 import numpy as np
 import helper
-from safetensors.numpy import load_file
 from dfplan.benchmarks.baselines import RandomAgent
 from parts import inner
 
@@ -65,7 +63,6 @@ class Mine(RandomAgent):
         super().__init__()
         importlib.import_module("late")
         self.pull = np.load("weights.npy")
-        self.push = load_file("push.safetensors")["push"]
         self.settings = json.loads(Path(__file__).with_name("settings.json").read_text())
 """
 
@@ -80,7 +77,6 @@ def mine():
     for name, text in texts.items():
         Path(name).write_text(text)
     np.save("weights.npy", np.zeros(2))
-    save_file({"push": np.zeros(2)}, "push.safetensors")
     return (*UMAZE, "--episodes", 1, "--agents", "mine:Mine", "random")
 
 
@@ -89,7 +85,6 @@ CHANGES = {
     **dict.fromkeys(("nested.py", "late.py", "parts/deeper.py"), lambda path: path.write_text("GAIN = 2")),
     "settings.json": lambda path: path.write_text('{"a": 1}'),
     "weights.npy": lambda path: np.save(path, np.ones(2)),
-    "push.safetensors": lambda path: save_file({"push": np.ones(2)}, path),
 }
 
 
@@ -101,16 +96,20 @@ def asked(agent, episodes):
 
 def killed(cell, batches=1, files=()):
     """Leave so many batches of a random agent that read these files, as a run does that is killed."""
-    unfinished, seeds = store.Unfinished(Path("results"), cell), cell.seeds
-    unfinished.begin({name: provenance.file_hash(name) for name in files})
-    for start in range(0, batches * BATCH, BATCH):
-        unfinished.add(evaluate(rows.row("random").build(task(cell.env_id)), cell.env_id, seeds[start : start + BATCH]))
-    return unfinished.path
+    agent, path = (
+        rows.row("random").build(task(cell.env_id)),
+        results.cell_path("results", cell.env_id, cell.name, None),
+    )
+    starts = range(0, batches * BATCH, BATCH)
+    played = [evaluate(agent, cell.env_id, cell.seeds[start : start + BATCH]) for start in starts]
+    unfinished = Unfinished(cell.key, {name: provenance.file_hash(name) for name in files}, played)
+    results.write_file(results.unfinished_path(path), unfinished)
 
 
 def looked():
-    """What is there of mine, for a run that begins now."""
-    return store.look(Path("results"), asked("mine:Mine", 1))
+    """The cell of mine that a run uses again which begins now, or why it does not."""
+    said, cell = [], asked("mine:Mine", 1)
+    return play.there([cell], Path("results"), said.append).get(cell) or said[0].partition("played again: ")[2]
 
 
 def test_a_users_agent_plays_again_when_a_module_or_a_file_that_it_reads_changed(plays, mine):
@@ -195,7 +194,7 @@ def test_an_interrupted_fresh_run_keeps_the_old_cell_and_goes_on(plays):
     assert CELL.read_bytes() == old
     before = stamps()
     assert "is played again: an interrupted --fresh goes on" in plays(*RANDOM, "--episodes", 15)
-    assert CELL in changed(before) and read_cell(CELL).returns == json.loads(old)["returns"]
+    assert CELL in changed(before) and read(CELL, Cell).returns == tuple(json.loads(old)["returns"])
     assert AGAIN in plays(*RANDOM, "--episodes", 15)
 
 
@@ -206,7 +205,7 @@ def test_other_episodes_have_a_folder_of_their_own(plays):
     plays(*RANDOM, "--episodes", 1, "--seed", 3)
     assert cells_in("out") == [first]
     for folder in ("out/block3", "results/block3"):
-        assert [cell.seeds for cell in cells_in(folder)] == [[130_000]]
+        assert [cell.seeds for cell in cells_in(folder)] == [(130_000,)]
 
 
 def write(path, **changes):
@@ -216,10 +215,8 @@ def write(path, **changes):
 @pytest.mark.parametrize(
     ("changes", "options", "sentence"),
     [
-        ({"seeds": [110_000, 110_001]}, (), "holds episodes from seed 110000 on, not from 100000"),
         ({"schema": 3}, (), "is of schema 3: a newer dfplan wrote it"),
         ({"schema": 3}, ("--fresh",), "is of schema 3: a newer dfplan wrote it"),
-        ({"agent": "ran:dom"}, (), "is of ran:dom on maze2d-umaze-v1, not of random"),
         ({"device": "cuda", "key": dict.fromkeys(("code", "config", "weights", "protocol"), "a")}, ("--episodes", 1),
          "holds 2 episodes, which 1 new ones would replace"),
         ({}, ("--episodes", 1, "--fresh"), "holds 2 episodes, which 1 new ones would replace"),
@@ -234,68 +231,33 @@ def test_what_must_not_be_replaced_is_refused(plays, within, changes, options, s
     assert before == {path: path.read_bytes() for path in Path().rglob("*") if path.is_file()}
 
 
-def test_a_timing_of_a_newer_schema_and_a_folder_in_the_way_are_refused(plays, within):
+def test_a_timing_of_a_newer_schema_is_not_replaced(plays):
     plays(*RANDOM, "--episodes", 1)
-    write(AGENTS / "random" / "timing.json", schema=3)
-    status, _, errors = within(*RANDOM, "--episodes", 1)
-    assert status == 2 and "timing.json is of schema 3" in errors
-    for taken in ("a/maze2d-umaze/random/untrained.json/x", "b/maze2d-umaze/random"):
-        Path(taken).parent.mkdir(parents=True)
-        Path(taken).touch()
-        status, _, errors = within(*RANDOM, "--episodes", 1, "--output", taken[0])
-        assert status == 2 and "choose another --output" in errors and errors.count("\n") == 1
+    timing = AGENTS / "random" / "timing.json"
+    write(timing, schema=3)
+    newer = timing.read_bytes()
+    assert "is not timed: " in (shown := plays(*RANDOM, "--episodes", 1)) and "timing.json is of schema 3" in shown
+    assert timing.read_bytes() == newer
 
 
-DAMAGES = {
-    "truncated": lambda path: path.write_bytes(path.read_bytes()[:100]),
-    "empty": lambda path: path.write_bytes(b""),
-    "binary": lambda path: path.write_bytes(os.urandom(1000)),
-    "list": lambda path: path.write_text("[1, 2]"),
-    "string": lambda path: path.write_text('"text"'),
-    "deep": lambda path: path.write_text("[" * 200_000),
-    "types": lambda path: write(path, schema=2, key=7, seeds="x", median=[], seconds="1"),
-    "no key": lambda path: path.write_text('{"schema": 2}'),
-}
-
-
-@pytest.mark.parametrize("damage", ["types", "deep"])  # the others: tests/benchmarks/test_cells.py
-def test_damaged_cells_and_timings_are_made_again(plays, damage):
+@pytest.mark.parametrize("damage", ["[" * 200_000, '{"schema": 2, "key": 7}', "\x00\xff"])  # more: test_cells.py
+def test_damaged_files_are_made_again(plays, damage):
     plays(*RANDOM, "--episodes", 1)
-    cell, timing = read_cell(CELL), AGENTS / "random" / "timing.json"
-    DAMAGES[damage](CELL)
-    DAMAGES[damage](timing)
+    cell, unfinished = read(CELL, Cell), CELL.with_name(f".{CELL.name}")
+    for path in (CELL, unfinished, AGENTS / "random" / "timing.json"):
+        path.write_text(damage)
     shown = plays(*RANDOM, "--episodes", 1)
-    assert "random on maze2d-umaze-v1 (untrained) is played again: " in shown and "untrained.json" in shown
-    assert "random on maze2d-umaze-v1 is timed again: " in shown and "timing.json" in shown
-    assert read_cell(CELL).returns == cell.returns and len(timings_in("results")) == 1
+    for name in (CELL.name, unfinished.name, "timing.json"):
+        assert f"{AGENTS / 'random' / name} is not a whole" in shown
+    assert read(CELL, Cell).returns == cell.returns and len(timings_in("results")) == 1
     assert AGAIN in plays(*RANDOM, "--episodes", 1)
-
-
-def test_a_damaged_batch_is_played_again(plays):
-    cell = asked("random", 15)
-    path = killed(cell, batches=2)
-    whole, lines = path.read_bytes(), path.read_text().splitlines(keepends=True)
-    torn = {name: lambda path, damage=damage: damage(path) for name, damage in DAMAGES.items() if name != "types"}
-    torn["last line"] = lambda path: path.write_text("".join(lines)[:-50])
-    for name, damage in torn.items():
-        damage(path)
-        said = []
-        kept = store.Unfinished(Path("results"), cell).batches(said.append)
-        assert list(kept) == ([0] if name == "last line" else []), name
-        assert name == "empty" or ".untrained.jsonl" in said[0]
-        path.write_bytes(whole)
-    assert list(store.Unfinished(Path("results"), cell).batches()) == [0, 1]
-    torn["last line"](path)
-    shown = plays(*RANDOM, "--episodes", 15)
-    assert "what was played of random on maze2d-umaze-v1 (untrained) is played again: line 3 of " in shown
-    assert [cell.seeds for cell in cells_in("results")] == [list(evaluation_seeds(15))]
 
 
 def test_what_killed_runs_left_half_written_is_removed_and_links_are_not_followed(plays):
     Path("precious").write_text("mine")
     place = AGENTS / "random"
     place.mkdir(parents=True)
-    for name in (".untrained.json.partial", ".timing.json.partial", ".untrained.jsonl", "..untrained.jsonl.partial"):
+    for name in (".untrained.json.partial", ".timing.json.partial", "..untrained.json.partial"):
         (place / name).symlink_to(Path("precious").absolute())
     (AGENTS / ".table.md.0123456789abcdef.partial").write_text("torn")
     plays(*RANDOM, "--episodes", 1)
@@ -340,13 +302,13 @@ def test_two_runs_into_one_folder_do_not_harm_each_other_and_the_second_says_for
     os.kill(first.pid, signal.SIGSTOP)
     second = begin("run.py", *arguments)
     said = second.stderr.readline()
-    assert f"waiting for process {first.pid} on " in said and "which plays maze2d-umaze in results since 20" in said
+    assert f"waiting for process {first.pid} on " in said and "which plays maze2d-umaze in results" in said
     os.kill(first.pid, signal.SIGCONT)
     for process in (first, second):
         shown, errors = process.communicate(timeout=200)
         assert process.returncode == 0, errors
         assert "results are in results" in shown
-    assert AGAIN in shown and [cell.seeds for cell in cells_in("results")] == [list(range(100_000, 100_005))]
+    assert AGAIN in shown and [cell.seeds for cell in cells_in("results")] == [tuple(range(100_000, 100_005))]
     assert not list(Path("results").rglob(".*"))
 
 

@@ -6,7 +6,7 @@ from PIL import Image
 
 from dfplan.benchmarks import plan_speed, rows
 from dfplan.benchmarks.protocol import evaluate, evaluation_seeds
-from dfplan.benchmarks.results import cells_in, read_cell, timings_in
+from dfplan.benchmarks.results import Cell, Unfinished, cells_in, read, timings_in
 from dfplan.envs.maze.expert import WaypointExpert
 from dfplan.envs.registry import task
 
@@ -31,8 +31,8 @@ def test_a_run_writes_everything_and_the_next_one_uses_it_again(within, tmp_path
 
     cells = {cell.agent: cell for cell in cells_in(tmp_path / "out")}
     alone = evaluate(WaypointExpert(task("maze2d-umaze-v1").layout), "maze2d-umaze-v1", evaluation_seeds(6))
-    assert cells["expert"].returns == list(alone.returns) and cells["expert"].first_reach == list(alone.first_reach)
-    assert cells[PLANNER].seeds == list(evaluation_seeds(6)) and cells[PLANNER].card["seed"] == 0
+    assert cells["expert"].returns == alone.returns and cells["expert"].first_reach == alone.first_reach
+    assert cells[PLANNER].seeds == tuple(evaluation_seeds(6)) and cells[PLANNER].card["seed"] == 0
     timings = {timing.agent: timing for timing in timings_in(tmp_path / "out")}
     assert timings[PLANNER].plan > 0 and timings["random"].plan is None and timings["random"].decisions == 100
     for text in ("expert", "waypoints and a PD controller", "printed by others", "results are in out"):
@@ -75,7 +75,7 @@ def test_rows_without_weights_are_left_out(within, tmp_path, monkeypatch):
             shown.count("diffusion-forcing is left out on") == 2 and "benchmarks/train.py --env maze2d-umaze" in shown
         )
     for env in ("maze2d-umaze", "multi2d-umaze"):
-        assert read_cell(tmp_path / "results" / env / "expert" / "untrained.json").success == [True] * 3
+        assert read(tmp_path / "results" / env / "expert" / "untrained.json", Cell).success == (True,) * 3
 
 
 def begun(folder):
@@ -87,8 +87,8 @@ def test_a_run_that_was_ended_goes_on_where_it_stopped(command, within, tmp_path
     arguments = (*UMAZE, "--episodes", 20, "--quick", "--agents", FAULTY)
     (tmp_path / "fault").write_text("driver 100010")
     assert command("run.py", *arguments).returncode == -signal.SIGKILL
-    (kept,) = (tmp_path / "results").rglob(".untrained.jsonl")
-    assert len(kept.read_text().splitlines()) >= 1 + 1 and not cells_in(tmp_path / "results")
+    (kept,) = (tmp_path / "results").rglob(".untrained.json")
+    assert read(kept, Unfinished).batches and not cells_in(tmp_path / "results")
 
     (tmp_path / "fault").write_text("interrupt 100015")
     interrupted = command("run.py", *arguments)
@@ -102,7 +102,7 @@ def test_a_run_that_was_ended_goes_on_where_it_stopped(command, within, tmp_path
     assert begun(tmp_path).count(100_000) == 1 + 3  # drawing and timing begin there too, with a decision to warm up
     (cell,) = cells_in(tmp_path / "results")
     alone = evaluate(rows.row("random").build(task("maze2d-umaze-v1")), "maze2d-umaze-v1", evaluation_seeds(20))
-    assert cell.returns == list(alone.returns) and cell.seeds == list(evaluation_seeds(20))
+    assert cell.returns == alone.returns and cell.seeds == tuple(evaluation_seeds(20))
     assert not list((tmp_path / "results").rglob(".*"))
 
 

@@ -235,7 +235,7 @@ def test_documents_and_plots_are_those_of_the_recorded_results():
 def test_recorded_cells_are_of_clean_trees_and_of_the_protocols_first_episodes():
     cells = cells_in(RECORDED)
     for cell in cells:
-        assert cell.env_id in TASKS and cell.seeds == list(EVALUATION_SEEDS[: len(cell.seeds)])
+        assert cell.env_id in TASKS and cell.seeds == tuple(EVALUATION_SEEDS[: len(cell.seeds)])
         assert cell.commit is not None and not cell.commit.endswith("+")
     assert {(t.env_id, t.agent) for t in timings_in(RECORDED)} == {(c.env_id, c.agent) for c in cells}
 
@@ -248,8 +248,8 @@ def test_a_typed_return_and_damaged_files_are_one_sentence(tree, command):
     for text, sentence in (
         (whole.replace("161.86\n ]", "261.86\n ]"), "the returns are not those of its reward curve"),
         (whole.replace('"schema": 2', '"schema": 3'), "a newer dfplan wrote it"),
-        (whole[:200], "is not JSON"),
-        ("[" * 100_000, "nested too deep"),
+        (whole[:200], "Invalid JSON"),
+        ("[" * 100_000, "recursion limit"),
         (whole.replace('"seconds": 1.0', '"seconds": "1"'), "seconds"),
     ):
         assert text != whole

@@ -98,12 +98,10 @@ def test_starts_are_paired_by_their_seed_in_whatever_order_they_were_played():
 
 
 def test_returns_add_up_over_an_episode():
-    pair = [
-        small_cell(training_seed=0, reward_curve=[0.0] * 300),
-        small_cell(training_seed=1, reward_curve=[1.0] * 300),
-    ]
+    none = small_cell(training_seed=0, returns=(0.0, 0.0))
+    pair = [none, small_cell(training_seed=1, returns=(300.0, 300.0), reward_curve=(1.0,) * 300)]
     assert np.allclose(rows_of(pair)[0]["curve"], 0.5 * np.arange(1, 301))
-    assert rows_of([pair[0], small_cell(training_seed=1, reward_curve=[])])[0]["curve"].size == 0
+    assert rows_of([none, small_cell(training_seed=1, reward_curve=())])[0]["curve"].size == 0
 
 
 def test_rows_stand_in_the_order_of_their_registration():
