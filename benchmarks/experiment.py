@@ -30,7 +30,9 @@ ROOT = Path(__file__).resolve().parents[1]
 class Arguments:
     """The command line."""
 
-    name: tyro.conf.Positional[Literal["speed-and-arrival", "monte-carlo-guidance", "asking-for-goals", "bound"]]
+    name: tyro.conf.Positional[
+        Literal["speed-and-arrival", "monte-carlo-guidance", "asking-for-goals", "bound", "paper-recipe"]
+    ]
     """What is played: see benchmarks/experiments/, one file each, and docs/claims.md."""
     quick: bool = False
     """A first look: a few episodes of each part, in a file of their own."""

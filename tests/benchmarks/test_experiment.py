@@ -9,7 +9,13 @@ from types import SimpleNamespace
 import pytest
 
 from dfplan.benchmarks import experiment
-from dfplan.benchmarks.experiments import asking_for_goals, monte_carlo_guidance, speed_and_arrival
+from dfplan.benchmarks.experiments import (
+    asking_for_goals,
+    monte_carlo_guidance,
+    paper_recipe,
+    speed_and_arrival,
+    variants,
+)
 from dfplan.benchmarks.report import figures
 from dfplan.benchmarks.report.pages import replaced
 from dfplan.envs import fork
@@ -95,7 +101,7 @@ def test_every_variant_is_played_with_its_options_on_the_protocols_episodes(monk
         asked.append((env_id, list(seeds)))
         return SimpleNamespace(returns=(agent.config.speed,))
 
-    monkeypatch.setattr(speed_and_arrival.protocol, "evaluate", evaluate)
+    monkeypatch.setattr(variants.protocol, "evaluate", evaluate)
     settings = {name: part for name, part in speed_and_arrival.parts(True).items() if "umaze" in name}
     played = [speed_and_arrival.play(part) for part in settings.values()]
     assert [(part["speed"], part["arrival"]) for part in played] == [(1.6, 0.45), (1, 0.45), (1.6, 0), (1, 0)]
@@ -111,8 +117,7 @@ def test_speed_changes_the_returns():
 
 
 def test_the_claim_holds_only_if_each_option_raises_the_score_in_each_maze(monkeypatch):
-    for name in ("mean", "compare"):
-        monkeypatch.setattr(speed_and_arrival, name, partial(getattr(speed_and_arrival, name), resamples=100))
+    monkeypatch.setattr(variants, "mean", partial(variants.mean, resamples=100))
     parts = speed_and_arrival.parts(True)
     played = {
         name: {"returns": [100.0 - 20 * len(part["options"]) + i for i in range(10)]} for name, part in parts.items()
@@ -121,6 +126,16 @@ def test_the_claim_holds_only_if_each_option_raises_the_score_in_each_maze(monke
     assert held and table.count("(-") == 9
     played["maze2d-large, arrival=0"]["returns"] = [120.0 + i for i in range(10)]
     assert not speed_and_arrival.conclude(played)[0]
+
+
+@pytest.mark.parametrize(("tracked", "held"), [(100.0, True), (60.0, False)])
+def test_the_papers_recipe_must_win_back_half_of_the_gap_by_tracking(tracked, held):
+    parts = paper_recipe.parts(True)
+    first, second, *_, default = parts
+    returns = dict.fromkeys(parts, 30.0) | {second: tracked, default: 130.0}
+    played = {name: {"returns": [returns[name] + i for i in range(5)]} for name in parts}
+    assert paper_recipe.conclude(played)[0] is held
+    assert parts[first]["options"] != parts[second]["options"] and parts[first]["sha256"] != parts[default]["sha256"]
 
 
 def steered(share_of_short):

@@ -50,7 +50,7 @@ def test_no_file_that_trains_or_tunes_names_an_evaluation_seed():
     root = Path(__file__).parents[2]
     files = [path for room in ("benchmarks", "agents", "dfplan", "envs") for path in (root / room).rglob("*.py")]
     naming = {path.name for path in files if re.search(r"evaluation_seeds|EVALUATION_SEEDS", path.read_text())}
-    assert naming <= {"protocol.py", "run.py", "speed.py", "speed_and_arrival.py", "asking_for_goals.py"}
+    assert naming <= {"protocol.py", "run.py", "speed.py", "variants.py", "asking_for_goals.py"}
 
 
 def test_a_batch_never_mixes_evaluation_and_other_seeds():

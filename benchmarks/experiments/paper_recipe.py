@@ -1,0 +1,45 @@
+"""What keeps the paper's recipe below the default one: the actions that it plays, the cost that guides it, or the rest.
+
+The same weights play the actions that they diffused, or learned inverse dynamics track their plans. They are guided by the mean
+distance to the goal, which is greedy, or by the time to arrive. The default recipe, also as shortly trained as the paper's, has
+another network, loss and tokens beside that, and the goal as a known token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from dfplan.benchmarks.experiments import variants
+
+CLAIM = (
+    "In umaze at least half of what the paper's recipe scores less than the default one is lost by its diffused actions: its own "
+    "plans, tracked by learned inverse dynamics, win it back."
+)
+PAGE = "diffusion-forcing"
+MAZES = ("maze2d-umaze",)
+PAPER = {"futures": 0, "scale": 32.0}
+TRACKED, SOONEST = {"execution": "inverse_dynamics"}, {"guide": "soonest"}
+VARIANTS: dict[str, variants.Variant] = {
+    "the paper's recipe": ("paper", PAPER),
+    "its plans tracked by inverse dynamics": ("paper", PAPER | TRACKED),
+    "guided by the time to arrive": ("paper", PAPER | SOONEST),
+    "both": ("paper", PAPER | TRACKED | SOONEST),
+    "the default recipe, trained shortly, at the data's pace": ("short", {"speed": 1.0}),
+    "the default recipe at the data's pace": ("default", {"speed": 1.0}),
+}
+play = variants.play
+
+
+def parts(quick: bool) -> dict[str, dict[str, Any]]:
+    """Each variant in umaze."""
+    return variants.parts(MAZES, VARIANTS, quick)
+
+
+def conclude(played: Mapping[str, variants.Part]) -> tuple[bool, str]:
+    """It held if the whole paired interval of what tracking adds lies above half of the gap to the default recipe."""
+    first, tracked, *_, default = VARIANTS
+    (maze,) = MAZES
+    added = variants.gain(played, maze, tracked, first)
+    gap = variants.gain(played, maze, default, first).value
+    return added.low is not None and added.low > gap / 2, variants.shown(played, MAZES, VARIANTS)
