@@ -13,8 +13,8 @@ from typing import Any
 from dfplan.benchmarks.experiments import variants
 
 CLAIM = (
-    "In umaze at least half of what the paper's recipe scores less than the default one is lost by its diffused actions: its own "
-    "plans, tracked by learned inverse dynamics, win it back."
+    "In umaze at least half of what the paper's recipe scores less than the default one is lost by its diffused actions: "
+    "its own plans, tracked by learned inverse dynamics, win it back."
 )
 PAGE = "diffusion-forcing"
 MAZES = ("maze2d-umaze",)
