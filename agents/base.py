@@ -8,12 +8,13 @@ module that `update` trains.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import pickle
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, ParamSpec, Self, TypeVar
 
 import numpy as np
 import torch
@@ -27,40 +28,56 @@ from dfplan.data.features import AS_RECORDED, Features, registered
 from dfplan.planning.ask import Ask
 from dfplan.training.weights_file import Header, load_weights, naming, restored, save_weights
 
+P, R = ParamSpec("P"), TypeVar("R")
+
+
+def named(method: Callable[P, R]) -> Callable[P, R]:
+    """A method of an agent whose ValueErrors begin with the agent's name."""
+
+    @functools.wraps(method)
+    def by_name(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return method(*args, **kwargs)
+        except ValueError as error:
+            name = f"{type(args[0]).__name__}: "
+            if not str(error).startswith(name):
+                error.args = (f"{name}{error}",)
+            raise
+
+    return by_name
+
 
 class Agent(ABC):
     """Acts for one observation or for a batch of them, each row an episode of its own.
 
     A subclass forgets its plans in `_begin`, those of some rows in `_begin_rows`, and acts in `_act`. What reaches these
-    was checked. Agents can be pickled and copied in the middle of an episode, and go on as they would have.
+    was checked, and a ValueError from within gets the agent's name. Agents can be pickled and copied in the middle of an
+    episode, and go on as they would have.
     """
 
     kind: ClassVar[str | None] = None
     """What the agent's weights files say that they hold; None for an agent that has no weights."""
     stacked: ClassVar[bool] = False
     """Whether these files hold several training seeds, of which `load` takes a `member`."""
-    answers: ClassVar[frozenset[str]] = frozenset()
-    """Parts of `Ask`, beside the goal, that the agent acts by."""
     config: Any
     """How the agent acts: a dataclass whose fields `with_options` changes."""
+    observation_dim: int | None = None
+    """Width of an observation; None: any."""
+    features: Features = AS_RECORDED
+    """What makes such an observation of what an environment observes."""
+    goal_dim: int | None = None
+    """Width G of a goal; 0: the agent takes none, None: any."""
+    needs_goal: bool = False
+    """Whether it cannot act without a goal."""
+    answers: frozenset[str] = frozenset()
+    """Parts of `Ask`, beside the goal, that it acts by."""
     _dtype: ClassVar[type[np.floating[Any]]] = np.float32
 
-    def __init__(
-        self,
-        config: Any,
-        card: Mapping[str, Any] | None,
-        *,
-        observation_dim: int | None = None,
-        goal_dim: int | None = None,
-        features: Features = AS_RECORDED,
-    ):
-        """`observation_dim` and `goal_dim`: the widths that are asked for; None takes any. `features` lead to them from what
-        an environment observes. Raises ValueError for features of a function that nobody registered."""
+    def __init__(self, config: Any, card: Mapping[str, Any] | None):
+        """A subclass says before what it takes. Raises ValueError for features of a function that nobody registered."""
         self.config, self.card = config, dict(card or {})
-        self.features = features
-        if features.function:
-            registered(features.function)
-        self._observation_dim, self._goal_dim = observation_dim, goal_dim
+        if self.features.function:
+            registered(self.features.function)
         self.reset(seed=0)
 
     @classmethod
@@ -76,6 +93,7 @@ class Agent(ABC):
         """
         return cls.load(pretrained_path(name, cls.kind), **how)
 
+    @named
     def reset(self, goal: ArrayLike | None = None, seed: int | None = None, ask: Ask | None = None) -> None:
         """Begin new episodes: forget all plans, and take a goal (G,) for all rows, (1, G) likewise, (B, G) for each row,
         or None. Recorded units. An agent that knows one goal only checks what it is given and goes to its own.
@@ -85,13 +103,14 @@ class Agent(ABC):
         """
         given = self._read_ask(goal, ask)
         if seed is not None:
-            self._seed(self._whole(seed, "the seed", 0, 2**63 - 1))
+            self._seed(read_whole(seed, "the seed", 0, 2**63 - 1))
         self._goal: NDArray[Any] | None = given.goal
         self._goal_given = given.goal is not None
         self._ask = dataclasses.replace(given, goal=None)
         self._rows: int | None = None
         self._begin()
 
+    @named
     def act(self, observation: ArrayLike) -> NDArray[np.float32]:
         """The action (action_dim,) for an observation (observation_dim,), or (B, action_dim) for (B, observation_dim).
 
@@ -108,11 +127,12 @@ class Agent(ABC):
         if self._rows != len(batch):
             self._begin()
             self._rows = len(batch)
-        with self._undisturbed():
+        with undisturbed(self.device):
             action = np.asarray(self._act(batch, goals), dtype=np.float32)
-        self._finite("action", action)
+        require_finite("action", action)
         return action if given.ndim == 2 else action[0]
 
+    @named
     def forget(self, rows: ArrayLike, goal: ArrayLike | None = None) -> None:
         """New episodes began in these rows of the batch: plan them anew at the next `act`, to new goals (len(rows), G),
         or to one (G,).
@@ -120,22 +140,25 @@ class Agent(ABC):
         Raises ValueError for rows outside the batch, for another number of goals, and for goals of single rows where
         there is no goal for each row yet.
         """
-        index = self._read_rows(rows)
+        batch = self._rows
+        if batch is None and np.ndim(self._goal) == 2 and len(self._goal) > 1:  # one goal is for any number of rows
+            batch = len(self._goal)
+        index = read_rows(rows, batch, "rows of ")
         if goal is not None:
             goals = self._goals(self._read_goal(goal), len(index), "rows")
-            if self._goal is None or self._batch is None:
-                raise ValueError(
-                    f"{self._name}: goals of single rows need a goal for each row: reset(goal) with (batch, G) first"
-                )
-            self._goal = self._goals(self._goal, self._batch)
-            self._goal[index] = goals  # type: ignore[index]  # there is one
+            if self._goal is None or batch is None:
+                raise ValueError("goals of single rows need a goal for each row: reset(goal) with (batch, G) first")
+            self._goal = self._goals(self._goal, batch)
+            self._goal[index] = goals
         if len(index) and self._rows is not None:
-            with self._undisturbed():
+            with undisturbed(self.device):
                 self._begin_rows(index)
 
+    @named
     def with_options(self, **changes: Any) -> Self:
         """An agent with the same weights that acts by other options: fields of its config. ValueError for other names."""
-        return self._with(self._changed(self.config, changes))
+        require_options(changes, [field.name for field in dataclasses.fields(self.config)])
+        return self._with(dataclasses.replace(self.config, **changes))
 
     @property
     def parameters(self) -> int:
@@ -147,17 +170,14 @@ class Agent(ABC):
         """Where the agent computes."""
         return torch.device("cpu")
 
-    @abstractmethod
-    def _seed(self, seed: int) -> None:
-        """Start the agent's own randomness anew."""
+    def _seed(self, seed: int) -> None:  # noqa: B027
+        """Start the agent's own randomness anew, if it has any."""
 
-    @abstractmethod
-    def _begin(self) -> None:
-        """Forget all plans."""
+    def _begin(self) -> None:  # noqa: B027
+        """Forget all plans, if there are any."""
 
-    @abstractmethod
-    def _begin_rows(self, rows: NDArray[np.intp]) -> None:
-        """Forget the plans of these rows of the batch."""
+    def _begin_rows(self, rows: NDArray[np.intp]) -> None:  # noqa: B027
+        """Forget the plans of these rows of the batch, if there are any."""
 
     @abstractmethod
     def _act(self, batch: NDArray[Any], goals: NDArray[Any] | None) -> NDArray[Any]:
@@ -178,67 +198,37 @@ class Agent(ABC):
         """What is kept of the agent when it is pickled or copied."""
         return self.__dict__
 
-    @contextmanager
-    def _undisturbed(self) -> Iterator[None]:
-        """Apart from torch's modes, as `undisturbed` says; a ValueError from within names the agent."""
-        with undisturbed(self.device):
-            try:
-                yield
-            except ValueError as error:
-                if not str(error).startswith(f"{self._name}: "):
-                    error.args = (f"{self._name}: {error}",)
-                raise
-
-    @property
-    def _name(self) -> str:
-        return type(self).__name__
-
-    def _changed(self, config: Any, changes: Mapping[str, Any]) -> Any:
-        known = [field.name for field in dataclasses.fields(config)]
-        self._known_options(changes, known)
-        return dataclasses.replace(config, **changes)
-
-    def _known_options(self, changes: Mapping[str, Any], known: list[str]) -> None:
-        if unknown := sorted(set(changes) - set(known)):
-            expected = f"expected some of {', '.join(known)}" if known else "it has none"
-            raise ValueError(f"{self._name}: unknown option {unknown[0]!r}, {expected}")
-
-    def _read(self, value: Any, what: str, *shapes: Shape) -> NDArray[Any]:
-        return read(value, f"{self._name}: {what}", *shapes, dtype=self._dtype)
-
-    @property
-    def goal_dim(self) -> int | None:
-        """Width G of a goal; 0: the agent takes none, None: any."""
-        return self._goal_dim
-
     def _read_observation(self, observation: Any) -> NDArray[Any]:
-        D = self._observation_dim or "observation_dim"
-        if not self.features.as_recorded:
-            observation = self._featured(self.features, observation)
-        return self._read(observation, "the observation", (D,), ("batch", D))
+        D = self.observation_dim or "observation_dim"
+        given = observation if self.features.as_recorded else self.features(observation)
+        return read(given, "the observation", (D,), ("batch", D), dtype=self._dtype)
 
     def _read_goal(self, goal: Any) -> NDArray[Any]:
-        if self._goal_dim == 0:
-            raise ValueError(f"{self._name}: this model was made without goal columns, so that it acts without a goal")
-        G = self._goal_dim or "goal_dim"
-        if self.features.goal_columns:
-            goal = self._featured(self.features.goal, goal)
-        return self._read(goal, "the goal", (G,), ("batch", G))
+        if self.goal_dim == 0:
+            raise ValueError("this model was made without goal columns, so that it acts without a goal")
+        G = self.goal_dim or "goal_dim"
+        given = self.features.goal(goal) if self.features.goal_columns else goal
+        return read(given, "the goal", (G,), ("batch", G), dtype=self._dtype)
 
-    def _featured(self, features: Callable[[Any], NDArray[Any]], raw: Any) -> NDArray[Any]:
-        """What features make of a raw observation or goal. ValueError, by the agent's name, for what they cannot read."""
-        try:
-            return features(raw)
-        except ValueError as error:
-            raise ValueError(f"{self._name}: {error}") from None
+    def _goals(self, goal: NDArray[Any] | None, rows: int, what: str = "observations") -> Any:
+        """A goal for each of the rows, (rows, G): one goal is that of all. ValueError for another number of goals."""
+        if goal is None:
+            if self.needs_goal:
+                raise ValueError("this agent needs a goal: call reset(goal=...) before it acts")
+            return None
+        goals = np.atleast_2d(goal)
+        if len(goals) not in (1, rows):
+            expected = "1" if rows == 1 else f"1 or {rows}"
+            raise ValueError(f"there are {len(goals)} goals for {rows} {what}: expected {expected}")
+        return goals.copy() if len(goals) == rows else goals.repeat(rows, axis=0)
 
     def _read_ask(self, goal: Any, ask: Ask | None) -> Ask:
         """What is asked for, its goal read as an array; `goal` is one that was given by itself."""
         if ask is not None and not isinstance(ask, Ask):
-            raise ValueError(f"{self._name}: ask must be an Ask, got {type(ask).__name__}")
+            raise ValueError(f"ask must be an Ask, got {type(ask).__name__}")
         ask = self._answered(ask or Ask())
         if goal is not None and ask.goal is not None:
-            raise ValueError(f"{self._name}: there are two goals, one by itself and one in ask: give one of them")
+            raise ValueError("there are two goals, one by itself and one in ask: give one of them")
         goal = ask.goal if goal is None else goal
         return dataclasses.replace(ask, goal=None if goal is None else self._read_goal(goal))
 
@@ -247,42 +237,8 @@ class Agent(ABC):
         given = {"costs": ask.costs, "constraints": ask.constraints, "return_": ask.return_ is not None}
         if unanswered := sorted(name for name, part in given.items() if part and name not in self.answers):
             expected = ", ".join(sorted({"goal", *self.answers}))
-            raise ValueError(
-                f"{self._name}: this agent cannot be asked for {', '.join(unanswered)}: expected only {expected}"
-            )
+            raise ValueError(f"this agent cannot be asked for {', '.join(unanswered)}: expected only {expected}")
         return ask
-
-    def _whole(self, value: Any, what: str, low: int, high: int) -> int:
-        return read_whole(value, f"{self._name}: {what}", low, high)
-
-    def _goals(self, goal: NDArray[Any] | None, rows: int, what: str = "observations") -> NDArray[Any] | None:
-        """A goal for each of the rows, (rows, G): one goal is that of all. ValueError for another number of goals."""
-        if goal is None:
-            return None
-        goals = np.atleast_2d(goal)
-        if len(goals) not in (1, rows):
-            expected = "1" if rows == 1 else f"1 or {rows}"
-            raise ValueError(f"{self._name}: there are {len(goals)} goals for {rows} {what}: expected {expected}")
-        return goals.copy() if len(goals) == rows else goals.repeat(rows, axis=0)
-
-    @property
-    def _batch(self) -> int | None:
-        """Rows of the batch that acts, or will act: None where neither observations nor goals have said."""
-        goals = 0 if self._rows is not None or np.ndim(self._goal) != 2 else len(self._goal)  # type: ignore[arg-type]
-        return goals if goals > 1 else self._rows  # one goal is for any number of rows
-
-    def _read_rows(self, rows: Any) -> NDArray[np.intp]:
-        return read_rows(rows, self._batch, f"{self._name}: rows of ")
-
-    def _finite(self, what: str, *arrays: NDArray[Any] | Tensor) -> None:
-        """Raise ValueError unless all numbers of a result are finite: NaN never leaves an agent in silence."""
-        for array in arrays:
-            finite = array.isfinite() if isinstance(array, Tensor) else np.isfinite(array)
-            if not bool(finite.all()):
-                raise ValueError(
-                    f"{self._name}: the {what} has NaN or infinity in it: "
-                    "the weights, the options or what was given are out of range"
-                )
 
 
 class LearningAgent(Agent):
@@ -296,51 +252,44 @@ class LearningAgent(Agent):
     """Of `config`."""
     learning_rate: ClassVar[float] = 1e-4
     """Of `update`."""
+    acting: ClassVar[tuple[str, ...]] = ("",)
+    """What the names of the tensors begin with that acting needs."""
 
-    def __init__(
-        self,
-        learner: Any,
-        config: Any,
-        card: Mapping[str, Any] | None,
-        *,
-        observation_dim: int,
-        goal_dim: int | None = None,
-        features: Features = AS_RECORDED,
-    ):
+    def __init__(self, learner: Any, config: Any = None, card: Mapping[str, Any] | None = None):
         self.learner = learner.eval()
+        self.observation_dim = len(learner.observation.mean)
+        self.features = getattr(learner.config, "features", AS_RECORDED)
         self._optimizer: torch.optim.Optimizer | None = None
-        super().__init__(config, card, observation_dim=observation_dim, goal_dim=goal_dim, features=features)
+        super().__init__(config or self.config_class(), card)
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
         """The agent of a file written by `save`, acting as its header says. CheckpointError for a file that is not one."""
         tensors, header = load_weights(path, str(cls.kind))
-        only = cls._held(header, path)
+        only = cls.acting if header.critics is False else ("",)
         learner = restored(cls.learner_class, cls.learner_config_class, header.config, tensors, path, only)
-        acting, where, card = header.agent, "agent", header.card
+        acting, where, card = header.agent, "agent", dict(header.card)
         if acting is None and "agent" in card:  # as the files of trajectory models once were
-            acting, where, card = (
-                card["agent"],
-                "card.agent",
-                {name: part for name, part in card.items() if name != "agent"},
-            )
+            acting, where = card.pop("agent"), "card.agent"
         with naming(path):
             config: Any = config_from_json(cls.config_class, acting, where)
-            return cls(learner, config, card)  # type: ignore[call-arg]  # a subclass knows its widths
+            return cls(learner, config, card)
 
     def save(self, path: str | Path) -> None:
         """Write weights, configs and card as one safetensors file that `load` reads."""
-        self._write(path, self.learner.state_dict())
+        self._write(path)
 
-    def _write(self, path: str | Path, tensors: Mapping[str, Tensor], critics: bool | None = None) -> None:
-        """Write these tensors with both configs and the card; `critics` as of `Header`."""
+    def _write(self, path: str | Path, rounded: bool = False, critics: bool | None = None) -> None:
+        """Write a file, its parameters `rounded` to half precision; `critics` as of `Header`: False leaves out what is not
+        `acting`."""
+        tensors = dict(self.learner.state_dict())
+        if critics is False:
+            tensors = {name: tensor for name, tensor in tensors.items() if name.startswith(self.acting)}
+        if rounded:
+            trained = {name for name, _ in self.learner.named_parameters()}
+            tensors = {name: tensor.half() if name in trained else tensor for name, tensor in tensors.items()}
         configs = config_to_json(self.learner.config), self.card, config_to_json(self.config)
         save_weights(path, tensors, Header(str(self.kind), *configs, critics))
-
-    @classmethod
-    def _held(cls, header: Header, path: str | Path) -> tuple[str, ...]:
-        """Beginnings of the names of the tensors that a file holds: of a learner's other parts it has none."""
-        return ("",)
 
     @property
     def parameters(self) -> int:
@@ -362,7 +311,7 @@ class LearningAgent(Agent):
         self._generator = torch.Generator(self.device).manual_seed(seed)
 
     def _with(self, config: Any) -> Self:
-        return type(self)(self.learner, config, self.card)  # type: ignore[call-arg]  # a subclass knows its widths
+        return type(self)(self.learner, config, self.card)
 
     def _tensor(self, array: NDArray[Any] | None) -> Any:
         """The same as a tensor on the agent's device; None stays None."""
@@ -370,8 +319,9 @@ class LearningAgent(Agent):
 
     def _read_batch(self, batch: Any, parts: Mapping[str, Shape]) -> list[NDArray[Any]]:
         """The parts of a training batch, in their order; a size that has a name is the same in all parts."""
-        return read_parts(batch, parts, f"{self._name}: ")
+        return read_parts(batch, parts, "")
 
+    @named
     def update(self, batch: Any) -> dict[str, float]:
         """One step of the optimizer on a training batch, a tuple of arrays in recorded units: the losses.
 
@@ -388,14 +338,14 @@ class LearningAgent(Agent):
         """One step of the optimizer on the parts of a batch: the losses. Where they are not finite the weights stay."""
         if self._optimizer is None:
             self._optimizer = self._new_optimizer()
-        with self._undisturbed(), torch.enable_grad():
+        with undisturbed(self.device), torch.enable_grad():
             try:
                 losses = self.learner.train()(tuple(map(self._tensor, arrays)), self._generator)
-                self._finite("loss", losses["loss"].detach())
+                require_finite("loss", losses["loss"].detach())
                 self._optimizer.zero_grad()
                 losses["loss"].backward()
                 gradients = [p.grad for p in self.learner.parameters() if p.grad is not None]
-                self._finite("gradient of the loss", nn.utils.get_total_norm(gradients))
+                require_finite("gradient of the loss", nn.utils.get_total_norm(gradients))
                 self._optimizer.step()
             finally:
                 self.learner.eval()
@@ -423,3 +373,18 @@ def undisturbed(device: torch.device) -> Iterator[None]:
             modes.enter_context(torch.inference_mode(False))
         modes.enter_context(torch.no_grad())
         yield
+
+
+def require_finite(what: str, *parts: NDArray[Any] | Tensor) -> None:
+    """Raise ValueError unless all numbers of a result are finite: NaN never leaves an agent in silence."""
+    if not all(bool(torch.as_tensor(part).isfinite().all()) for part in parts):
+        raise ValueError(
+            f"the {what} has NaN or infinity in it: the weights, the options or what was given are out of range"
+        )
+
+
+def require_options(changes: Mapping[str, Any], known: list[str]) -> None:
+    """Raise ValueError for a name that is not among the known options."""
+    if unknown := sorted(set(changes) - set(known)):
+        expected = f"expected some of {', '.join(known)}" if known else "it has none"
+        raise ValueError(f"unknown option {unknown[0]!r}, {expected}")

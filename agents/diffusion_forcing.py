@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dfplan.agents.agent_config import AgentConfig
+from dfplan.agents.base import named, require_options
 from dfplan.agents.planning_agent import PlanningAgent
-from dfplan.arrays import Shape
+from dfplan.arrays import Shape, read_whole
 from dfplan.planning.ask import Ask
 from dfplan.planning.execution import Following, by_inverse_dynamics, diffused_action
 from dfplan.planning.in_turn import in_turn
@@ -36,7 +37,6 @@ class DiffusionForcingAgent(PlanningAgent):
 
     kind = "trajectory_model"
     learner_class, learner_config_class, config_class = TrajectoryModel, TrajectoryModelConfig, AgentConfig
-    answers = frozenset({"costs", "constraints", "return_"})
     learner: TrajectoryModel
     config: AgentConfig
 
@@ -67,16 +67,16 @@ class DiffusionForcingAgent(PlanningAgent):
                 f"got {config.in_turn}"
             )
         self.planner = planner or Planner()
-        goal_dim = len(model.config.goal_columns)
-        features = model.config.features
-        super().__init__(
-            model, config, card, observation_dim=layout.observation_dim, goal_dim=goal_dim, features=features
-        )
+        self.goal_dim = len(model.config.goal_columns)
+        returns = ("return_",) if "return" in model.config.condition else ()
+        self.answers = frozenset({"costs", "constraints", *returns})
+        super().__init__(model, config, card)
 
+    @named
     def with_options(self, **changes: Any) -> Self:
         """An agent with the same weights and other fields of `AgentConfig` or, by the same names, of its `PlanConfig`."""
         own, plan = ([field.name for field in dataclasses.fields(part)] for part in (AgentConfig, PlanConfig))
-        self._known_options(changes, own + plan)
+        require_options(changes, own + plan)
         config = replace(self.config, **{k: v for k, v in changes.items() if k in own})
         plans = replace(config.plan, **{k: v for k, v in changes.items() if k in plan})
         return self._with(replace(config, plan=plans))
@@ -106,11 +106,6 @@ class DiffusionForcingAgent(PlanningAgent):
             goals = len(config.goal_columns) if "goal" in config.condition else 0
             parts |= {"valid": ("B", config.tokens), "goals": ("B", goals), "paces": ("B",)}
         return parts
-
-    def _answered(self, ask: Ask) -> Ask:
-        if ask.return_ is not None and "return" not in self.model.config.condition:
-            raise ValueError(f"{self._name}: this model has learned no returns, so that it cannot be asked for one")
-        return super()._answered(ask)
 
     @property
     def _policy(self) -> bool:
@@ -157,7 +152,7 @@ class DiffusionForcingAgent(PlanningAgent):
         return {"past": replace(before.rows(rows), decided=following.actions_left(keep)[rows])}
 
     def _read_horizon(self, horizon: int) -> Tensor:
-        return torch.tensor([-(-self._whole(horizon, "the horizon", 1, self._steps) // self._stride)])
+        return torch.tensor([-(-read_whole(horizon, "the horizon", 1, self._steps) // self._stride)])
 
     def _draw(
         self, observation: Tensor, ask: Ask, horizons: Tensor | None, record: bool, past: Past | None = None

@@ -171,9 +171,9 @@ class DiffusionVeteranAgent(PlanningAgent):
     execution = "diffusion inverse dynamics"
     learning_rate = 1e-3
 
-    def __init__(self, learner: Veteran, config: VeteranConfig | None = None, card: dict[str, Any] | None = None):
-        D, G = learner.config.observation_dim, len(learner.config.positions)
-        super().__init__(learner, config or VeteranConfig(), card, observation_dim=D, goal_dim=G or None)
+    def __init__(self, learner: Veteran, config: VeteranConfig | None = None, card: Mapping[str, Any] | None = None):
+        self.goal_dim = len(learner.config.positions) or None
+        super().__init__(learner, config, card)
 
     @property
     def _stride(self) -> int:
@@ -189,7 +189,7 @@ class DiffusionVeteranAgent(PlanningAgent):
         low, high = self.learner.goal_low.cpu().numpy(), self.learner.goal_high.cpu().numpy()
         if not ((low <= goals) & (goals <= high)).all():
             raise ValueError(
-                f"{self._name}: these weights know one goal, between {low.tolist()} and {high.tolist()}, got {goals.tolist()}"
+                f"these weights know one goal, between {low.tolist()} and {high.tolist()}, got {goals.tolist()}"
             )
         return goals
 
@@ -213,5 +213,4 @@ class DiffusionVeteranAgent(PlanningAgent):
 
     def save(self, path: str | Path) -> None:
         """Write weights, configs and card as one file that `load` reads. Parameters are rounded to half precision."""
-        trained = {name for name, _ in self.learner.named_parameters()}
-        self._write(path, {name: t.half() if name in trained else t for name, t in self.learner.state_dict().items()})
+        self._write(path, rounded=True)

@@ -40,17 +40,12 @@ class SequenceAgent(PlanningAgent):
     config: SequenceAgentConfig
     learning_rate = 2e-4
 
-    def __init__(self, learner: Any, config: Any = None, card: dict[str, Any] | None = None):
-        made = learner.config
-        goal_dim = len(made.goal_columns) if made.towards == "goal" else None
-        widths = {"observation_dim": made.layout.observation_dim, "goal_dim": goal_dim}
-        super().__init__(learner, config or self.config_class(), card, features=made.features, **widths)
+    def __init__(self, learner: Any, config: Any = None, card: Mapping[str, Any] | None = None):
+        if learner.config.towards == "goal":
+            self.goal_dim, self.needs_goal = len(learner.config.goal_columns), True
+        super().__init__(learner, config, card)
 
     def _draw(self, observation: Tensor, ask: Ask, horizons: Tensor | None, record: bool) -> Plan:
-        if self.learner.config.towards == "goal" and ask.goal is None:
-            raise ValueError("this planner needs a goal: call reset(goal=...) before it acts")
-        if ask.return_ is not None and self.learner.config.towards != "return":
-            raise ValueError("this planner has not learned from returns, so that it cannot be asked for one")
         return self.learner.plan(observation, ask, self.config, self._generator, record)
 
     def _parts(self, given: int) -> Mapping[str, Shape]:
@@ -70,5 +65,5 @@ class SequenceAgent(PlanningAgent):
     def _read_batch(self, batch: Any, parts: Mapping[str, Shape]) -> list[NDArray[Any]]:
         arrays, S = super()._read_batch(batch, parts), self.learner.config.steps + 1
         if len(arrays) > 3 and not np.isin(arrays[3], np.arange(1, S + 1)).all():
-            raise ValueError(f"{self._name}: the batch's recorded steps must be whole numbers from 1 to {S}")
+            raise ValueError(f"the batch's recorded steps must be whole numbers from 1 to {S}")
         return arrays

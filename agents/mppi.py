@@ -12,7 +12,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from dfplan.agents.base import Agent, LearningAgent
+from dfplan.agents.base import Agent, LearningAgent, require_finite
 from dfplan.arrays import Shape
 from dfplan.planning.dynamics import DynamicsConfig, DynamicsModel
 from dfplan.planning.path_integral import Array, Cost, GoalCost, MPPIConfig, Rollout, improve
@@ -57,7 +57,7 @@ class MPPIAgent(Agent):
             if self._clock:
                 U = np.concatenate([U[:, 1:], np.zeros_like(U[:, :1])], axis=1)
             U, self.last_plan = improve(self._futures, self.cost, batch, goals, U, config, self._rng)
-            self._finite("plan", U)
+            require_finite("plan", U)
         self._controls = U
         self._clock += 1
         return U[:, 0]
@@ -84,12 +84,12 @@ class LearnedMPPIAgent(MPPIAgent, LearningAgent):
         card: Mapping[str, Any] | None = None,
         cost: Cost | None = None,
     ):
-        D, A, columns = learner.config.observation_dim, learner.config.action_dim, learner.config.goal_columns
+        A, columns = learner.config.action_dim, learner.config.goal_columns
         config = config or MPPIConfig(A)
         if config.action_dim != A:
             raise ValueError(f"controls must have {A} components, as the recorded actions, got {config.action_dim}")
-        self.cost = cost or GoalCost(columns=columns)
-        LearningAgent.__init__(self, learner, config, card, observation_dim=D, goal_dim=len(columns) or None)
+        self.cost, self.goal_dim = cost or GoalCost(columns=columns), len(columns) or None
+        LearningAgent.__init__(self, learner, config, card)
 
     def _futures(self, states: Array, controls: Array) -> Array:
         return self.learner.rollout(states, self._action(controls))

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from dfplan.agents.base import LearningAgent
+from dfplan.agents.base import LearningAgent, named, require_finite, undisturbed
 from dfplan.planning.ask import Ask, Cost
 from dfplan.planning.execution import Following, each_step
 from dfplan.planning.plan import Plan
@@ -27,6 +27,7 @@ class PlanningAgent(LearningAgent):
     last_plan: Plan | None
     """The plans that were made last, of the rows that were due then."""
 
+    @named
     def plan(
         self,
         observation: ArrayLike,
@@ -50,7 +51,7 @@ class PlanningAgent(LearningAgent):
             asked = self._answered(replace(asked, costs=(*asked.costs, guide)))
         goals = self._goals(self._goal if given.goal is None else given.goal, len(batch))
         horizons = None if horizon is None else self._read_horizon(horizon).expand(len(batch), 1)
-        with self._undisturbed():
+        with undisturbed(self.device):
             return self._make_plan(self._tensor(batch), replace(asked, goal=self._tensor(goals)), horizons, record)
 
     @property
@@ -78,7 +79,7 @@ class PlanningAgent(LearningAgent):
 
     def _read_horizon(self, horizon: int) -> Tensor:
         """A plan length in environment steps as tokens (1,). ValueError for an agent whose plans have one length."""
-        raise ValueError(f"{self._name}: all plans of this agent are {self._steps} steps long: leave the horizon out")
+        raise ValueError(f"all plans of this agent are {self._steps} steps long: leave the horizon out")
 
     def _context(self, rows: Tensor) -> dict[str, Any]:
         """What `_draw` is given beside, of these rows (R,) of the batch that acts."""
@@ -130,5 +131,5 @@ class PlanningAgent(LearningAgent):
         # bf16 products are several times faster where the hardware has them, and plans do not suffer.
         with torch.autocast(self.device.type, torch.bfloat16):
             plan = self._draw(observation, ask, horizons, record, **context)
-        self._finite("plan", plan.observations, *(() if plan.actions is None else (plan.actions,)))
+        require_finite("plan", plan.observations, *(() if plan.actions is None else (plan.actions,)))
         return plan

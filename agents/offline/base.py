@@ -31,15 +31,11 @@ from dfplan.data.trajectories import Trajectories
 from dfplan.data.transitions import Noise, Transitions
 from dfplan.fields import CheckedFields, Positive, Size, Whole
 from dfplan.models.stacked import StackedMLP
-from dfplan.training.checkpoint import CheckpointError
-from dfplan.training.weights_file import Header
 
 Losses = tuple[dict[str, Tensor], dict[str, Tensor]]
 """What is minimized and what is only watched, each (S,): means over a member's own batch."""
 MaxWeight = Annotated[Positive, Field(validation_alias=AliasChoices("max_weight", "longest_weight"))]
 """The largest weight of a recorded action; files of older versions call it 'longest_weight'."""
-ACTING = ("pi.", "observation.", "action_")
-"""What the names of the tensors begin with that acting needs."""
 
 
 @dataclass(frozen=True)
@@ -160,6 +156,7 @@ class OfflineAgent(LearningAgent):
     config_class = ActingConfig
     config: ActingConfig
     stacked = True
+    acting = ("pi.", "observation.", "action_")
     execution = "learned policy"
 
     def __init__(
@@ -168,25 +165,15 @@ class OfflineAgent(LearningAgent):
         config = config or ActingConfig()
         if config.member >= len(learner.config.seeds):
             raise ValueError(f"member must lie in 0..{len(learner.config.seeds) - 1}, got {config.member}")
-        widths = {"observation_dim": learner.config.observation_dim, "goal_dim": len(learner.goal_columns) or None}
-        super().__init__(learner, config, card, features=learner.config.features, **widths)
+        self.goal_dim, self.needs_goal = len(learner.goal_columns) or None, bool(learner.goal_columns)
+        super().__init__(learner, config, card)
 
     @property
     def parameters(self) -> int:
         """Number of trained parameters of one training seed, critics included."""
         return super().parameters // len(self.learner.config.seeds)
 
-    def _begin(self) -> None:
-        """Nothing is remembered between steps."""
-
-    def _begin_rows(self, rows: NDArray[np.intp]) -> None:
-        """Nothing is remembered between steps."""
-
     def _act(self, batch: NDArray[Any], goals: NDArray[Any] | None) -> NDArray[Any]:
-        if not self.learner.goal_columns:
-            goals = None
-        elif goals is None:
-            raise ValueError("this policy needs a goal: call reset(goal=...) before it acts")
         return self.learner.play(self._tensor(batch), self.config.member, self._tensor(goals)).cpu().numpy()
 
     def _parts(self, given: int) -> Mapping[str, Shape]:
@@ -206,7 +193,7 @@ class OfflineAgent(LearningAgent):
         arrays = super()._read_batch(batch, parts)
         arrays += [np.zeros_like(arrays[2])] * (len(Transitions._fields) - len(arrays))
         if not np.isin(arrays[4], (0, 1)).all():
-            raise ValueError(f"{self._name}: the batch's terminated must be 0 or 1")
+            raise ValueError("the batch's terminated must be 0 or 1")
         return arrays if apart else [np.stack([part] * members) for part in arrays]
 
     def _new_optimizer(self) -> torch.optim.Optimizer:
@@ -220,10 +207,7 @@ class OfflineAgent(LearningAgent):
         Without `critics` it holds what acting needs, rounded to float16: small, and the loaded agent acts by the rounded
         weights. With them it holds everything in full precision.
         """
-        tensors = self.learner.state_dict()
-        if not critics:
-            tensors = {n: t.half() if n.startswith("pi.") else t for n, t in tensors.items() if n.startswith(ACTING)}
-        self._write(path, tensors, critics)
+        self._write(path, rounded=not critics, critics=critics)
 
     @classmethod
     def load(cls, path: str | Path, member: int | None = None) -> Self:
@@ -234,9 +218,3 @@ class OfflineAgent(LearningAgent):
         """
         agent = super().load(path)
         return agent if member is None else agent.with_options(member=member)
-
-    @classmethod
-    def _held(cls, header: Header, path: str | Path) -> tuple[str, ...]:
-        if header.critics is None:
-            raise CheckpointError(f"{path} does not say whether critics are among its tensors")
-        return ("",) if header.critics else ACTING

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dfplan.agents.base import Agent
+from dfplan.agents.base import Agent, named, require_options
 from dfplan.agents.loading import STABLE_BASELINES
 from dfplan.agents.online.policy_from_zip import ActingModel, acting_model, algorithm_class, no_learning
 from dfplan.quoting import shortened
@@ -66,13 +66,14 @@ class StableBaselinesAgent(Agent):
         self.policy: Any = model.policy
         self.observation_space, self.action_space = model.observation_space, model.action_space
         self._file, self._model = file, model if file is None else None
-        width, self._goal_width = _widths(self.observation_space)
+        self.observation_dim, goal_width = _widths(self.observation_space)
+        self.goal_dim, self.needs_goal = goal_width or None, goal_width > 0
         actions: Any = self.action_space
         if not hasattr(actions, "low") or len(actions.shape) != 1:
             raise CheckpointError(f"actions must be a Box of shape (A,), this model's are {actions}")
         algorithm = model.algorithm if isinstance(model, ActingModel) else type(model).__name__
-        config = StableBaselinesConfig(algorithm, type(self.policy).__name__, self._goal_width > 0, model.num_timesteps)
-        super().__init__(config, card, observation_dim=width, goal_dim=self._goal_width or None)
+        config = StableBaselinesConfig(algorithm, type(self.policy).__name__, self.needs_goal, model.num_timesteps)
+        super().__init__(config, card)
 
     @classmethod
     def load(cls, path: str | Path, device: str = "cpu", trust_pickle: bool = False) -> Self:
@@ -119,18 +120,16 @@ class StableBaselinesAgent(Agent):
         """Where the policy computes."""
         return torch.device(self.policy.device)
 
+    @named
     def with_options(self, **changes: Any) -> Self:
         """A copy. Its config describes the model, and how it acts cannot be changed: ValueError for any option."""
-        self._known_options(changes, [])
+        require_options(changes, [])
         return self._with(self.config)
 
     def _with(self, config: StableBaselinesConfig) -> Self:
         other = copy.copy(self)
         other.reset()
         return other
-
-    def _seed(self, seed: int) -> None:
-        """Nothing is drawn."""
 
     def _begin(self) -> None:
         self._state: tuple[NDArray[Any], ...] | None = None
@@ -142,7 +141,9 @@ class StableBaselinesAgent(Agent):
 
     def _act(self, batch: NDArray[Any], goals: NDArray[Any] | None) -> NDArray[Any]:
         begins = np.ones(len(batch), dtype=bool) if self._begins is None else self._begins
-        inputs = self._inputs(batch, goals)
+        inputs: Any = batch
+        if self.needs_goal:
+            inputs = dict(zip(GOAL_KEYS, (batch, batch[:, : self.goal_dim], goals), strict=True))
         try:
             actions, self._state = self.policy.predict(inputs, self._state, begins, deterministic=True)
         except ValueError as error:  # distributions refuse NaN
@@ -150,13 +151,6 @@ class StableBaselinesAgent(Agent):
             raise ValueError(f"the policy gave no action: {reason}") from error
         self._begins = np.zeros_like(begins)
         return actions
-
-    def _inputs(self, batch: NDArray[Any], goals: NDArray[Any] | None) -> NDArray[Any] | dict[str, NDArray[Any]]:
-        if not self._goal_width:
-            return batch
-        if goals is None:
-            raise ValueError("this model is goal-conditioned: reset(goal) must give it one")
-        return dict(zip(GOAL_KEYS, (batch, batch[:, : self._goal_width], goals), strict=True))
 
 
 def _unpickled(file: ModelZip, device: str) -> BaseAlgorithm:
