@@ -156,7 +156,7 @@ def test_a_goal_conditioned_clone_goes_where_it_is_sent(tmp_path):
     agent.save(tmp_path / "clone")
     agent = BehaviorCloningAgent.load(tmp_path / "clone")
     here = np.tile(np.median(place, axis=0), (2, 1))
-    with pytest.raises(ValueError, match="BehaviorCloningAgent: this policy needs a goal"):
+    with pytest.raises(ValueError, match="BehaviorCloningAgent: this agent needs a goal"):
         agent.act(here)
     agent.reset(goal=here + np.array([[-1.0], [1.0]]))
     left, right = agent.act(here)[:, 0]

@@ -152,7 +152,7 @@ def test_what_is_no_observation_is_one_sentence(agent):
     }
     for found, observation in wrong.items():
         refused(agent, lambda observation=observation: agent.act(observation), "the observation must be (", found)
-    if agent._observation_dim:
+    if agent.observation_dim:
         refused(agent, lambda: agent.act(np.zeros((2, 3))), "must be (4,) or (batch, 4)", "got shape (2, 3)")
     for same in (
         OBSERVATION.tolist(),

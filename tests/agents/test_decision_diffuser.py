@@ -107,7 +107,7 @@ def test_a_return_can_be_asked_for_in_units_of_the_data(to_returns, to_goals):
     assert np.array_equal(*found)
     agent.reset(seed=0, ask=Ask(return_=-5.0))
     assert not np.allclose(agent.act(START), found[0], atol=1e-3)
-    with pytest.raises(ValueError, match="has not learned from returns, so that it cannot be asked for one"):
+    with pytest.raises(ValueError, match="cannot be asked for return_: expected only goal"):
         to_goals[0].plan(START, ask=Ask(goal=(0.1, 0.1), return_=1.0))
 
 

@@ -301,7 +301,7 @@ def test_a_wrong_ask_is_one_sentence(small):
     for call, sentence in (
         (
             lambda: small.reset(ask=Ask(return_=3.0)),
-            "has learned no returns, so that it cannot be asked for one",
+            "cannot be asked for return_: expected only constraints, costs, goal",
         ),
         (lambda: small.reset(GOAL, ask=Ask(GOAL)), "there are two goals"),
         (lambda: small.reset(ask=GOAL), "ask must be an Ask, got ndarray"),

@@ -134,7 +134,9 @@ def test_a_header_of_wrong_types_is_one_sentence_wherever_it_is_wrong(name, tmp_
             ["x", None, [], {"a": 1}, 1.5] if isinstance(value, int) else [None, 7 if isinstance(value, str) else "x"]
         )
         for other in wrong:
-            if not (value == {} and other == {"a": 1}) and not (value is None and other is None):
+            # Without a word on critics a file holds all tensors, and of cloning it does.
+            may_be_none = value is None or place == ("critics",)
+            if not (value == {} and other == {"a": 1}) and not (may_be_none and other is None):
                 assert refused(tmp_path / "weights.safetensors", tensors, changed(header, place, other)), (place, other)
 
 
