@@ -377,7 +377,7 @@ def undisturbed(device: torch.device) -> Iterator[None]:
 
 def require_finite(what: str, *parts: NDArray[Any] | Tensor) -> None:
     """Raise ValueError unless all numbers of a result are finite: NaN never leaves an agent in silence."""
-    if not all(bool(torch.as_tensor(part).isfinite().all()) for part in parts):
+    if not all(bool((part.isfinite() if isinstance(part, Tensor) else np.isfinite(part)).all()) for part in parts):
         raise ValueError(
             f"the {what} has NaN or infinity in it: the weights, the options or what was given are out of range"
         )
