@@ -31,7 +31,18 @@ class Arguments:
     """The command line."""
 
     name: tyro.conf.Positional[
-        Literal["speed-and-arrival", "monte-carlo-guidance", "asking-for-goals", "bound", "paper-recipe"]
+        Literal[
+            "speed-and-arrival",
+            "monte-carlo-guidance",
+            "asking-for-goals",
+            "zig-zag",
+            "noisy-observations",
+            "variable-horizon",
+            "bound",
+            "long-rollout",
+            "composition",
+            "paper-recipe",
+        ]
     ]
     """What is played: see benchmarks/experiments/, one file each, and docs/claims.md."""
     quick: bool = False

@@ -16,7 +16,6 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from scipy import stats
 
-from dfplan.agents.intervals import mean
 from dfplan.benchmarks.experiments import shared
 
 CLAIM = (
@@ -34,10 +33,9 @@ Part = Mapping[str, Any]
 def parts(quick: bool) -> dict[str, dict[str, Any]]:
     """A part for each length of training and each training seed, and one for the maze."""
     steps, seeds, sequences = (STEPS[:2], SEEDS[:1], 40) if quick else (STEPS, SEEDS, SEQUENCES)
-    process = {
-        f"{n} steps, seed {seed}": {"steps": n, "seed": seed, "sequences": sequences} for n in steps for seed in seeds
-    }
-    return {**process, "maze": {"weights": "maze2d-umaze-short", "sequences": sequences}}
+    own = {"sequences": sequences, "rows": shared.LEVELS}
+    process = {f"{n} steps, seed {seed}": {"steps": n, "seed": seed, **own} for n in steps for seed in seeds}
+    return {**process, "maze": {"weights": "maze2d-umaze-short", **own, "rows": 32}}
 
 
 def process(length: float) -> NDArray[np.float64]:
@@ -60,22 +58,22 @@ def spliced(x: Any) -> Any:
 
 def play(settings: Part) -> dict[str, Any]:
     """Of the process, how far the bound lies above the exact value for each new sequence, in nats; and AUROCs."""
-    count = settings["sequences"]
+    count, rows = settings["sequences"], settings["rows"]
     if "weights" in settings:
-        return {"auroc": _maze(settings["weights"], count)}
+        return {"auroc": _maze(settings["weights"], count, rows)}
     training = {"draw": "independent", "tokens": TOKENS, "steps": settings["steps"], "seed": settings["seed"]}
     model = shared.trained("bound", draw(20_000, seed=0), training)
     new, own = draw(count, seed=1), {}
     density = stats.multivariate_normal(np.zeros(TOKENS), process(3.0))
     exact = -sum(density.logpdf(new[..., column]) for column in range(COLUMNS))
     for order, share in ORDERS.items():
-        own[order] = shared.rounded(bounds(model, new, share) - exact)
+        own[order] = shared.rounded(bounds(model, new, share, rows) - exact)
     odd = {"two halves": spliced(new), "faster": draw(count, seed=2, length=1.5)}
-    usual = bounds(model, new, 0.0)
-    return {"gap": own, "auroc": {name: auroc(bounds(model, x, 0.0), usual) for name, x in odd.items()}}
+    usual = bounds(model, new, 0.0, rows)
+    return {"gap": own, "auroc": {name: auroc(bounds(model, x, 0.0, rows), usual) for name, x in odd.items()}}
 
 
-def _maze(weights: str, count: int) -> dict[str, float]:
+def _maze(weights: str, count: int, rows: int) -> dict[str, float]:
     """AUROCs of recorded ways from one side of the maze to the other that are cut and joined, or mirrored: then they go
     through a wall, because umaze is open on the right alone."""
     from dfplan.agents.loading import from_pretrained
@@ -88,14 +86,14 @@ def _maze(weights: str, count: int) -> dict[str, float]:
         np.random.default_rng(0), 20 * count
     )
     ways = ways[np.ptp(ways[..., 0], 1) > 1.5][:count]
-    mirrored = ways * np.array([1, -1, 1, -1], np.float32) + np.array([0, 3.6, 0, 0], np.float32)
-    usual = bounds(model, ways, 0.0, steps=32)
+    mirrored = ways * np.array([1, -1, 1, -1], np.float32) + np.array([0, 4, 0, 0], np.float32)
+    usual = bounds(model, ways, 0.0, rows)
     odd = {"two halves": spliced(ways), "through a wall": mirrored}
-    return {name: auroc(bounds(model, x, 0.0, steps=32), usual) for name, x in odd.items()}
+    return {name: auroc(bounds(model, x, 0.0, rows), usual) for name, x in odd.items()}
 
 
-def bounds(model: Any, x: Any, share: float, steps: int = shared.LEVELS) -> NDArray[np.float64]:
-    """The bound (N,) on -log p of sequences (N, T, C) in recorded units: one draw of noise."""
+def bounds(model: Any, x: Any, share: float, steps: int) -> NDArray[np.float64]:
+    """The bound (N,) on -log p of sequences (N, T, C) in recorded units, a token in so many steps."""
     import torch
 
     from dfplan.diffusion.bound import bound
@@ -127,8 +125,8 @@ def conclude(played: Mapping[str, Part]) -> tuple[bool, str]:
     found, held, rows = gaps(played), True, []
     for order, by_steps in found.items():
         steps = sorted(by_steps)
-        rows.append([order, *(shared.text(mean(by_steps[n]), ".2f") for n in steps)])
-        held &= all(shared.above(mean(by_steps[n]), 0.0) for n in steps)
+        rows.append([order, *(shared.text(shared.mean(by_steps[n]), ".2f") for n in steps)])
+        held &= all(shared.above(shared.mean(by_steps[n]), 0.0) for n in steps)
         falls = (shared.difference(by_steps[a], by_steps[b]) for a, b in pairwise(steps))
         held &= all(shared.above(fall, 0.0) for fall in falls)
     last = [part["auroc"] for part in played.values() if part["settings"].get("steps") == steps[-1]]
@@ -146,5 +144,5 @@ def conclude(played: Mapping[str, Part]) -> tuple[bool, str]:
 
 def figure(played: Mapping[str, Part]) -> Figure:
     """The distance above the exact value, over training."""
-    curves = {order: (sorted(own), [mean(own[n]) for n in sorted(own)]) for order, own in gaps(played).items()}
-    return shared.plot(curves, "optimizer steps", "bound above the exact -log p, nats", log=True)
+    curves = {order: (sorted(own), [shared.mean(own[n]) for n in sorted(own)]) for order, own in gaps(played).items()}
+    return shared.plot({"": curves}, "optimizer steps", "bound above the exact -log p, nats", log=True)

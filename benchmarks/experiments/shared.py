@@ -19,12 +19,17 @@ Curves = Mapping[str, tuple[Sequence[float], Sequence[Estimate]]]
 
 
 def trained(
-    name: str, observations: NDArray[np.float32], training: Mapping[str, Any], actions: Any = None, **model: Any
+    name: str,
+    observations: NDArray[np.float32],
+    training: Mapping[str, Any],
+    actions: Any = None,
+    normalized: bool = True,
+    **model: Any,
 ) -> Any:
     """A small `TrajectoryModel` of sequences (E, S, D), from its run folder under runs/ if it has been trained before.
 
-    `training`: its draw of levels, tokens, steps and seed. `actions` (E, S, A) are diffused with the observations; `model`:
-    further fields of its network.
+    `training`: its draw of levels, tokens, steps and seed. `actions` (E, S, A) are diffused with the observations. Without
+    `normalized` the data are in the network's units already. `model`: further fields of its network.
     """
     import torch
 
@@ -54,13 +59,25 @@ def trained(
     torch.set_num_threads(1)
     torch.manual_seed(training["seed"])
     learner = TrajectoryModel(config)
-    learner.fit_statistics(data)
+    if training["draw"] == "shared":
+        learner.draw = shared_from_start
+    if normalized:
+        learner.fit_statistics(data)
     run = TrainConfig(steps=training["steps"], learning_rate=2e-3, seed=training["seed"], precision="32-true")
     header = {"model": config_to_json(config), "data": data.fingerprint}
     folder = Path("runs", "experiments", "-".join([name, *map(str, training.values())]))
     windows = Windows(data, training["tokens"]).sample
     learner.load_state_dict(train(learner, windows, run, folder, header=header, quiet=True).ema_state)
     return learner.eval()
+
+
+def shared_from_start(batch: int, tokens: int, K: int, generator: Any, longest: Any = None) -> Any:
+    """Full-sequence diffusion beyond a clean start: levels of training as sampling has them."""
+    import torch
+
+    from dfplan.diffusion.levels import inpainted, shared
+
+    return inpainted(shared(batch, tokens, K, generator), torch.arange(tokens) == 0)
 
 
 def roll(
@@ -93,6 +110,15 @@ def roll(
     return x[:, :tokens]
 
 
+def in_wall(maze: str, states: NDArray[Any]) -> NDArray[np.bool_]:
+    """Which states (..., D), whose first two columns are a place in D4RL's maze of that name, stand in a wall."""
+    from dfplan.envs.maze.layouts import WALL_SHIFT, named
+
+    walls = named(maze).walls
+    cell = np.clip(np.round(states[..., :2] - WALL_SHIFT).astype(int), 0, np.array(walls.shape) - 1)
+    return walls[cell[..., 0], cell[..., 1]]
+
+
 def rounded(values: Any) -> list[Any]:
     """An array as nested lists, which a result file keeps."""
     return np.round(np.asarray(values, np.float64), 4).tolist()
@@ -121,20 +147,21 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def plot(curves: Curves, x: str, y: str, log: bool = False) -> Figure:
-    """Lines with their intervals."""
+def plot(panels: Mapping[str, Curves], x: str, y: str, log: bool = False) -> Figure:
+    """Lines with their intervals, in panels beside each other that have titles."""
     from dfplan.benchmarks.report.figures import BLUE, FAINT, GREEN, GRID, ORANGE, PINK, SKY
 
-    drawn = Figure(figsize=(7, 4), layout="constrained")
-    axes = drawn.subplots()
-    for (name, (at, found)), color in zip(curves.items(), (BLUE, ORANGE, GREEN, PINK, SKY, FAINT) * 3, strict=False):
-        axes.plot(at, [one.value for one in found], color=color, label=name, marker="o", ms=3)
-        limits = [[one.value if limit is None else limit for one in found for limit in [side(one)]] for side in SIDES]
-        axes.fill_between(at, *limits, color=color, alpha=0.15, lw=0)
-    axes.set(xlabel=x, ylabel=y, **({"xscale": "log"} if log else {}))
-    axes.grid(color=GRID)
-    axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+    drawn = Figure(figsize=(3.5 + 3.5 * len(panels), 4), layout="constrained")
+    row = drawn.subplots(1, len(panels), squeeze=False)[0]
+    for axes, (title, curves) in zip(row, panels.items(), strict=True):
+        for (name, (at, found)), color in zip(curves.items(), (BLUE, ORANGE, GREEN, PINK, SKY, FAINT), strict=False):
+            low, high = (
+                [one.value if side is None else side for one, side in zip(found, sides, strict=True)]
+                for sides in zip(*((one.low, one.high) for one in found), strict=True)
+            )
+            axes.plot(at, [one.value for one in found], color=color, label=name, marker="o", ms=3)
+            axes.fill_between(at, low, high, color=color, alpha=0.15, lw=0)
+        axes.set(xlabel=x, ylabel=y, title=title, **({"xscale": "log"} if log else {}))
+        axes.grid(color=GRID)
+    row[-1].legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     return drawn
-
-
-SIDES = (lambda one: one.low, lambda one: one.high)

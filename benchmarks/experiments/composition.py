@@ -1,0 +1,103 @@
+"""Whether a model with a short memory joins parts of what was recorded into what never was: the paper's cross.
+
+Recorded trajectories start at one of four corners, rest at the center and leave for the opposite corner, so that they form
+a cross. A model that remembers where it came from goes on straight. One that sees only its latest tokens knows at the center
+no longer where it came from, and may leave for any corner: the V shapes are compositions that nobody recorded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from dfplan.agents.intervals import Estimate
+from dfplan.benchmarks.experiments import shared
+
+CLAIM = (
+    "With the memory of a training sequence at least 95% of trajectories over a cross go straight on, as all recorded ones do; "
+    "with a memory of two tokens at least 30% are V shapes, which none is; and at least 95% of all states lie on the cross."
+)
+PAGE = "claims"
+ARM, TOKENS, MEMORIES, SEEDS = 4, 8, (1, 2, 3, 4, 5, 7), (0, 1, 2)
+"""Steps from a corner to the center, and tokens of a training sequence."""
+TOLERANCE = 0.15
+"""Distance from the cross within which a state lies on it, if its arms have the length 1.41."""
+ENDS = ("straight", "V shape", "back", "elsewhere")
+Part = Mapping[str, Any]
+
+
+def parts(quick: bool) -> dict[str, dict[str, Any]]:
+    """A part for each training seed."""
+    training, trajectories = ({"steps": 300}, 40) if quick else ({"steps": 3000}, 100)
+    training = {"draw": "independent", "tokens": TOKENS, **training}
+    seeds = SEEDS[:1] if quick else SEEDS
+    return {f"seed {seed}": {"training": {**training, "seed": seed}, "trajectories": trajectories} for seed in seeds}
+
+
+def record(count: int, seed: int) -> NDArray[np.float32]:
+    """Trajectories (count, 2 * ARM + 2, 2): in, two steps of rest at the center, and out, with a little noise."""
+    rng = np.random.default_rng(seed)
+    way = np.concatenate([np.linspace(1, 0, ARM + 1), np.linspace(0, -1, ARM + 1)])
+    corners = rng.choice([-1.0, 1.0], (count, 1, 2))
+    return (way[:, None] * corners + rng.normal(0, 0.02, (count, len(way), 2))).astype(np.float32)
+
+
+def play(settings: Part) -> dict[str, Any]:
+    """Of each memory: how each trajectory ends, as an index of `ENDS`, and the share of its states that lie on the cross."""
+    import torch
+
+    model = shared.trained("composition", record(4000, seed=0), settings["training"])
+    first = torch.from_numpy(record(settings["trajectories"], seed=1)[:, :2])
+    ends, on = {}, {}
+    for memory in MEMORIES:
+        drawn = shared.roll(model, model.observation.normalize(first), 2 * ARM + 2, memory, 1, steps=16)
+        x = model.observation.denormalize(drawn).numpy()
+        ends[str(memory)], on[str(memory)] = ended(x).tolist(), shared.rounded((off(x) < TOLERANCE).mean(1))
+    return {"ends": ends, "on": on}
+
+
+def off(x: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Distance of states (..., 2) from the cross."""
+    along = np.abs(np.abs(x[..., 0]) - np.abs(x[..., 1])) / np.sqrt(2)
+    return np.maximum(along, np.abs(x).max(-1) - 1)
+
+
+def ended(x: NDArray[np.float32]) -> NDArray[np.int64]:
+    """How trajectories (N, S, 2) end, as an index of `ENDS`: at which corner, seen from the first."""
+    same = ((np.sign(x[:, 0]) * x[:, -1]) > 0).sum(-1)
+    return np.where(np.abs(x[:, -1]).min(-1) < 0.5, 3, same)
+
+
+def shares(played: Mapping[str, Part], memory: int, end: int) -> Estimate:
+    """The share of trajectories that end so."""
+    return shared.mean([np.equal(part["ends"][str(memory)], end) for part in played.values()])
+
+
+def conclude(played: Mapping[str, Part]) -> tuple[bool, str]:
+    """It held if the lower limits of the three shares reach 95%, 30% and 95%."""
+    on = {memory: shared.mean([part["on"][str(memory)] for part in played.values()]) for memory in MEMORIES}
+    rows = [
+        [
+            str(memory),
+            *(shared.text(shares(played, memory, end), ".0%") for end in range(4)),
+            shared.text(on[memory], ".0%"),
+        ]
+        for memory in MEMORIES
+    ]
+    held = (shares(played, MEMORIES[-1], 0).low or 0) >= 0.95 and (shares(played, 2, 1).low or 0) >= 0.3
+    held &= min(on[memory].low or 0 for memory in (2, MEMORIES[-1])) >= 0.95
+    count = len(next(iter(played.values()))["on"]["1"])
+    return held, shared.table(["memory, tokens", *ENDS, "states on the cross"], rows) + (
+        f"\n\nShare of trajectories by where they end, with its 95% interval over {count} of each of {len(played)} training "
+        "seeds.\n"
+    )
+
+
+def figure(played: Mapping[str, Part]) -> Figure:
+    """How trajectories end, over the memory."""
+    curves = {name: (MEMORIES, [shares(played, memory, end) for memory in MEMORIES]) for end, name in enumerate(ENDS)}
+    return shared.plot({"": curves}, "memory, tokens", "share of trajectories")

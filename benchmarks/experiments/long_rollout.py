@@ -1,0 +1,167 @@
+"""Whether rollouts of ten times the training horizon stay possible: with the paper's stabilization, and without it.
+
+Three systems whose possible states are known: a ball that bounces in a box, the same ball as frames of 32 x 32 pixels, and
+the point mass in D4RL's umaze. Of each, one model is trained with independent noise levels, one by teacher forcing and one
+with full-sequence diffusion. The first two draw one token after another from all tokens of their window but the last, the
+third one draws a whole window after its last token. With k_small the model sees past tokens as slightly noisy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from dfplan.benchmarks.experiments import shared
+
+CLAIM = (
+    "Over ten times the training horizon, rollouts by Diffusion Forcing with k_small have a smaller share of impossible states "
+    "than those by teacher forcing, by full-sequence diffusion, and without k_small, in each of three systems."
+)
+PAGE = "claims"
+SEEDS, DATA, LONGER, TENTHS = (0, 1), 4000, 10, 10
+K_SMALL = 3
+"""Of 64 levels."""
+SYSTEMS: dict[str, dict[str, Any]] = {
+    "ball": {"tokens": 16, "network": {}},
+    "frames": {"tokens": 8, "network": {"width": 128, "octaves": 0}},
+    "maze": {"tokens": 16, "network": {}},
+}
+METHODS = {
+    "forcing, k_small": ("independent", K_SMALL),
+    "forcing": ("independent", 0),
+    "teacher forcing": ("next_token", 0),
+    "full-sequence": ("shared", 0),
+}
+"""The draw of noise levels, and the level at which the past is seen."""
+SPEED, SIDE, STRIDE, FASTEST = 0.08, 32, 8, 0.5
+"""The ball's way in one token; pixels of a side; environment steps of a token in the maze, and its longest way."""
+Part = Mapping[str, Any]
+
+
+def parts(quick: bool) -> dict[str, dict[str, Any]]:
+    """A part for each system and training seed."""
+    steps, rollouts, seeds = (150, 8, SEEDS[:1]) if quick else (2000, 50, SEEDS)
+    return {
+        f"{name}, seed {seed}": {
+            "system": name,
+            **own,
+            "data": DATA,
+            "steps": steps,
+            "seed": seed,
+            "rollouts": rollouts,
+        }
+        for name, own in SYSTEMS.items()
+        for seed in seeds
+    }
+
+
+def play(settings: Part) -> dict[str, Any]:
+    """Of each method: the share of impossible states in each rollout, and in each tenth of them all."""
+    import torch
+
+    name, tokens = settings["system"], settings["tokens"]
+    data, found = windows(name, tokens, settings["data"], seed=0), {}
+    start = torch.from_numpy(windows(name, tokens, settings["rollouts"], seed=1)[:, : tokens - 1])
+    for method, (draw, level) in METHODS.items():
+        training = {"draw": draw, "tokens": tokens, "steps": settings["steps"], "seed": settings["seed"]}
+        model = shared.trained(
+            f"long-rollout-{name}", data, training, normalized=name != "frames", **settings["network"]
+        )
+        memory, fresh = (1, tokens - 1) if draw == "shared" else (tokens - 1, 1)
+        z = model.observation.normalize(start)
+        drawn = shared.roll(model, z, z.shape[1] + LONGER * tokens, memory, fresh, stabilization=level)
+        bad = impossible(name, model.observation.denormalize(drawn[:, z.shape[1] - 1 :]).numpy())
+        tenths = [part.mean() for part in np.array_split(bad, TENTHS, axis=1)]
+        found[method] = {"rollouts": shared.rounded(bad.mean(1)), "tenths": shared.rounded(tenths)}
+    return {"impossible": found}
+
+
+def windows(name: str, length: int, count: int, seed: int) -> NDArray[np.float32]:
+    """Sequences (count, length, D) of a system."""
+    rng = np.random.default_rng(seed)
+    if name == "maze":
+        from dfplan.benchmarks.training_run import read_data
+        from dfplan.data.windows import Windows
+        from dfplan.envs.registry import find
+
+        return Windows(read_data(find("maze2d-umaze"), None), length, STRIDE).sample(rng, count)[0]
+    angle, states = rng.uniform(0, 2 * np.pi, count), []
+    place, velocity = rng.uniform(0, 1, (count, 2)), SPEED * np.stack([np.cos(angle), np.sin(angle)], -1)
+    for _ in range(length):
+        states.append(np.concatenate([place, velocity], -1))
+        place, velocity = bounced(place, velocity)
+    x = np.stack(states, 1).astype(np.float32)
+    return drawn_as_frames(x) if name == "frames" else x
+
+
+def bounced(place: NDArray[Any], velocity: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Place and velocity (..., 2) of the ball one token later, in a box from 0 to 1."""
+    there = place + velocity
+    inside = np.where(there < 0, -there, np.where(there > 1, 2 - there, there))
+    return inside, np.where((there < 0) | (there > 1), -velocity, velocity)
+
+
+def drawn_as_frames(x: NDArray[np.float32]) -> NDArray[np.float32]:
+    """States (..., 4) of the ball as frames (..., SIDE * SIDE) in -1..1: a soft disc, four pixels or more from the edges."""
+    pixel = np.arange(SIDE)
+    near = [np.exp(-0.125 * (pixel - 4 - x[..., axis, None] * (SIDE - 9)) ** 2) for axis in (0, 1)]
+    return (2 * near[0][..., :, None] * near[1][..., None, :] - 1).reshape(*x.shape[:-1], -1).astype(np.float32)
+
+
+def impossible(name: str, x: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Which states (N, S - 1) of sequences (N, S, D) cannot be, or cannot follow the one before."""
+    then, now = x[:, :-1], x[:, 1:]
+    if name == "frames":  # one disc of about its size
+        lit = now.reshape(*now.shape[:2], SIDE, SIDE) > 0
+        count = np.maximum(lit.sum((2, 3)), 1)
+        spread = [
+            lit.sum(3 - axis) @ np.arange(SIDE) ** 2 / count - (lit.sum(3 - axis) @ np.arange(SIDE) / count) ** 2
+            for axis in (0, 1)
+        ]
+        return (count < 8) | (count > 34) | (np.sum(spread, 0) > 6)
+    if name == "maze":  # in a wall, or farther than anything was recorded to move
+        return shared.in_wall("umaze", now) | (np.linalg.norm((now - then)[..., :2], axis=-1) > FASTEST)
+    place, velocity = bounced(then[..., :2], then[..., 2:])  # more than half a step from where it must be
+    error = np.maximum(np.abs(now[..., :2] - place).max(-1), np.abs(now[..., 2:] - velocity).max(-1))
+    return (error > SPEED / 2) | (np.abs(now[..., :2] - 0.5).max(-1) > 0.5 + SPEED / 2)
+
+
+def of(played: Mapping[str, Part], system: str, method: str) -> list[list[float]]:
+    """The shares of impossible states of each rollout, one list for each training seed."""
+    return [part["impossible"][method]["rollouts"] for part in played.values() if part["settings"]["system"] == system]
+
+
+def conclude(played: Mapping[str, Part]) -> tuple[bool, str]:
+    """It held if in each system every other method has more, with the whole paired interval."""
+    first, *others = METHODS
+    rows = [
+        [method, *(shared.text(shared.mean(of(played, name, method)), ".1%") for name in SYSTEMS)] for method in METHODS
+    ]
+    held = all(
+        shared.above(shared.difference(of(played, name, other), of(played, name, first)), 0.0)
+        for name in SYSTEMS
+        for other in others
+    )
+    part = next(iter(played.values()))["settings"]
+    return held, shared.table(["rollout", *SYSTEMS], rows) + (
+        f"\n\nShare of impossible states in rollouts of {LONGER} training horizons, with its 95% interval over "
+        f"{part['rollouts']} rollouts of each of {len(of(played, 'ball', first))} training seeds, {part['steps']:,} optimizer "
+        f"steps each. k_small is level {K_SMALL} of {shared.LEVELS}.\n"
+    )
+
+
+def figure(played: Mapping[str, Part]) -> Figure:
+    """The share of impossible states over the rollout, of each system."""
+    panels: dict[str, Any] = {name: {} for name in SYSTEMS}
+    for name, curves in panels.items():
+        for method in METHODS:
+            tenths = [p["impossible"][method]["tenths"] for p in played.values() if p["settings"]["system"] == name]
+            curves[method] = (
+                range(1, TENTHS + 1),
+                [shared.mean([list(column)]) for column in zip(*tenths, strict=True)],
+            )
+    return shared.plot(panels, "training horizons", "share of impossible states")

@@ -1,0 +1,164 @@
+"""Whether a policy bears observations that are missing or wrong, if it is given their noise level.
+
+A cart on a plane is pushed about at random and must stay near the origin. Models learn from a controller that sees everything;
+a policy draws the next token (observation, and the action that leads there) from the eight latest ones. While it acts, a
+share of the observations is corrupted (noise as strong as the signal) or dropped (the last one that was seen stays). Told means
+that such a token is given at its noise level, a dropped one as pure noise; not told, that all are given as clean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from dfplan.benchmarks.experiments import shared
+
+CLAIM = (
+    "With 40% or more of the observations corrupted or dropped, the policy that is told stays nearer to the goal than the same "
+    "one that is not told, and than one by teacher forcing; at 40% being told saves at least half of what is lost."
+)
+PAGE = "claims"
+SHARES, KINDS, SEEDS = (0.0, 0.1, 0.2, 0.4, 0.6, 0.8), ("corrupted", "dropped"), (0, 1, 2)
+METHODS = {
+    "forcing, told": ("independent", True),
+    "forcing, not told": ("independent", False),
+    "teacher forcing, not told": ("next_token", False),
+}
+TOKENS, EPISODE, PUSH = 9, 50, 0.3
+CORRUPTED = shared.LEVELS // 2
+"""The level at which noise is as strong as the signal."""
+Part = Mapping[str, Any]
+
+
+def parts(quick: bool) -> dict[str, dict[str, Any]]:
+    """A part for each training seed."""
+    steps, episodes, seeds = (200, 10, SEEDS[:1]) if quick else (3000, 40, SEEDS)
+    settings = {"tokens": TOKENS, "steps": steps}
+    return {f"seed {seed}": {"training": {**settings, "seed": seed}, "episodes": episodes} for seed in seeds}
+
+
+def start(rng: np.random.Generator, count: int) -> NDArray[np.float64]:
+    """States (count, 4): x, y and their velocities."""
+    return np.concatenate([rng.uniform(-2, 2, (count, 2)), np.zeros((count, 2))], -1)
+
+
+def moved(state: NDArray[np.float64], action: NDArray[np.float64], push: NDArray[np.float64]) -> NDArray[np.float64]:
+    """States one step later, of actions and pushes (..., 2)."""
+    velocity = 0.9 * state[..., 2:] + 0.3 * np.clip(action, -1, 1) + push
+    return np.concatenate([state[..., :2] + 0.3 * velocity, velocity], -1)
+
+
+def record(count: int, seed: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Observations (count, S, 4) and actions (count, S, 2) of a controller that pulls to the origin, with some noise."""
+    rng, rows = np.random.default_rng(seed), []
+    state = start(rng, count)
+    for _ in range(EPISODE):
+        action = np.clip(-1.5 * state[:, :2] - 1.5 * state[:, 2:] + rng.normal(0, 0.2, (count, 2)), -1, 1)
+        rows.append((state, action))
+        state = moved(state, action, rng.normal(0, PUSH, (count, 2)))
+    observations, actions = (np.stack(part, 1).astype(np.float32) for part in zip(*rows, strict=True))
+    return observations, actions
+
+
+def play(settings: Part) -> dict[str, Any]:
+    """Of each method, kind and share: the mean distance from the origin in each episode."""
+    observations, actions = record(1000, seed=0)
+    cells, count, found = [(kind, share) for kind in KINDS for share in SHARES], settings["episodes"], {}
+    for method, (draw, told) in METHODS.items():
+        training = {"draw": draw, **settings["training"]}
+        model = shared.trained("noisy-observations", observations, training, actions)
+        own = shared.rounded(distances(model, told, cells, count)).copy()
+        found[method] = {f"{kind} {share}": own[i * count : (i + 1) * count] for i, (kind, share) in enumerate(cells)}
+    return {"distances": found}
+
+
+def distances(model: Any, told: bool, cells: list[tuple[str, float]], count: int) -> NDArray[np.float64]:
+    """The mean distance from the origin in each of `count` episodes of each cell, (cells * count,): in all cells and for all
+    models the same starts, pushes and sensor noise."""
+    import torch
+
+    from dfplan.diffusion.matrices import full_sequence
+    from dfplan.diffusion.sampler import Known, sample
+
+    rng, generator, N = np.random.default_rng(1), torch.Generator().manual_seed(1), len(cells)
+    signal, noise = (
+        part(torch.arange(shared.LEVELS + 1))
+        for part in (model.diffusion.schedule.signal, model.diffusion.schedule.noise)
+    )
+    share = torch.tensor([share for _, share in cells]).repeat_interleave(count)
+    dropped = torch.tensor([kind == "dropped" for kind, _ in cells]).repeat_interleave(count)
+    matrix, total = full_sequence(TOKENS, shared.LEVELS, 4), np.zeros(N * count)
+    state, action = np.tile(start(rng, count), (N, 1)), torch.zeros(N * count, 2)
+    tokens, levels = torch.zeros(N * count, 0, 6), torch.zeros(N * count, 0, dtype=torch.int64)
+    for step in range(EPISODE):
+        true = torch.cat([model.observation.normalize(torch.from_numpy(state).float()), action], 1)
+        bad = torch.from_numpy(np.tile(rng.uniform(size=count), N)) < share
+        k = torch.where(bad, torch.where(dropped, shared.LEVELS, CORRUPTED), 0)
+        error = torch.from_numpy(np.tile(rng.standard_normal((count, 6)), (N, 1))).float() * (noise / signal)[k, None]
+        seen = true + error
+        if not told:
+            stale = tokens[:, -1] if step else torch.zeros_like(true)
+            seen = torch.cat([torch.where((bad & dropped)[:, None], stale, seen)[:, :4], action], 1)
+            k = torch.zeros_like(k)
+        tokens, levels = (
+            torch.cat([tokens, seen[:, None]], 1)[:, 1 - TOKENS :],
+            torch.cat([levels, k[:, None]], 1)[:, 1 - TOKENS :],
+        )
+        given = torch.cat([tokens, torch.zeros_like(tokens[:, :1])], 1)
+        mask = (torch.arange(given.shape[1]) < tokens.shape[1]).expand(given.shape[:2])
+        level = torch.cat([levels, torch.zeros_like(levels[:, :1])], 1)
+        given[:, 0, 4:] = torch.where(
+            level[:, :1] > 0, given[:, 0, 4:], 0.0
+        )  # the first token of a window has no action
+        known = Known(given, mask, level, noisy=True)
+        drawn = sample(model.diffusion, matrix[:, : given.shape[1]], tuple(given.shape), generator, known=known).tokens
+        action = drawn[:, -1, 4:].clamp(-5, 5)
+        push = np.tile(rng.normal(0, PUSH, (count, 2)), (N, 1))
+        state = moved(state, model.action.denormalize(action).double().numpy(), push)
+        total += np.linalg.norm(state[:, :2], axis=1) / EPISODE
+    return total
+
+
+def of(played: Mapping[str, Part], method: str, kind: str, share: float) -> list[NDArray[np.float64]]:
+    """The distances, one array for each training seed."""
+    return [np.array(part["distances"][method][f"{kind} {share}"]) for part in played.values()]
+
+
+def conclude(played: Mapping[str, Part]) -> tuple[bool, str]:
+    """It held if all paired intervals from 40% on, and those of the saving, lie above 0."""
+    first, same, _ = METHODS
+    held, rows = True, []
+    for kind in KINDS:
+        for method in METHODS:
+            cells = (shared.text(shared.mean(of(played, method, kind, share)), ".2f") for share in SHARES)
+            rows.append([f"{method}: {kind}", *cells])
+            if method != first:
+                worse = (
+                    shared.difference(of(played, method, kind, s), of(played, first, kind, s))
+                    for s in SHARES
+                    if s >= 0.4
+                )
+                held &= all(shared.above(one, 0.0) for one in worse)
+        lost, left = (
+            [a - b for a, b in zip(of(played, m, kind, 0.4), of(played, m, kind, 0.0), strict=True)]
+            for m in (same, first)
+        )
+        held &= shared.above(shared.difference([0.5 * one for one in lost], left), 0.0)
+    count = len(of(played, first, KINDS[0], 0.0)[0])
+    return held, shared.table(["policy", *(f"{share:.0%}" for share in SHARES)], rows) + (
+        f"\n\nMean distance from the origin, with its 95% interval over {count} episodes of each of {len(played)} training "
+        "seeds, by the share of observations that are corrupted or dropped.\n"
+    )
+
+
+def figure(played: Mapping[str, Part]) -> Figure:
+    """The distance over the share, of each kind."""
+    panels = {
+        kind: {m: ([100 * s for s in SHARES], [shared.mean(of(played, m, kind, s)) for s in SHARES]) for m in METHODS}
+        for kind in KINDS
+    }
+    return shared.plot(panels, "observations, %", "mean distance from the origin")

@@ -1,0 +1,131 @@
+"""Whether one model makes plans of 10 to 1,000 steps, with Diffuser beside it.
+
+A small model learns ways in D4RL's umaze, of which tokens beyond a random end are pure noise. It then plans between a recorded
+state and the one so many steps later. Diffuser's shipped weights learned plans of one length; because its network is a
+convolution over time, it can be asked for others too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from dfplan.benchmarks.experiments import shared
+
+CLAIM = (
+    "One model makes plans of 12 to 1,008 steps between recorded states of which, at each length, at least 90% are possible; "
+    "Diffuser does so at its own length, and at no length more often."
+)
+PAGE = "claims"
+STRIDE, TOKENS, SEEDS = 12, 85, (0, 1)
+LENGTHS = (12, 24, 48, 96, 192, 384, 684, 1008)
+OWN = 124
+"""Diffuser's length in umaze, which is asked for too."""
+FASTEST = 0.065
+"""Longest way of one step, in cells: a little more than any that was recorded."""
+Part = Mapping[str, Any]
+
+
+def parts(quick: bool) -> dict[str, dict[str, Any]]:
+    """A part for each training seed of the small model, and one for Diffuser."""
+    steps, plans, seeds = (60, 10, SEEDS[:1]) if quick else (3000, 50, SEEDS)
+    training = {"draw": "goal_ramp", "tokens": TOKENS, "steps": steps}
+    forcing = {f"forcing, seed {seed}": {"training": {**training, "seed": seed}, "plans": plans} for seed in seeds}
+    return {**forcing, "diffuser": {"weights": "maze2d-umaze-diffuser", "plans": plans}}
+
+
+def play(settings: Part) -> dict[str, Any]:
+    """Which plans of each length are possible."""
+    import torch
+
+    from dfplan.benchmarks.training_run import read_data
+    from dfplan.data.windows import Windows
+    from dfplan.envs.registry import find
+
+    data, found = read_data(find("maze2d-umaze"), None), {}
+    draw = by_forcing(settings["training"], data) if "training" in settings else by_diffuser(settings["weights"])
+    for length in sorted({*LENGTHS, OWN}):
+        ways = Windows(data, 2, length).sample(np.random.default_rng(1), settings["plans"])[0]
+        with torch.no_grad():
+            states, stride = draw(torch.from_numpy(ways[:, 0]), torch.from_numpy(ways[:, 1]), length)
+        far = np.linalg.norm(np.diff(states[..., :2], axis=1), axis=-1).max(1) > FASTEST * stride
+        found[str(length)] = (~far & ~shared.in_wall("umaze", states).any(1)).tolist()
+    return {"possible": found}
+
+
+def by_forcing(training: Part, data: Any) -> Any:
+    """`draw(starts (B, 4), ends (B, 4), steps) -> planned states (B, T, 4), and the steps between two` of a small model."""
+    import torch
+
+    from dfplan.data.windows import Windows
+    from dfplan.diffusion.matrices import pyramid
+    from dfplan.diffusion.sampler import sample
+    from dfplan.planning.ends import known_ends
+
+    ways = Windows(data, TOKENS, STRIDE).sample(np.random.default_rng(0), 5000)[0]
+    network = {"width": 96, "causal": False, "octaves": 5}
+    model = shared.trained("variable-horizon", ways, training, **network)
+
+    def draw(starts: Any, ends: Any, steps: int) -> Any:
+        tokens = -(-steps // STRIDE) + 1
+        start, end = (model.observation.normalize(one) for one in (starts, ends))
+        shape, generator = (len(starts), tokens, 4), torch.Generator().manual_seed(0)
+        matrix = pyramid(tokens, shared.LEVELS, 16, 0.4)
+        z = sample(model.diffusion, matrix, shape, generator, known=known_ends(start, tokens, end)).tokens
+        return model.observation.denormalize(z).numpy(), STRIDE
+
+    return draw
+
+
+def by_diffuser(weights: str) -> Any:
+    """`draw` as of `by_forcing`, of shipped weights whose network is asked for plans of another length."""
+    from dataclasses import replace
+
+    import torch
+
+    from dfplan.agents.loading import from_pretrained
+    from dfplan.planning.ask import Ask
+
+    agent = from_pretrained(weights)
+    learner, stride = agent.learner, agent.learner.config.layout.stride
+
+    def draw(starts: Any, ends: Any, steps: int) -> Any:
+        learner.config = replace(learner.config, tokens=max(3, -(-steps // stride) + 1))
+        goals = ends[:, list(learner.config.goal_columns)]
+        plan = learner.plan(starts, Ask(goal=goals), agent.config, torch.Generator().manual_seed(0))
+        return plan.observations[:, :, -1].numpy(), stride
+
+    return draw
+
+
+def of(played: Mapping[str, Part], name: str, length: int) -> list[list[bool]]:
+    """Which plans are possible, one list for each training seed."""
+    return [part["possible"][str(length)] for key, part in played.items() if key.startswith(name)]
+
+
+def conclude(played: Mapping[str, Part]) -> tuple[bool, str]:
+    """It held if at each length the one model's share reaches 90%, Diffuser's does at its own, and at no length Diffuser's
+    interval lies above the one model's."""
+    lengths = sorted({*LENGTHS, OWN})
+    found = {name: {n: shared.mean(of(played, name, n)) for n in lengths} for name in ("forcing", "diffuser")}
+    held = all(found["forcing"][n].value >= 0.9 for n in lengths) and found["diffuser"][OWN].value >= 0.9
+    held &= not any(shared.above(found["diffuser"][n], found["forcing"][n]) for n in lengths)
+    rows = [[f"{n}", *(shared.text(own[n], ".0%") for own in found.values())] for n in lengths]
+    training = next(part["settings"]["training"] for part in played.values() if "training" in part["settings"])
+    seeds, plans = len(of(played, "forcing", OWN)), len(of(played, "forcing", OWN)[0])
+    return held, shared.table(["steps", "one model", "Diffuser"], rows) + (
+        "\n\nShare of plans that are possible (no state in a wall, no way between two longer than any that was recorded), with "
+        f"its 95% interval over {plans} plans of each of {seeds} training seeds of the one model, after {training['steps']:,} "
+        f"optimizer steps, and of one of Diffuser, which learned {OWN} steps.\n"
+    )
+
+
+def figure(played: Mapping[str, Part]) -> Figure:
+    """The share of possible plans over their length."""
+    lengths = sorted({*LENGTHS, OWN})
+    names = {"one model": "forcing", "Diffuser": "diffuser"}
+    curves = {title: (lengths, [shared.mean(of(played, name, n)) for n in lengths]) for title, name in names.items()}
+    return shared.plot({"": curves}, "steps of a plan", "share of possible plans", log=True)
