@@ -11,8 +11,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from dfplan.agents.intervals import Estimate, mean
+from dfplan.agents.intervals import mean
 from dfplan.benchmarks import protocol
+from dfplan.benchmarks.experiments import shared
 from dfplan.benchmarks.suites import suite
 from dfplan.envs.registry import find
 
@@ -69,21 +70,12 @@ def conclude(played: Mapping[str, Part]) -> tuple[bool, str]:
     found = {name: mean([part["scores"]]) for name, part in played.items()}
     lines = ["| goal | " + " | ".join(TASKS) + " |", "| --- " * (len(TASKS) + 1) + "|"]
     for name, words in RECIPES.items():
-        lines.append(f"| {words} | " + " | ".join(_text(found[f"{task}, {name}"]) for task in TASKS) + " |")
-    held = _above(found["cube-single, chunks"], found["cube-single, plans"])
-    held &= _above(found["maze2d-large, plans"], found["maze2d-large, chunks"])
+        lines.append(f"| {words} | " + " | ".join(shared.text(found[f"{task}, {name}"]) for task in TASKS) + " |")
+    held = shared.above(found["cube-single, chunks"], found["cube-single, plans"])
+    held &= shared.above(found["maze2d-large, plans"], found["maze2d-large, chunks"])
     first = played["cube-single, chunks"]
     units = " and ".join(f"{played[f'{task}, chunks']['unit']} in {task}" for task in TASKS)
     return held, "\n".join(lines) + (
         f"\n\nMean score of {first['settings']['episodes']} episodes with its 95% interval ({units}), after "
         f"{first['settings']['steps']:,} optimizer steps of one training seed; {first['data']:,} recorded steps of the cube.\n"
     )
-
-
-def _above(one: Estimate, other: Estimate) -> bool:
-    return one.low is not None and other.high is not None and one.low > other.high
-
-
-def _text(estimate: Estimate) -> str:
-    low, high = ("?" if limit is None else f"{limit:.1f}" for limit in (estimate.low, estimate.high))
-    return f"{estimate.value:.1f} [{low}, {high}]"
