@@ -275,9 +275,12 @@ class LearningAgent(Agent):
             config: Any = config_from_json(cls.config_class, acting, where)
             return cls(learner, config, card)
 
-    def save(self, path: str | Path) -> None:
-        """Write weights, configs and card as one safetensors file that `load` reads."""
-        self._write(path)
+    def save(self, path: str | Path, half: bool = False) -> None:
+        """Write weights, configs and card as one safetensors file that `load` reads.
+
+        `half` rounds what was trained to float16, half the size; units and limits stay as they are.
+        """
+        self._write(path, rounded=half)
 
     def _write(self, path: str | Path, rounded: bool = False, critics: bool | None = None) -> None:
         """Write a file, its parameters `rounded` to half precision; `critics` as of `Header`: False leaves out what is not

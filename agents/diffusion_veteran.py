@@ -211,6 +211,6 @@ class DiffusionVeteranAgent(PlanningAgent):
         pairs: dict[str, Shape] = {"s": ("B", "pairs", D), "targets": ("B", "pairs", D), "actions": ("B", "pairs", A)}
         return {"plans": ("B", T, D), "returns": ("B",)} | pairs
 
-    def save(self, path: str | Path) -> None:
-        """Write weights, configs and card as one file that `load` reads. Parameters are rounded to half precision."""
-        self._write(path, rounded=True)
+    def save(self, path: str | Path, half: bool = True) -> None:
+        """Write weights, configs and card as one file that `load` reads, in half precision unless it is asked for otherwise."""
+        super().save(path, half)

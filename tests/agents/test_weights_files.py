@@ -126,6 +126,17 @@ def test_what_is_saved_is_loaded_and_saved_again_the_same(name, tmp_path):
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
+def test_half_precision_rounds_what_was_trained_and_nothing_else(tmp_path):
+    agent = MAKE["trajectory_model"]()
+    agent.save(tmp_path / "whole")
+    agent.save(tmp_path / "half", half=True)
+    trained = {name for name, _ in learner_of(agent).named_parameters()}
+    found = learner_of(load(tmp_path / "half")).state_dict()
+    for name, tensor in learner_of(agent).state_dict().items():
+        assert torch.equal(found[name], tensor.half().float() if name in trained else tensor), name
+    assert (tmp_path / "half").stat().st_size < 0.7 * (tmp_path / "whole").stat().st_size
+
+
 @each_agent
 def test_a_header_of_wrong_types_is_one_sentence_wherever_it_is_wrong(name, tmp_path):
     tensors, header = saved(name, tmp_path / "a")
