@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any, Self
 
 import numpy as np
@@ -24,6 +25,7 @@ from dfplan.planning.past import Past
 from dfplan.planning.plan import Plan
 from dfplan.planning.plan_config import PlanConfig
 from dfplan.planning.planner import Planner, make_plan, spread
+from dfplan.planning.trials import mean_time
 
 
 class DiffusionForcingAgent(PlanningAgent):
@@ -66,6 +68,8 @@ class DiffusionForcingAgent(PlanningAgent):
                 f"in_turn needs a distance for each of the model's goal_groups, {model.config.goal_groups or 'none'}, "
                 f"got {config.in_turn}"
             )
+        if config.plan.trials and not (model.outcomes and model.inverse and model.plausibility):
+            raise ValueError("trials need a model that has learned outcomes, plausibility and inverse dynamics")
         self.planner = planner or Planner()
         self.goal_dim = len(model.config.goal_columns)
         returns = ("return_",) if "return" in model.config.condition else ()
@@ -169,9 +173,18 @@ class DiffusionForcingAgent(PlanningAgent):
             self._generator,
             horizons=horizons,
             record=record,
-            planner=self.planner,
+            planner=self._with_trials(),
             past=past,
         )
+
+    def _with_trials(self) -> Planner:
+        """The planner, which follows candidates as this agent does, if trials are asked for."""
+        plan = self.config.plan
+        if not plan.trials:
+            return self.planner
+        how: dict[str, Any] = {"lookahead": self.config.lookahead, "speed": self.config.speed}
+        time = partial(mean_time, config=plan, generator=self._generator, **how)
+        return replace(self.planner, scores={**self.planner.scores, "time": time})
 
     def _possible(self, plan: Plan) -> Tensor | None:
         possible, found = torch.ones_like(plan.lengths) > 0, plan.scores

@@ -116,5 +116,7 @@ def _recipe(model: TrajectoryModelConfig, acting: AgentConfig, train: TrainConfi
         model,
         acting,
         train,
-        batches=lambda data: Queries(data, model.tokens, model.layout.stride, model.history, within, model.goal_columns).sample,
+        batches=lambda data: (
+            Queries(data, model.tokens, model.layout.stride, model.history, within, model.goal_columns).sample
+        ),
     )

@@ -69,7 +69,7 @@ def shown(played: Mapping[str, Part], mazes: Sequence[str], variants: Mapping[st
     episodes = len(next(iter(played.values()))["returns"])
     return table(["variant", *mazes], rows) + (
         f"\n\nMean D4RL-normalized score of {episodes} episodes, with its 95% interval, and the mean raw return; in "
-        "parentheses, the paired difference to the first line, on the same starts.\n"
+        "parentheses the paired difference to the first line, on the same starts.\n"
     )
 
 

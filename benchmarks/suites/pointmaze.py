@@ -38,9 +38,11 @@ def default(spec: Spec, budget: Budget) -> Recipe:
     reach = min(spec.longest - 1, REACH * spec.mixing)
     stride = -(-reach // TOKENS)
     coarse = (stride, reach // stride + 1)
-    return diffusion_forcing.default(
+    recipe = diffusion_forcing.default(
         spec, replace(budget, coarse=coarse, octaves=5, plausibility=PLAUSIBILITY, speed=1.2)
     )
+    acting = replace(recipe.acting, plan=replace(recipe.acting.plan, trials=8))
+    return replace(recipe, model=replace(recipe.model, outcomes=8), acting=acting)
 
 
 SUITE = Suite(

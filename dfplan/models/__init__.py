@@ -9,6 +9,7 @@ from pydantic import Field
 from torch import nn
 
 from dfplan.models.inverse import InverseDynamics
+from dfplan.models.outcomes import StepOutcomes
 from dfplan.models.parts import ByParts
 from dfplan.models.plausibility import StepPlausibility
 from dfplan.models.recurrent import Recurrent, RecurrentConfig
@@ -38,6 +39,7 @@ __all__ = [
     "ModelConfig",
     "Recurrent",
     "RecurrentConfig",
+    "StepOutcomes",
     "StepPlausibility",
     "TemporalUNet",
     "TemporalValue",

@@ -60,12 +60,13 @@ SCORES: Mapping[str, Score] = {"plausibility": plausibility, "cost": cost, "viol
 def choose(scores: Mapping[str, Tensor], lengths: Tensor, config: PlanConfig) -> Tensor:
     """Of candidates (B, N) the shortest one, where what tells against a candidate counts as so much more length. Index (B,).
 
-    Those that violate the constraints least come before all others. Among these a plan costs its length, `config.price` for
-    each unit of plausibility below the margin, its cost, and minus `config.worth` for each unit of value. A candidate with a
-    length or score that is NaN or infinite is never chosen. Raises ValueError for a row without any other.
+    Those that violate the constraints least come before all others. Among these a plan costs its length, or its mean time in
+    `dfplan.planning.trials`, `config.price` for each unit of plausibility below the margin, its cost, and minus `config.worth`
+    for each unit of value. A candidate with a length or score that is NaN or infinite is never chosen. Raises ValueError for a
+    row without any other.
     """
     finite = torch.stack([lengths, *scores.values()]).isfinite().all(0)
-    total = lengths
+    total = scores.get("time", lengths)
     if "plausibility" in scores:
         odds = scores["plausibility"]
         # Among equals the more plausible wins: squashed odds are worth less than one token.

@@ -14,7 +14,7 @@ from dfplan.data.trajectories import Trajectories
 from dfplan.diffusion.levels import Drawn
 from dfplan.diffusion.loss import Diffusion
 from dfplan.diffusion.noise import NoiseSchedule
-from dfplan.models import InverseDynamics, StepPlausibility, TokenValue, build
+from dfplan.models import InverseDynamics, StepOutcomes, StepPlausibility, TokenValue, build
 from dfplan.planning.draws import Mixture, unknown_padding, whole_goals
 from dfplan.planning.model_config import Condition, PlausibilityConfig, TrajectoryModelConfig
 from dfplan.planning.patterns import draw_pattern
@@ -22,7 +22,7 @@ from dfplan.training.losses import total
 
 __all__ = ["Batch", "PlausibilityConfig", "TrajectoryModel", "TrajectoryModelConfig"]
 
-INVERSE_PAIRS, PLAUSIBLE_STEPS = 8, 16
+INVERSE_PAIRS, PLAUSIBLE_STEPS, OUTCOMES = 8, 16, 16
 """How many of each window's steps are learned from in one batch."""
 
 
@@ -49,6 +49,7 @@ class TrajectoryModel(Statistics):
     former_config: ClassVar[Mapping[str, Any]] = {"plausibility": {"noise": [0.08, 0.6], "gain": 3.0}}
     """Fields of the config that older files lack, and what they were."""
     inverse: InverseDynamics | None
+    outcomes: StepOutcomes | None
     plausibility: StepPlausibility | None
     value: TokenValue | None
     longest: Tensor
@@ -60,12 +61,14 @@ class TrajectoryModel(Statistics):
         network = build(config.width, config.levels, config.model, config.part_of)
         schedule = NoiseSchedule(config.schedule, config.levels)
         self.diffusion = Diffusion(network, schedule, config.prediction, config.weighting)
-        self.inverse = self.plausibility = self.value = None
+        self.inverse = self.outcomes = self.plausibility = self.value = None
         if config.inverse:
             self.inverse = InverseDynamics(layout.observation_dim, layout.action_dim, config.longest_gap)
         judge = config.plausibility
         if judge is not None:
             self.plausibility = StepPlausibility(len(config.judged), noise=judge.noise, gain=judge.gain)
+        if config.outcomes:
+            self.outcomes = StepOutcomes(layout.observation_dim, layout.action_dim, config.outcomes)
         if config.value is not None:
             self.value = TokenValue(layout.width, config.levels, config.value)
         self.learns_returns = config.value is not None or "return" in config.condition
@@ -102,6 +105,8 @@ class TrajectoryModel(Statistics):
             losses["inverse"] = self._inverse_loss(self.inverse, observations, actions, steps, generator)
         if self.plausibility is not None:
             losses["plausibility"] = self._plausibility_loss(self.plausibility, observations, steps, generator)
+        if self.outcomes is not None:
+            losses["outcomes"] = self._outcomes_loss(self.outcomes, observations, actions, steps, generator)
         if self.value is not None:
             losses["value"] = self._value_loss(self.value, x0, drawn, batch, generator)
         return total(losses)
@@ -150,6 +155,14 @@ class TrajectoryModel(Statistics):
         places = observations[..., list(self.config.judged)]
         row, start = _random_starts(places, PLAUSIBLE_STEPS, (steps + 1 - stride).clamp(min=1), generator)
         return plausibility.loss(places[row, start].flatten(0, 1), places[row, start + stride].flatten(0, 1), generator)
+
+    def _outcomes_loss(
+        self, outcomes: StepOutcomes, observations: Tensor, actions: Tensor, steps: Tensor, generator: torch.Generator
+    ) -> Tensor:
+        """The loss of a few random steps of each window, in its first `steps` (B, 1)."""
+        row, start = _random_starts(observations, OUTCOMES, steps.clamp(min=1), generator)
+        before, action, after = observations[row, start], actions[row, start], observations[row, start + 1]
+        return outcomes.loss(before.flatten(0, 1), action.flatten(0, 1), after.flatten(0, 1))
 
     def _value_loss(
         self, value: TokenValue, x0: Tensor, drawn: Drawn, batch: Batch, generator: torch.Generator

@@ -85,6 +85,8 @@ class TrajectoryModelConfig(CheckedFields):
     """Tokens after the present whose actions may be known while their observations are not, because they are decided."""
     inverse: bool = True
     """Whether inverse dynamics is learned: the action that leads from an observation towards another one."""
+    outcomes: SizeOrZero = 0
+    """How many outcomes one step can have, where chance decides what an action leads to; 0: they are not learned."""
     value: TransformerConfig | None = None
     """The network that learns the pace of reward from noisy tokens, to guide plans and to choose among them; None: none."""
 

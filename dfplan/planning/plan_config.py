@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from dfplan.fields import CheckedFields, NotNegative, Share, Size, SizeOrZero
+from dfplan.fields import CheckedFields, NotNegative, Positive, Share, Size, SizeOrZero
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,10 @@ class PlanConfig(CheckedFields):
     """Tokens after the start that guidance decides, over futures of all others; 0: what has begun to fall."""
     candidates: SizeOrZero = 0
     """Draws of what is decided, which are weighed by their costs; 0 follows the costs' gradient."""
+    trials: SizeOrZero = 0
+    """Futures in which each candidate is followed, by learned outcomes of its steps; 0: its time is its length."""
+    lost: Positive = 1000.0
+    """In the choice, a future in which a candidate's end is not reached counts so many tokens."""
     policy_tokens: Size = 1
     """Tokens that are drawn where nothing is asked for: the next one alone, or a chunk of several."""
     value_scale: NotNegative = 0.0

@@ -339,6 +339,22 @@ def test_things_are_asked_for_in_turn(small):
         agent.with_options(in_turn=(0.5,))
 
 
+def test_candidates_are_tried_as_the_agent_follows_them(small):
+    with pytest.raises(ValueError, match="trials need a model that has learned outcomes"):
+        small.with_options(trials=2)
+    model = TrajectoryModel(dataclasses.replace(small.model.config, outcomes=2))
+    tried, actions = DiffusionForcingAgent(model, small.config).with_options(trials=2, margin=-99.0, lost=7.0), []
+    for _ in range(2):
+        tried.reset(GOAL, seed=1)
+        actions.append(tried.act(START))
+        assert 0 < tried.last_plan.scores["time"] <= 7
+    assert (actions[0] == actions[1]).all()
+    untried = tried.with_options(trials=0)
+    untried.reset(GOAL, seed=1)
+    untried.act(START)
+    assert "time" not in untried.last_plan.scores
+
+
 def test_a_planner_of_a_users_own_is_kept_through_options(small):
     def longest(scores, lengths, config):
         return lengths.argmax(1)

@@ -1,0 +1,59 @@
+"""Outcomes of a step: where an action may lead, where chance has a say in it."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from dfplan.models.embeddings import Waves
+
+WIDTH = 0.05
+"""Distance, in normalized units, over which the likelihood of an outcome falls: outcomes closer than that are one."""
+RARE = 0.05
+"""Probability below which an outcome is not drawn."""
+
+
+class StepOutcomes(nn.Module):
+    """p(o' | o, a) of one step as a mixture of `count` outcomes, each with a probability and a density exp(-distance / WIDTH).
+
+    Observations and actions are normalized, (B, observation_dim) and (B, action_dim). All outcomes are equally narrow, so that
+    none can stand for two that are far apart. Not to be confused with a prediction of the mean, which lies between the
+    outcomes, where no step ends. ValueError for so many that each may be rare.
+    """
+
+    def __init__(self, observation_dim: int, action_dim: int, count: int, width: int = 128, octaves: int = 6):
+        super().__init__()
+        if count > 1 / RARE:
+            raise ValueError(f"a step can have up to {int(1 / RARE)} outcomes, got {count}")
+        self.waves = Waves(octaves)
+        self.mlp = nn.Sequential(
+            nn.Linear(self.waves.width(observation_dim) + action_dim, width),
+            nn.SiLU(),
+            nn.Linear(width, width),
+            nn.SiLU(),
+            nn.Linear(width, width),
+            nn.SiLU(),
+            nn.Linear(width, count * (1 + observation_dim)),
+        )
+        self.count = count
+
+    def forward(self, observation: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
+        """Of each outcome its log-odds (B, count) and the change (B, count, observation_dim), in float32."""
+        hidden = self.mlp(torch.cat([self.waves(observation), action], dim=-1)).float()
+        return hidden[..., : self.count], hidden[..., self.count :].unflatten(-1, (self.count, -1))
+
+    def loss(self, observation: Tensor, action: Tensor, after: Tensor) -> Tensor:
+        """Negative log-likelihood of what was observed after each step, up to a constant, in units of distance: a scalar."""
+        odds, change = self(observation, action)
+        error = ((after - observation).unsqueeze(-2) - change).square().sum(-1).add(1e-12).sqrt()
+        return -WIDTH * torch.logsumexp(odds.log_softmax(-1) - error / WIDTH, dim=-1).mean()
+
+    def draw(self, observation: Tensor, action: Tensor, generator: torch.Generator) -> Tensor:
+        """What may be observed after each step (B, observation_dim): the middle of an outcome drawn by its probability.
+
+        Those below `RARE` are not drawn: they are what the mixture was uncertain about, and a future has many steps.
+        """
+        odds, change = self(observation, action)
+        probability = odds.softmax(-1)
+        drawn = torch.multinomial(probability * (probability >= RARE), 1, generator=generator)
+        return observation + change[torch.arange(len(drawn), device=drawn.device), drawn.squeeze(-1)]
