@@ -28,8 +28,8 @@ def trained(
 ) -> Any:
     """A small `TrajectoryModel` of sequences (E, S, D), from its run folder under runs/ if it has been trained before.
 
-    `training`: its draw of levels, tokens, steps and seed. `actions` (E, S, A) are diffused with the observations. Without
-    `normalized` the data are in the network's units already. `model`: further fields of its network.
+    `training`: its draw of levels, tokens, steps and seed, and a precision. `actions` (E, S, A) are diffused with the
+    observations. Without `normalized` the data are in the network's units already. `model`: further fields of its network.
     """
     import torch
 
@@ -63,7 +63,8 @@ def trained(
         learner.draw = shared_from_start
     if normalized:
         learner.fit_statistics(data)
-    run = TrainConfig(steps=training["steps"], learning_rate=2e-3, seed=training["seed"], precision="32-true")
+    own = {name: training[name] for name in ("steps", "seed")} | {"precision": training.get("precision", "32-true")}
+    run = TrainConfig(batch_size=32, learning_rate=2e-3, **own)
     header = {"model": config_to_json(config), "data": data.fingerprint}
     folder = Path("runs", "experiments", "-".join([name, *map(str, training.values())]))
     windows = Windows(data, training["tokens"]).sample
@@ -80,33 +81,34 @@ def shared_from_start(batch: int, tokens: int, K: int, generator: Any, longest: 
     return inpainted(shared(batch, tokens, K, generator), torch.arange(tokens) == 0)
 
 
-def roll(
-    model: Any,
-    start: Any,
-    tokens: int,
-    memory: int,
-    fresh: int,
-    *,
-    steps: int = 8,
-    stabilization: int = 0,
-    seed: int = 0,
+def next_tokens(
+    model: Any, past: Any, fresh: int, generator: Any, *, levels: Any = None, steps: int = 8, stabilization: int = 0
 ) -> Any:
-    """Normalized tokens (B, tokens, C) that begin with `start` (B, H, C): `fresh` new ones at a time, together, each time of
-    the `memory` latest ones alone, which the model sees at the level `stabilization`."""
+    """Normalized tokens (B, fresh, C) that follow the past ones (B, H, C), drawn together.
+
+    The past has noise of its `levels` (B, H), or is clean; at the level `stabilization` it is seen as slightly noisy.
+    """
     import torch
+    import torch.nn.functional as F
 
     from dfplan.diffusion.matrices import full_sequence
     from dfplan.diffusion.sampler import Known, sample
 
-    generator, x = torch.Generator().manual_seed(seed), start
+    given, H = F.pad(past, (0, 0, 0, fresh)), past.shape[1]
+    mask = (torch.arange(H + fresh) < H).expand(given.shape[:2])
+    known = Known(given, mask, 0 if levels is None else F.pad(levels, (0, fresh)), noisy=levels is not None)
+    matrix, shape = full_sequence(H + fresh, LEVELS, steps), tuple(given.shape)
+    return sample(model.diffusion, matrix, shape, generator, known=known, stabilization=stabilization).tokens[:, H:]
+
+
+def roll(model: Any, start: Any, tokens: int, memory: int, fresh: int, **how: Any) -> Any:
+    """Normalized tokens (B, tokens, C) that begin with `start` (B, H, C): `fresh` new ones at a time, each time of the
+    `memory` latest ones alone, and drawn as `how` says (`next_tokens`)."""
+    import torch
+
+    generator, x = torch.Generator().manual_seed(0), start
     while x.shape[1] < tokens:
-        past = x[:, -memory:]
-        given = torch.cat([past, past.new_zeros(len(x), fresh, x.shape[2])], 1)
-        mask = (torch.arange(given.shape[1]) < past.shape[1]).expand(given.shape[:2])
-        matrix = full_sequence(given.shape[1], LEVELS, steps)
-        options = {"known": Known(given, mask), "stabilization": stabilization}
-        drawn = sample(model.diffusion, matrix, tuple(given.shape), generator, **options).tokens
-        x = torch.cat([x, drawn[:, past.shape[1] :]], 1)
+        x = torch.cat([x, next_tokens(model, x[:, -memory:], fresh, generator, **how)], 1)
     return x[:, :tokens]
 
 
