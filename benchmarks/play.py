@@ -92,12 +92,12 @@ def time_agent(wanted: Wanted) -> dict[str, Any]:
     return measured | {"files": own.files() if wanted.own else {}}
 
 
-def record_paths(wanted: Wanted) -> recording.Paths:
+def record_paths(wanted: Wanted) -> recording.Recorder:
     """The paths of the first batch. ValueError, with one sentence, if the agent fails."""
     agent, recorder = build(wanted), recording.Recorder()
     with own.blamed(f"the agent {wanted.agent!r} failed on {wanted.env_id}"):
         protocol.play(agent, wanted.env_id, batches(wanted.seeds)[0], recorder)
-    return recorder.paths()
+    return recorder
 
 
 def record_plan(wanted: Wanted, seed: int) -> recording.Denoising | None:

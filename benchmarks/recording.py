@@ -9,43 +9,36 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import gymnasium
 import numpy as np
 
-import dfplan.envs  # noqa: F401 (registers the environments)
-
-
-@dataclass(frozen=True)
-class Paths:
-    """Goals, executed paths and first plans of a few episodes, one entry an episode."""
-
-    goals: tuple[np.ndarray, ...]
-    """(2,) each."""
-    executed: tuple[np.ndarray, ...]
-    """Positions (steps + 1, 2) from the reset on."""
-    planned: tuple[np.ndarray | None, ...]
-    """Positions (points, 2) of the plan that the first decision followed, None without a plan, or one that is not finite."""
+from dfplan.agents.episodes import goal_of
+from dfplan.benchmarks.protocol import start
+from dfplan.envs.registry import task
 
 
 @dataclass
 class Recorder:
-    """Records what `Paths` holds while `dfplan.benchmarks.protocol.play` plays one batch: it is the `watch`."""
+    """Goals, executed paths and first plans of a few episodes: it is the `watch` of `dfplan.benchmarks.protocol.play`."""
 
     goals: list[np.ndarray] = field(default_factory=list)
+    """(2,) of each episode."""
     positions: list[np.ndarray] = field(default_factory=list)
+    """(episodes, 2) at each step, from the reset on."""
     planned: list[np.ndarray | None] = field(default_factory=list)
+    """Positions (points, 2) of the plan that the first decision of each episode followed, None for none that is finite."""
 
     def __call__(self, agent: Any, observations: np.ndarray, infos: Sequence[dict[str, Any]]) -> None:
-        """Keep positions, goals and first plans of a batch: called after the reset and after each step."""
+        """Keep what is seen of a batch: called after the reset and after each step."""
         self.positions.append(observations[:, :2].astype(np.float32))
         if len(self.positions) == 1:
             self.goals = [np.asarray(info["goal"]) for info in infos]
         elif len(self.positions) == 2:  # one decision has been made
             self.planned = [planned_path(agent, row) for row in range(len(infos))]
 
-    def paths(self) -> Paths:
-        """What was recorded."""
-        return Paths(tuple(self.goals), tuple(np.stack(self.positions, axis=1)), tuple(self.planned))
+    @property
+    def executed(self) -> np.ndarray:
+        """Positions (episodes, steps + 1, 2)."""
+        return np.stack(self.positions, axis=1)
 
 
 @dataclass(frozen=True)
@@ -64,10 +57,10 @@ def record_denoising(agent: Any, env_id: str, seed: int) -> Denoising | None:
     """Plan once from a reset and keep every row of sampling; None for an agent that does not plan or keeps none."""
     if not hasattr(agent, "plan"):
         return None
-    env = gymnasium.make(env_id, disable_env_checker=True)
-    observation, info = env.reset(seed=seed)
-    env.close()
-    agent.reset(goal=info["goal"], seed=seed)
+    env = task(env_id).make(disable_env_checker=True)
+    observation, info = start(env_id, seed).reset(env)
+    goal = goal_of(observation, info)
+    agent.reset(goal=goal, seed=seed)
     plan = agent.plan(observation, record=True)
     if not getattr(plan, "history", None):
         return None
@@ -75,7 +68,7 @@ def record_denoising(agent: Any, env_id: str, seed: int) -> Denoising | None:
     points = np.stack([positions(observations[0, :used]) for observations, _ in plan.history])
     tokens = np.array([levels[0, :used].tolist() for _, levels in plan.history], dtype=np.float64)
     levels = np.concatenate([tokens[:, :1], tokens[:, 1:].repeat(kept, axis=1)], axis=1)
-    return Denoising(points, levels / max(float(levels.max()), 1.0), np.asarray(info["goal"]))
+    return Denoising(points, levels / max(float(levels.max()), 1.0), np.asarray(goal))
 
 
 def planned_path(agent: Any, row: int) -> np.ndarray | None:

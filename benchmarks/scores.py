@@ -7,7 +7,7 @@ from statistics import fmean
 from typing import Any
 
 from dfplan.benchmarks import protocol
-from dfplan.benchmarks.protocol import TUNING_SEEDS, Episodes, evaluate
+from dfplan.benchmarks.protocol import TUNING_SEEDS
 from dfplan.benchmarks.suites import suite
 from dfplan.envs.registry import task
 
@@ -23,30 +23,25 @@ def score(agents: Sequence[Any], env_id: str) -> dict[str, Any]:
     The entry that is named by what the score is, such as 'normalized', is a mean over the episodes; of several agents, each
     one's is in 'each', and the mean over them beside it.
     """
-    played = [evaluate(agent, env_id, SCORE_SEEDS) for agent in agents]
-    unit, means = _means(played, env_id)
-    each = [
-        {
-            unit: mean,
-            "returns": list(one.returns),
-            "success": None if one.success is None else fmean(one.success),
-            "seeds": list(one.seeds),
-            "env": env_id,
-        }
-        for one, mean in zip(played, means, strict=True)
-    ]
-    return each[0] if len(each) == 1 else {unit: round(fmean(means), 1), "env": env_id, "each": each}
+    each = [_score(agent, env_id, SCORE_SEEDS) for agent in agents]
+    (unit, _), *_ = each[0].items()
+    each = [one | {unit: round(one[unit], 1)} for one in each]
+    return (
+        each[0] if len(each) == 1 else {unit: round(fmean(one[unit] for one in each), 1), "env": env_id, "each": each}
+    )
 
 
 def measure(agents: Sequence[Any], env_id: str) -> dict[str, float]:
     """A point of a learning curve: the mean score of agents on `CURVE_SEEDS`, named by what the score is."""
-    unit, means = _means([evaluate(agent, env_id, CURVE_SEEDS) for agent in agents], env_id, None)
-    return {unit: round(fmean(means), 1)}
+    each = [_score(agent, env_id, CURVE_SEEDS) for agent in agents]
+    (unit, _), *_ = each[0].items()
+    return {unit: round(fmean(one[unit] for one in each), 1)}
 
 
-def _means(played: Sequence[Episodes], env_id: str, digits: int | None = 1) -> tuple[str, list[float]]:
-    """What the score is, and the mean score of each agent."""
-    reference = suite.of(task(env_id)).reference(task(env_id))
-    scored = [protocol.score(reference, one.returns, one.success) for one in played]
-    means = [float(values.mean()) for _, values in scored]
-    return scored[0][0], means if digits is None else [round(mean, digits) for mean in means]
+def _score(agent: Any, env_id: str, seeds: Sequence[int]) -> dict[str, Any]:
+    """The mean score of an agent, under the name of what it is, then what it is the mean of."""
+    played, where = protocol.evaluate(agent, env_id, seeds), task(env_id)
+    unit, scores = protocol.score(suite.of(where).reference(where), played.returns, played.success)
+    success = None if played.success is None else fmean(played.success)
+    facts = {"returns": list(played.returns), "success": success, "seeds": list(seeds), "env": env_id}
+    return {unit: float(scores.mean()), **facts}

@@ -10,23 +10,17 @@ number of threads, ends with the same weights bit for bit.
 
 from __future__ import annotations
 
-import re
-import shlex
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 from dfplan import command
-from dfplan.benchmarks import rows, training_run
-from dfplan.benchmarks.provenance import hardware, versions
+from dfplan.benchmarks import training_run
 from dfplan.benchmarks.recipes.online import ONLINE
 from dfplan.benchmarks.recipes.recipe import RECIPES
 from dfplan.benchmarks.suites import suite
-from dfplan.benchmarks.training_run import Run
-from dfplan.envs.registry import find, short_name
-from dfplan.names import unknown
 
-ACCELERATORS = ("auto", "cpu", "cuda")
 LARGEST_SEED = 2**31 - 1
 """What all the random generators that are seeded take."""
 
@@ -49,8 +43,8 @@ class Arguments:
     """Minari id, D4RL HDF5 file, npz file or 'd4rl:NAME'; without it the environment's own data, collected now if missing."""
     run_dir: Path | None = None
     """Folder of the run, empty or not there yet, or one to be continued; without it runs/WEIGHTS-seedN."""
-    accelerator: str = "auto"
-    """auto, cpu or cuda."""
+    accelerator: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where networks compute."""
     devices: int = 1
     """Number of devices; on a CPU, of processes. Each sees a batch of its own."""
     threads: int = 1
@@ -67,15 +61,12 @@ def prepare(arguments: Arguments) -> None:
             raise ValueError(f"--{name} must be at least 1, not {value}")
     if not 0 <= arguments.seed <= LARGEST_SEED:
         raise ValueError(f"--seed must lie in 0..{LARGEST_SEED}, not {arguments.seed}")
-    if arguments.accelerator not in ACCELERATORS:
-        raise ValueError(f"--accelerator must be {', '.join(ACCELERATORS[:-1])} or cuda, not {arguments.accelerator!r}")
     import torch  # late: see dfplan.command
 
-    if arguments.accelerator == "cuda" and arguments.devices > torch.cuda.device_count():
-        there = torch.cuda.device_count() or "none"
-        raise ValueError(
-            f"--accelerator cuda: {arguments.devices} CUDA devices are asked for, and torch finds {there} here"
-        )
+    there = torch.cuda.device_count()
+    if arguments.accelerator == "cuda" and arguments.devices > there:
+        asked = f"{arguments.devices} CUDA devices are asked for"
+        raise ValueError(f"--accelerator cuda: {asked}, and torch finds {there or 'none'} here")
     torch.set_num_threads(arguments.threads)
 
 
@@ -90,52 +81,12 @@ def each(arguments: Arguments) -> list[Arguments]:
     return [replace(arguments, env=env, recipe=name) for env in envs for name in names]
 
 
-def train_one(arguments: Arguments) -> Path:
-    """Train one recipe for one task, or on any data; the path of its weights."""
-    name, task = arguments.recipe, None if arguments.env is None else find(arguments.env)
-    if name not in {*RECIPES, *ONLINE}:
-        raise unknown("recipe", name, [*RECIPES, *ONLINE])
-    if task is not None:
-        rows.require_recipes(task)
-    weights = rows.of_data(name_of(str(arguments.data)) if task is None else short_name(task.data_id), name)
-    about = {
-        "name": rows.weights_name(weights, arguments.seed),
-        "command": as_typed(arguments),
-        "hardware": hardware() | {"accelerator": arguments.accelerator, "threads": arguments.threads},
-        "versions": versions(),
-    }
-    run = Run(
-        **{
-            part: getattr(arguments, part)
-            for part in ("recipe", "seed", "steps", "data", "accelerator", "devices", "quiet")
-        },
-        task=task,
-        weights=weights,
-        folder=arguments.run_dir or rows.run_folder(weights, arguments.seed),
-        about=about,
-    )
-    return training_run.online(run) if name in ONLINE else training_run.offline(run)
-
-
-def name_of(source: str) -> str:
-    """What a folder can be called that is named after data: 'a-drive' of my/a drive.npz, 'mujoco-hopper-medium-v0'."""
-    path = Path(source)
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem if path.suffix in (".npz", ".hdf5", ".h5") else source)
-
-
-def as_typed(arguments: Arguments) -> str:
-    """The command that trains these weights, without what has no effect on them."""
-    asked = {name: getattr(arguments, name) for name in ("env", "recipe", "seed", "steps", "data")}
-    words = (word for name, value in asked.items() if value is not None for word in (f"--{name}", str(value)))
-    return shlex.join(["python", "benchmarks/train.py", *words])
-
-
 @command.with_arguments(Arguments, __doc__, interrupted="the same command goes on from what is done")
 def main(arguments: Arguments) -> None:
     """Train what the command line asks for."""
     prepare(arguments)
     for one in each(arguments):
-        path = train_one(one)
+        path = training_run.train(**vars(one))
         if not arguments.quiet:
             print(f"weights written to {path}")
 

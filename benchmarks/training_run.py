@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
 
-from dfplan.benchmarks import rows, scores
+from dfplan.benchmarks import provenance, rows, scores
 from dfplan.benchmarks.recipes.budget import Budget, budget_of
 from dfplan.benchmarks.recipes.online import ONLINE
 from dfplan.benchmarks.recipes.recipe import RECIPES
@@ -20,63 +21,107 @@ from dfplan.data.readers import load
 from dfplan.data.spec import Spec
 from dfplan.data.trajectories import Trajectories
 from dfplan.envs.collect import own_data
-from dfplan.envs.registry import Task, find
-from dfplan.training.fit import WEIGHTS, Recipe, Score, fit
+from dfplan.envs.registry import Task, find, short_name
+from dfplan.names import unknown
+from dfplan.training.fit import WEIGHTS, Recipe, fit
 from dfplan.training.loop import require_trainable
 
 
-@dataclass(frozen=True)
-class Run:
-    """What is trained, on what, and where."""
+def train(
+    env: str | None,
+    recipe: str,
+    seed: int,
+    steps: int | None,
+    data: str | None,
+    run_dir: Path | None,
+    threads: int,
+    **how: Any,
+) -> Path:
+    """Train one recipe for one task, or with `env=None` on any data; the path of its weights.
 
-    recipe: str
-    """Its name in `RECIPES` or `ONLINE`."""
-    task: Task | None
-    """What it is for and scored in; None for data alone."""
-    data: str | None
-    """As `dfplan.load` takes it; None for the task's own."""
-    weights: str
-    """Their name, without that of the seed."""
-    folder: Path
-    seed: int
-    steps: int | None
-    """In place of the recipe's."""
-    accelerator: str
-    devices: int
-    quiet: bool
-    about: dict[str, Any]
-    """Of the card."""
-
-
-def offline(run: Run) -> Path:
-    """Train a recipe on recorded data, collecting them first if they are missing; the path of its weights.
-
-    ValueError for what cannot be trained.
+    Arguments are those of `dfplan.benchmarks.train`; `how`: accelerator, devices and quiet. Raises KeyError for an unknown
+    environment or recipe, ValueError for what cannot be trained.
     """
-    began, family = time.perf_counter(), None if run.task is None else suite.of(run.task)
+    if recipe not in {*RECIPES, *ONLINE}:
+        raise unknown("recipe", recipe, [*RECIPES, *ONLINE])
+    task = None if env is None else find(env)
+    if task is not None:
+        rows.require_recipes(task)
+    weights = rows.of_data(name_of(str(data)) if task is None else short_name(task.data_id), recipe)
+    # The command that trains these weights, without what has no effect on them.
+    asked = {"env": env, "recipe": recipe, "seed": seed, "steps": steps, "data": data}
+    words = (word for name, value in asked.items() if value is not None for word in (f"--{name}", str(value)))
+    about = {
+        "name": rows.weights_name(weights, seed),
+        "command": shlex.join(["python", "benchmarks/train.py", *words]),
+        "hardware": provenance.hardware() | {"accelerator": how["accelerator"], "threads": threads},
+        "versions": provenance.versions(),
+    }
+    folder = run_dir or rows.run_folder(weights, seed)
+    if recipe in RECIPES:
+        return _offline(recipe, task, data, folder, seed, steps, about, **how)
+    if data is not None or task is None:
+        raise ValueError(f"the recipe {recipe!r} learns in the environment and takes no --data")
+    return _online(recipe, task, weights, folder, seed, steps, about, **how)
+
+
+def name_of(source: str) -> str:
+    """What a folder can be called that is named after data: 'a-drive' of my/a drive.npz, 'mujoco-hopper-medium-v0'."""
+    path = Path(source)
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem if path.suffix in (".npz", ".hdf5", ".h5") else source)
+
+
+def _offline(
+    name: str, task: Task | None, source: str | None, folder: Path, seed: int, steps: int | None, about: Any, **how: Any
+) -> Path:
+    """Train on recorded data, collecting them first if they are missing."""
+
+    def recipe_for(spec: Spec) -> Recipe:
+        recipe = recipe_of(name, task, spec)
+        if recipe.stacked and seed:
+            raise ValueError(f"{name!r} trains the seeds 0 to {len(recipe.seeds) - 1} in one run: leave --seed out")
+        recipe = replace(recipe, train=replace(recipe.train, seed=seed, steps=steps or recipe.train.steps))
+        require_trainable(folder, recipe.train, {"model": config_to_json(recipe.model)}, how["devices"])
+        return recipe
+
+    began, spec = time.perf_counter(), None if task is None else suite.of(task).spec
     # Where widths are known, whatever is wrong with the run is found before the data are read.
-    early = None if family is None or family.spec is None else recipe_of(run, family.spec)
-    data = read_data(run.task, run.data)
-    recipe = early or recipe_of(run, Spec.of(data))
-    if not run.quiet:
+    early = None if spec is None else recipe_for(spec)
+    data = read_data(task, source)
+    recipe = early or recipe_for(Spec.of(data))
+    if not how["quiet"]:
         print(f"{data.name}: {len(data):,} steps, ready after {time.perf_counter() - began:.0f} s")
-    scored = {} if run.task is None else scored_in(run.task, run.task.data_id, run.recipe)
-    options: dict[str, Any] = {"accelerator": run.accelerator, "devices": run.devices, "quiet": run.quiet}
-    fit(recipe, data, run.folder, **scored, **options, about=run.about)
-    return run.folder / WEIGHTS
+    fit(recipe, data, folder, **({} if task is None else _scored(task, task.data_id, name)), about=about, **how)
+    return folder / WEIGHTS
 
 
-def recipe_of(run: Run, spec: Spec) -> Recipe:
-    """The recipe for data of these widths. ValueError for what cannot be trained, or cannot go on in the folder."""
-    family = None if run.task is None else suite.of(run.task)
-    own = {} if family is None else family.recipes
-    make = resolve_name(own[run.recipe]) if run.recipe in own else RECIPES[run.recipe]
-    recipe: Recipe = make(spec, budget_for(run.task, spec))
-    if recipe.stacked and run.seed:
-        raise ValueError(f"{run.recipe!r} trains the seeds 0 to {len(recipe.seeds) - 1} in one run: leave --seed out")
-    steps = recipe.train.steps if run.steps is None else run.steps
-    recipe = replace(recipe, train=replace(recipe.train, seed=run.seed, steps=steps))
-    require_trainable(run.folder, recipe.train, {"model": config_to_json(recipe.model)}, run.devices)
+def _online(
+    name: str, task: Task, weights: str, folder: Path, seed: int, steps: int | None, about: Any, **how: Any
+) -> Path:
+    """Train by stable-baselines3 in the environment itself."""
+    if how["devices"] > 1:
+        raise ValueError(f"the recipe {name!r} trains on one device, not on {how['devices']}")
+    # Late: stable-baselines3 takes seconds to import.
+    from dfplan.agents.online.trainer import WEIGHTS as MODEL
+    from dfplan.agents.online.trainer import fit_online
+
+    family = suite.of(task)
+    env_id = family.learns_in(task, not rows.of_recipe(name).single_goal)
+    recipe = ONLINE[name](weights, env_id, budget_for(task, Spec(1, 1, longest=task.max_episode_steps)))
+    recipe = replace(recipe, steps=steps or recipe.steps)
+    make = partial(find(env_id).make, disable_env_checker=True, **(family.with_goal if recipe.hindsight else {}))
+    device = "cpu" if how["accelerator"] == "auto" else how["accelerator"]  # fastest for networks this small
+    about["hardware"]["accelerator"] = device
+    scored = _scored(task, env_id, name)
+    fit_online(recipe, folder, make, **scored, seed=seed, device=device, about=about, quiet=how["quiet"])
+    return folder / MODEL
+
+
+def recipe_of(name: str, task: Task | None, spec: Spec) -> Recipe:
+    """A recipe for a task and data of these widths: the suite's own, if it has one of that name."""
+    own = {} if task is None else suite.of(task).recipes
+    make = resolve_name(own[name]) if name in own else RECIPES[name]
+    recipe: Recipe = make(spec, budget_for(task, spec))
     return recipe
 
 
@@ -86,37 +131,13 @@ def budget_for(task: Task | None, spec: Spec) -> Budget:
     return budget_of(spec) if chosen is None or task is None else chosen(task)
 
 
-def online(run: Run) -> Path:
-    """Train a recipe of stable-baselines3 in the environment itself. ValueError for what cannot be trained."""
-    if run.data is not None or run.task is None:
-        raise ValueError(f"the recipe {run.recipe!r} learns in the environment and takes no --data")
-    if run.devices > 1:
-        raise ValueError(f"the recipe {run.recipe!r} trains on one device, not on {run.devices}")
-    # Late: stable-baselines3 takes seconds to import.
-    from dfplan.agents.online.trainer import WEIGHTS as MODEL
-    from dfplan.agents.online.trainer import fit_online
-
-    family = suite.of(run.task)
-    env_id = family.learns_in(run.task, rows.of_recipe(run.recipe).tasks == "any")
-    budget = budget_for(run.task, Spec(1, 1, longest=run.task.max_episode_steps))
-    recipe = ONLINE[run.recipe](run.weights, env_id, budget)
-    recipe = replace(recipe, steps=recipe.steps if run.steps is None else run.steps)
-    make = partial(find(env_id).make, disable_env_checker=True, **(family.with_goal if recipe.hindsight else {}))
-    device = "cpu" if run.accelerator == "auto" else run.accelerator  # fastest for networks this small
-    run.about["hardware"]["accelerator"] = device
-    options: dict[str, Any] = {"seed": run.seed, "device": device, "about": run.about, "quiet": run.quiet}
-    fit_online(recipe, run.folder, make, **scored_in(run.task, env_id, run.recipe), **options)
-    return run.folder / MODEL
-
-
-def scored_in(task: Task, env_id: str, recipe: str) -> dict[str, Any]:
+def _scored(task: Task, env_id: str, recipe: str) -> dict[str, Any]:
     """`score` and `measure` in an environment, of agents that are given what of it they need beyond their weights."""
-
-    def prepared(how: Callable[[Sequence[Any], str], Mapping[str, Any]]) -> Score:
-        row = rows.of_recipe(recipe)
-        return lambda agents: how([row.prepared(agent, find(env_id)) for agent in agents], env_id)
-
-    return {"score": prepared(scores.score), "measure": prepared(scores.measure)}
+    row, where = rows.of_recipe(recipe), find(env_id)
+    return {
+        name: lambda agents, how=how: how([row.prepared(agent, where) for agent in agents], env_id)
+        for name, how in (("score", scores.score), ("measure", scores.measure))
+    }
 
 
 def read_data(task: Task | None, source: str | None) -> Trajectories:

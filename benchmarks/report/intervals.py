@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -38,14 +39,7 @@ def interquartile_mean(strata: Sequence[ArrayLike], resamples: int = RESAMPLES) 
     A few extreme episodes do not move it; it hides a failure in less than a quarter of the episodes. Not to be confused
     with a mean of the seeds' own interquartile means.
     """
-    return stratified(checked(strata), _middle_mean, resamples)
-
-
-def _middle_mean(values: np.ndarray, axis: int = -1) -> np.ndarray:
-    """`scipy.stats.trim_mean(values, 0.25)` to the last bit, without its checks: they take longer than 500 resamples."""
-    values = np.moveaxis(values, axis, -1)
-    low, high = values.shape[-1] // 4, values.shape[-1] - values.shape[-1] // 4
-    return np.partition(values, (low, high - 1))[..., low:high].mean(axis=-1)
+    return stratified(checked(strata), partial(stats.trim_mean, proportiontocut=0.25), resamples)
 
 
 def over_seeds_and_starts(scores: ArrayLike, resamples: int = RESAMPLES) -> Estimate:
@@ -56,40 +50,31 @@ def over_seeds_and_starts(scores: ArrayLike, resamples: int = RESAMPLES) -> Esti
     answer is rough and too narrow, so read the seeds' own means beside it; for fewer than three there is no interval. Raises
     ValueError unless the scores are a finite matrix.
     """
-    array = np.asarray(scores, dtype=np.float64)
-    if array.ndim != 2:
-        raise ValueError(f"expected scores (training seeds, starts), got shape {array.shape}")
-    checked(list(array))
-    value, (seeds, starts) = float(array.mean()), array.shape
+    array = _matrix(scores)
+    seeds, starts = array.shape
     if seeds < SEEDS_FOR_SPREAD or starts == 1:
-        return Estimate(value)
+        return Estimate(float(array.mean()))
     rng = np.random.default_rng(0)
-    seed_weights = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=resamples) / seeds
-    start_weights = rng.multinomial(starts, np.full(starts, 1 / starts), size=resamples) / starts
-    return Estimate(value, *percentiles(((seed_weights @ array) * start_weights).sum(axis=1)))
+    seed_weights, start_weights = (rng.multinomial(n, np.full(n, 1 / n), size=resamples) / n for n in (seeds, starts))
+    return Estimate(float(array.mean()), *percentiles(((seed_weights @ array) * start_weights).sum(axis=1)))
 
 
-def compare(
-    first: ArrayLike,
-    second: ArrayLike,
-    first_starts: Sequence[int],
-    second_starts: Sequence[int],
-    resamples: int = RESAMPLES,
-) -> Comparison:
-    """Two agents' scores (S, E) and (S', E) on the same E starts, given by their reset seeds.
+def compare(first: ArrayLike, second: ArrayLike, resamples: int = RESAMPLES) -> Comparison:
+    """Two agents' scores (S, E) and (S', E), or (E,), on the same E starts in the same order.
 
     Each start's score is averaged over an agent's training seeds; the E differences are then one sample: its mean, the
     bootstrap's interval, and Wilcoxon's p. Narrower than two separate intervals, because a far start is far for both.
-    Raises ValueError if the starts differ, or the shapes do not fit them.
+    Raises ValueError if the shapes differ, or a score is not finite.
     """
-    if list(first_starts) != list(second_starts):
-        raise ValueError("only agents that played the same reset seeds in the same order can be compared")
-    per_start = []
-    for scores in (first, second):
-        array = np.atleast_2d(np.asarray(scores, dtype=np.float64))
-        if array.ndim != 2 or array.shape[1] != len(first_starts):
-            raise ValueError(f"expected scores (training seeds, {len(first_starts)} starts), got shape {array.shape}")
-        per_start.append(array.mean(axis=0))
-    differences = per_start[0] - per_start[1]
-    p = float(stats.wilcoxon(differences).pvalue) if differences.any() else 1.0
-    return Comparison(mean([differences], resamples), p)
+    ours, theirs = (_matrix(np.atleast_2d(scores)).mean(axis=0) for scores in (first, second))
+    if ours.shape != theirs.shape:
+        raise ValueError(f"only scores on the same starts can be compared, got {len(ours)} and {len(theirs)}")
+    p = float(stats.wilcoxon(ours - theirs).pvalue) if (ours != theirs).any() else 1.0
+    return Comparison(mean([ours - theirs], resamples), p)
+
+
+def _matrix(scores: ArrayLike) -> np.ndarray:
+    array = np.asarray(scores, dtype=np.float64)
+    if array.ndim != 2:
+        raise ValueError(f"expected scores (training seeds, starts), got shape {array.shape}")
+    return np.stack(checked(list(array)))

@@ -10,16 +10,17 @@ from pathlib import Path
 
 import pandas as pd
 
-from dfplan.benchmarks.report.published import agrees, printed_for, reported
+from dfplan.benchmarks.report.published import TOLERANCE_POINTS, TOLERANCE_SHARE, agrees, printed_for, reported
 from dfplan.benchmarks.report.summaries import Summary, in_order, summarize
 from dfplan.benchmarks.report.tables import (
-    AGREEMENT,
     PROTOCOL,
+    TEXTS,
+    Columns,
     Row,
     Table,
-    environment_notes,
     interval,
     milliseconds,
+    notes,
     played,
     reach,
     row_notes,
@@ -29,12 +30,6 @@ from dfplan.benchmarks.report.tables import (
 from dfplan.benchmarks.results import cells_in, timings_in
 from dfplan.benchmarks.rows import ROWS
 from dfplan.envs.registry import TASKS, short_name
-
-HOW_TO_READ = (
-    "Mean score with its 95% interval over episodes; the best of these rows is bold. In parentheses: what "
-    "others have printed for the same algorithm, under protocols of their own. †: fewer training seeds or episodes than a "
-    "recorded row has. The last line is the highest normalized score that we have found printed.\n"
-)
 
 
 def read(folder: str | Path) -> Summary:
@@ -85,12 +80,9 @@ def replaced(text: str, section: str, name: str = "the README", block: str = "re
 def readme_section(summary: Summary, plots: Mapping[str, str]) -> str:
     """The overview of a few rows, and the picture of all."""
     few = summary.rows[[name in ROWS and ROWS[name].headline for name in summary.rows["agent"]]]
+    table = overview("Main rows", few, summary.environments).to_markdown()
     picture = f"![{plots['scores.png']}](docs/scores.png)\n\n" if "scores.png" in plots else ""
-    return (
-        f"{overview('Main rows', few, summary.environments).to_markdown()}\n{HOW_TO_READ}\n{picture}"
-        "All rows, and per environment costs, training seeds, paired differences, all printed scores and the notes: "
-        "[docs/results.md](docs/results.md).\n"
-    )
+    return str(TEXTS["readme"]).format(overview=table, how_to_read=TEXTS["how_to_read"], picture=picture)
 
 
 def overview(title: str, rows: pd.DataFrame, environments: list[str]) -> Table:
@@ -118,25 +110,24 @@ def _best_printed(env_id: str) -> str:
 
 def results_page(summary: Summary, plots: Mapping[str, str]) -> str:
     """docs/results.md: plots, the overview of all rows, how to read the tables, and the tables of each environment."""
-    pictures = "".join(f"![{caption}]({name})\n\n*{caption}*\n\n" for name, caption in plots.items())
-    return (
-        "# Results\n\nGenerated from `benchmarks/recorded/` by `python -m dfplan.benchmarks.report`: do not edit.\n\n"
-        f"{pictures}## All rows\n\n{overview('All environments', summary.rows, summary.environments).to_markdown()}\n"
-        f"{HOW_TO_READ}\n## How to read the tables\n\n{_points(PROTOCOL)}\n"
-        f"## The rows\n\n{_points(row_notes(summary))}\n"
-        + "\n".join(_environment_part(summary.of(env_id)) for env_id in summary.environments)
+    parts = []
+    for env_id in summary.environments:
+        own = summary.of(env_id)
+        made = f"Made by {', '.join(dict.fromkeys(f'`{cell.command}`' for cell in own.cells))}."
+        shown = "\n".join(table.to_markdown() for table in tables(own))
+        parts.append(f"## {env_id}\n\n{shown}\n{_points([*notes(own), made])}")
+    return str(TEXTS["results"]).format(
+        pictures="".join(f"![{caption}]({name})\n\n*{caption}*\n\n" for name, caption in plots.items()),
+        overview=overview("All environments", summary.rows, summary.environments).to_markdown(),
+        how_to_read=TEXTS["how_to_read"],
+        protocol=_points(PROTOCOL),
+        rows=_points(row_notes(summary)),
+        environments="\n".join(parts),
     )
 
 
-def _points(sentences: list[str] | tuple[str, ...]) -> str:
+def _points(sentences: list[str]) -> str:
     return "".join(f"- {sentence}\n" for sentence in sentences)
-
-
-def _environment_part(summary: Summary) -> str:
-    commands = dict.fromkeys(f"`{cell.command}`" for cell in summary.cells)
-    points = _points([*environment_notes(summary), f"Made by {', '.join(commands)}."])
-    shown = "\n".join(table.to_markdown() for table in tables(summary))
-    return f"## {summary.environments[0]}\n\n{shown}\n{points}"
 
 
 def page_section(names: list[str], summary: Summary) -> str:
@@ -147,14 +138,12 @@ def page_section(names: list[str], summary: Summary) -> str:
         return "Nothing is recorded yet.\n"
     # One line for each printed score of the same algorithm, or one without.
     printed = pd.concat(printed_for(row.agent, row.env).assign(agent=row.agent) for row in rows.itertuples())
-    pairs = rows.merge(
-        printed[["env", "agent", "method", "score", "text", "short_unit"]], how="left", on=["env", "agent"]
-    )
-    compared = f"{AGREEMENT} " if pairs["score"].notna().any() else ""
-    table = written("Recorded", pairs, _PAGE, left=2)
-    return (
-        f"{table.to_markdown()}\n{compared}What the other columns mean, and all other rows: [results.md](results.md).\n"
-    )
+    printed = printed[["env", "agent", "method", "score", "text", "short_unit"]]
+    pairs = rows.merge(printed, how="left", on=["env", "agent"])
+    tolerance = {"points": TOLERANCE_POINTS, "share": TOLERANCE_SHARE}
+    agreement = str(TEXTS["agreement"]).format(**tolerance) if pairs["score"].notna().any() else ""
+    table = written("Recorded", pairs, _PAGE, left=2).to_markdown()
+    return str(TEXTS["page"]).format(table=table, agreement=agreement)
 
 
 def _if_printed(write: Callable[[Row], str]) -> Callable[[Row], str]:
@@ -167,7 +156,7 @@ def _verdict(row: Row) -> str:
     return "no, above" if row["normalized"] > row["score"] else "no, below"
 
 
-_PAGE: dict[str, Callable[[Row], str]] = {
+_PAGE: Columns = {
     "environment": lambda row: short_name(row["env"]),
     "agent": lambda row: row["agent"],
     "seeds x\nepisodes": played,

@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Circle, Rectangle
 from PIL import Image
 
-from dfplan.benchmarks.recording import Denoising, Paths
+from dfplan.benchmarks.recording import Denoising, Recorder
 from dfplan.benchmarks.report import figures
 from dfplan.benchmarks.report.figures import BLUE, GREEN, INK, ORANGE, PAPER
 from dfplan.benchmarks.results import Cell
@@ -34,7 +34,7 @@ _NOISE = ListedColormap(plt.colormaps["plasma"](np.linspace(0.03, 0.83, 128)))
 """Of noise levels in [0, 1], from dark blue to a yellow that still shows on the floor."""
 EPISODES_SHOWN = 4
 MOST_FRAMES = 60
-Agents = Mapping[str, tuple[Cell, Paths]]
+Agents = Mapping[str, tuple[Cell, Recorder]]
 """By name: a cell of each agent, with the paths of its first episodes."""
 
 
@@ -42,7 +42,7 @@ def write(
     folder: Path,
     layout: Layout,
     cells: Mapping[str, Cell],
-    paths_of: Callable[[str], Paths | None],
+    paths_of: Callable[[str], Recorder | None],
     record: Callable[[str, int], Denoising | None],
 ) -> None:
     """Write paths.png, and denoising.gif of the longest plan of the first agent that plans, of one environment.
@@ -67,7 +67,7 @@ def write(
     figures.save(folder / "paths.png", draw_paths(layout, agents), digest)  # last, for its digest stands for both
 
 
-def _longest_plan(played: tuple[Cell, Paths]) -> tuple[str, int] | None:
+def _longest_plan(played: tuple[Cell, Recorder]) -> tuple[str, int] | None:
     """The agent and reset seed of the longest plan; None if there is no plan."""
     cell, paths = played
     lengths = [0 if plan is None else len(plan) for plan in paths.planned]
@@ -88,21 +88,19 @@ def draw_paths(layout: Layout, agents: Agents) -> Figure:
             outcome = "goal not reached" if first is None else f"goal after {first} steps"
             axes.set_title(f"{outcome}, return {cell.returns[i]:.0f}", fontsize=8, color=INK, pad=3)
         line[0].set_ylabel(name, fontsize=9, color=INK)
-    handles = [
-        plt.Line2D([], [], color=ORANGE, linewidth=4, alpha=0.75, label="plan of the first decision"),
-        plt.Line2D([], [], color=BLUE, linewidth=1.6, label="executed"),
-        plt.Line2D([], [], color="white", marker="o", markeredgecolor=INK, linestyle="", label="start"),
-        plt.Line2D([], [], color=GREEN, marker="*", markersize=11, linestyle="", label="goal and its radius"),
-    ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False, fontsize=9)
+    legends = [axes.get_legend_handles_labels() for axes in grid.flat]
+    labels = {label: handle for handles, names in legends for handle, label in zip(handles, names, strict=True)}
+    figure.legend(labels.values(), labels, loc="outside lower center", ncols=4, frameon=False, fontsize=9)
     return figure
 
 
 def _paths(axes: Axes, executed: np.ndarray, planned: np.ndarray | None) -> None:
     if planned is not None:
-        axes.plot(planned[:, 1], planned[:, 0], color=ORANGE, linewidth=4, alpha=0.75, solid_capstyle="round", zorder=3)
-    axes.plot(executed[:, 1], executed[:, 0], color=BLUE, linewidth=1.4, solid_joinstyle="round", zorder=4)
-    axes.plot(executed[0, 1], executed[0, 0], "o", markersize=6, color="white", markeredgecolor=INK, zorder=5)
+        look = {"color": ORANGE, "linewidth": 4, "alpha": 0.75, "solid_capstyle": "round", "zorder": 3}
+        axes.plot(planned[:, 1], planned[:, 0], **look, label="plan of the first decision")
+    axes.plot(executed[:, 1], executed[:, 0], color=BLUE, linewidth=1.4, zorder=4, label="executed")
+    start = {"markersize": 6, "color": "white", "markeredgecolor": INK, "zorder": 5}
+    axes.plot(executed[0, 1], executed[0, 0], "o", **start, label="start")
 
 
 def animate(layout: Layout, denoising: Denoising) -> bytes:
@@ -156,7 +154,8 @@ def _maze(axes: Axes, layout: Layout, goal: np.ndarray) -> None:
     walls = [Rectangle((y0, x0), y1 - y0, x1 - x0) for x0, x1, y0, y1 in boxes]
     axes.add_collection(PatchCollection(walls, facecolor=_WALL, edgecolor=_WALL, linewidth=0.6, zorder=1))
     axes.add_patch(Circle((goal[1], goal[0]), GOAL_RADIUS, facecolor=GREEN, alpha=0.22, linewidth=0, zorder=2))
-    axes.plot(goal[1], goal[0], marker="*", markersize=11, color=GREEN, markeredgecolor="white", zorder=6)
+    look = {"markersize": 11, "color": GREEN, "markeredgecolor": "white", "zorder": 6}
+    axes.plot(goal[1], goal[0], "*", **look, label="goal and its radius")
     inner = WALL_SHIFT + 0.5  # where the free cells begin
     axes.set_xlim(inner - _BORDER, inner + columns - 2 + _BORDER)
     axes.set_ylim(inner + rows - 2 + _BORDER, inner - _BORDER)

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from dfplan.benchmarks.protocol import EPISODES, score
-from dfplan.benchmarks.report.intervals import Estimate, compare, interquartile_mean, mean, over_seeds_and_starts
+from dfplan.benchmarks.report.intervals import (
+    Comparison,
+    Estimate,
+    compare,
+    interquartile_mean,
+    mean,
+    over_seeds_and_starts,
+)
 from dfplan.benchmarks.results import Cell, Timing
 from dfplan.benchmarks.rows import ROWS, TRAINING_SEEDS
 
@@ -47,19 +54,21 @@ def episodes_of(cells: Iterable[Cell]) -> pd.DataFrame:
     Columns: `env` and `agent` (names), `training_seed` (-1 for an agent that is not trained), `start` (reset seed),
     `return` (raw), `score`, `success` and `first_reach` (steps; both are missing where the environment has no success).
     """
-    frames = []
-    for cell in cells:
-        arrived = {"success": cell.success, "first_reach": cell.first_reach}
-        columns = {
-            "start": cell.seeds,
-            "return": cell.returns,
-            **{name: np.nan if steps is None else np.array(steps, dtype=float) for name, steps in arrived.items()},
-            "score": score(cell.reference, cell.returns, cell.success)[1],
-            "env": cell.env_id,
-            "agent": cell.agent,
-            "training_seed": -1 if cell.training_seed is None else cell.training_seed,
-        }
-        frames.append(pd.DataFrame(columns))
+    frames = [
+        pd.DataFrame(
+            {
+                "start": cell.seeds,
+                "return": cell.returns,
+                "success": np.nan if cell.success is None else np.array(cell.success, float),
+                "first_reach": np.nan if cell.first_reach is None else np.array(cell.first_reach, float),
+                "score": score(cell.reference, cell.returns, cell.success)[1],
+                "env": cell.env_id,
+                "agent": cell.agent,
+                "training_seed": -1 if cell.training_seed is None else cell.training_seed,
+            }
+        )
+        for cell in cells
+    ]
     return pd.concat(frames, ignore_index=True)
 
 
@@ -69,7 +78,8 @@ def summarize(cells: Sequence[Cell], timings: Iterable[Timing]) -> Summary:
     Columns of the rows, in which a missing number is NaN:
 
     - `env`, `agent`, `about`, `execution`, `parameters`, `device`: as in the cells; `play_seconds` (mean of them).
-    - `training_seeds` (0 for an agent that is not trained), `episodes` (of each of them, the fewest), `lacks` (`lacking`).
+    - `training_seeds` (0 for an agent that is not trained), `episodes` (of each of them, the fewest), `lacks`
+      (what it lacks to be a recorded row, in words).
     - `return` (mean, raw), `normalized` (mean score), `iqm` (interquartile mean of the score), `over_seeds` (mean score again),
       `difference` (of scores to the environment's first agent, paired by start) with `wilcoxon_p`. The last four have their
       95% interval in `..._low` and `..._high`: `mean`, `interquartile_mean`, `over_seeds_and_starts` and `compare`.
@@ -82,36 +92,28 @@ def summarize(cells: Sequence[Cell], timings: Iterable[Timing]) -> Summary:
     if not cells:
         raise ValueError("a table needs one or more results")
     measured = {(timing.env_id, timing.agent): timing for timing in timings}
-    groups: dict[tuple[str, str], list[Cell]] = {}
-    for cell in cells:
-        groups.setdefault((cell.env_id, cell.agent), []).append(cell)
     episodes = dict(list(episodes_of(cells).groupby(["env", "agent"], sort=False)))
-    firsts = {env_id: episodes[env_id, agent] for env_id, agent in reversed(groups)}
+    firsts = {env_id: own for (env_id, _), own in reversed(episodes.items())}
     rows = [
         {"env": env_id, "agent": agent}
-        | _scores(episodes[env_id, agent], firsts[env_id])
+        | _scores(own, firsts[env_id])
         | _times(measured.get((env_id, agent)))
-        | _facts(group)
-        for (env_id, agent), group in groups.items()
+        | _facts([cell for cell in cells if (cell.env_id, cell.agent) == (env_id, agent)])
+        for (env_id, agent), own in episodes.items()
     ]
     return Summary(list(cells), list(measured.values()), pd.DataFrame(rows))
-
-
-def lacking(trained: bool, training_seeds: int, episodes: int) -> list[str]:
-    """What a group of results lacks to be a recorded one, in words; empty if nothing."""
-    found = [(training_seeds, len(TRAINING_SEEDS), "seeds")] if trained else []
-    found.append((episodes, EPISODES, "episodes"))
-    return [f"{has} of {wanted} {what}" for has, wanted, what in found if has < wanted]
 
 
 def _facts(cells: Sequence[Cell]) -> dict[str, Any]:
     first, cards = cells[0], [cell.card for cell in cells if cell.card]
     trained, episodes = first.training_seed is not None, [len(cell.seeds) for cell in cells]
     curves = [cell.reward_curve for cell in cells]
+    whole = [(min(episodes), EPISODES, "episodes")]
+    whole = [(len(cells), len(TRAINING_SEEDS), "seeds"), *whole] if trained else whole
     return {name: getattr(first, name) for name in ("about", "execution", "device")} | {
         "training_seeds": len(cells) if trained else 0,
         "episodes": min(episodes),
-        "lacks": lacking(trained, len(cells), min(episodes)),
+        "lacks": [f"{has} of {wanted} {what}" for has, wanted, what in whole if has < wanted],
         "curve": np.average(curves, axis=0, weights=episodes).cumsum() if all(curves) else np.zeros(0),
         "training_seconds": pd.Series([card.get("training_seconds") for card in cards], dtype=float).mean(),
         "stacked": len(cards[0].get("seeds", [])) if cards else 0,
@@ -124,22 +126,23 @@ def _facts(cells: Sequence[Cell]) -> dict[str, Any]:
 def _scores(own: pd.DataFrame, first: pd.DataFrame) -> dict[str, Any]:
     """The numbers of one agent's episodes, and their difference to those of the environment's first agent."""
     strata = [seed["score"].to_numpy() for _, seed in own.groupby("training_seed", sort=False)]
-    means = tuple(float(stratum.mean()) for stratum in strata)
     mine, others = (frame.pivot(index="training_seed", columns="start", values="score") for frame in (own, first))
+    means, nothing = tuple(float(stratum.mean()) for stratum in strata), Estimate(np.nan)
     crossed = not mine.isna().any(axis=None)  # otherwise training seeds played different starts
+    comparable = (
+        own is not first and crossed and not others.isna().any(axis=None) and mine.columns.equals(others.columns)
+    )
+    compared = compare(mine, others) if comparable else Comparison(nothing, np.nan)
     estimates = {
         "normalized": mean(strata),
         "iqm": interquartile_mean(strata),
         "over_seeds": over_seeds_and_starts(mine) if crossed else Estimate(float(np.mean(means))),
-        "difference": Estimate(np.nan),
+        "difference": compared.difference,
     }
-    found = {**own[["return", "success", "first_reach"]].mean(), "seed_means": means, "wilcoxon_p": np.nan}
-    if own is not first and crossed and not others.isna().any(axis=None) and mine.columns.equals(others.columns):
-        compared = compare(mine, others, list(mine.columns), list(others.columns))
-        estimates["difference"], found["wilcoxon_p"] = compared.difference, compared.p
+    found = {**own[["return", "success", "first_reach"]].mean(), "seed_means": means, "wilcoxon_p": compared.p}
     for name, estimate in estimates.items():
-        bounds = {f"_{part}": np.nan if bound is None else bound for part, bound in asdict(estimate).items()}
-        found |= {name: bounds["_value"], f"{name}_low": bounds["_low"], f"{name}_high": bounds["_high"]}
+        low, high = (np.nan if bound is None else bound for bound in (estimate.low, estimate.high))
+        found |= {name: estimate.value, f"{name}_low": low, f"{name}_high": high}
     return found
 
 

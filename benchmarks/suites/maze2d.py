@@ -27,75 +27,48 @@ MODEL: dict[str, dict[str, Any]] = {
     "dv": {"positions": SPEC.goal_columns},
 }
 """What baselines learn in the mazes in another way than elsewhere, by recipe."""
-
-
 PLAUSIBILITY = {"noise": (0.08, 0.6), "gain": 3.0}
 """Of steps between places: from a little more than they differ, to a wall and what is behind it."""
 
 
-def _acting(omega: float) -> dict[str, dict[str, Any]]:
-    """How baselines act; omega is the strength of Decision Diffuser's guidance, chosen on tuning seeds."""
-    return {"diffuser": {"execution": "pd", "velocity_columns": (2, 3)}, "decision-diffuser": {"omega": omega}}
-
-
-# Plans: nearly every way that the expert drove between two cells fits into one; 95% took less than 460, 280 and 160 steps.
-# Diffusion Forcing's speed is higher in umaze because its ways are short and straight.
-BUDGETS: dict[str, Budget] = {
-    "umaze": Budget(
-        coarse=(8, 24),
-        bundled=20,
-        sequence=(4, 32, 64),
-        sparse=(15, 20),
-        speed=1.6,
+_NAMES = ("umaze", "medium", "large")
+_PLANS: dict[str, tuple[Any, Any, Any]] = {
+    "coarse": ((8, 24), (10, 32), (12, 40)),
+    "bundled": (20, 31, 41),
+    "sequence": ((4, 32, 64), (8, 32, 256), (8, 48, 256)),
+    "sparse": ((15, 20), (15, 24), (15, 32)),
+    "speed": (1.6, 1.4, 1.4),
+}
+"""By maze. Nearly every way that the expert drove between two cells fits into a plan; 95% took less than 160, 280 and 460
+steps. Diffusion Forcing's speed is higher in umaze because its ways are short and straight."""
+_OMEGA = (2.0, 1.0, 1.0)
+"""The strength of Decision Diffuser's guidance, chosen on tuning seeds."""
+_STEPS = {
+    "default": (10_000, 14_000, 18_000),
+    "paper": (6_000, 8_000, 10_000),
+    "ablation": (3_000, 4_000, 5_000),
+    "sequence": (3_000, 5_000, 5_000),
+    "dv": (1_500, 2_000, 3_500),
+    "offline": (10_000, 10_000, 12_000),
+    "dynamics": (4_000, 4_000, 4_000),
+    "ppo": (204_800, 409_600, 819_200),
+    "sac": (60_000, 90_000, 120_000),
+    "td3": (90_000, 150_000, 200_000),
+}
+BUDGETS = {
+    maze: Budget(
+        **{name: values[place] for name, values in _PLANS.items()},
+        steps={name: values[place] for name, values in _STEPS.items()},
         arrival=0.45,
         octaves=5,
         plausibility=PLAUSIBILITY,
         model=MODEL,
-        acting=_acting(omega=2.0),
-        steps={
-            **{"default": 10_000, "paper": 6_000, "ablation": 3_000, "sequence": 3_000, "dv": 1_500, "offline": 10_000},
-            **{"dynamics": 4_000, "ppo": 204_800, "sac": 60_000, "td3": 90_000},
+        acting={
+            "diffuser": {"execution": "pd", "velocity_columns": (2, 3)},
+            "decision-diffuser": {"omega": _OMEGA[place]},
         },
-    ),
-    "medium": Budget(
-        coarse=(10, 32),
-        bundled=31,
-        sequence=(8, 32, 256),
-        sparse=(15, 24),
-        speed=1.4,
-        arrival=0.45,
-        octaves=5,
-        plausibility=PLAUSIBILITY,
-        model=MODEL,
-        acting=_acting(omega=1.0),
-        steps={
-            **{"default": 14_000, "paper": 8_000, "ablation": 4_000, "sequence": 5_000, "dv": 2_000, "offline": 10_000},
-            **{"dynamics": 4_000, "ppo": 409_600, "sac": 90_000, "td3": 150_000},
-        },
-    ),
-    "large": Budget(
-        coarse=(12, 40),
-        bundled=41,
-        sequence=(8, 48, 256),
-        sparse=(15, 32),
-        speed=1.4,
-        arrival=0.45,
-        octaves=5,
-        plausibility=PLAUSIBILITY,
-        model=MODEL,
-        acting=_acting(omega=1.0),
-        steps={
-            **{
-                "default": 18_000,
-                "paper": 10_000,
-                "ablation": 5_000,
-                "sequence": 5_000,
-                "dv": 3_500,
-                "offline": 12_000,
-            },
-            **{"dynamics": 4_000, "ppo": 819_200, "sac": 120_000, "td3": 200_000},
-        },
-    ),
+    )
+    for place, maze in enumerate(_NAMES)
 }
 """By maze."""
 

@@ -53,7 +53,7 @@ def test_a_planning_agent_plays_and_is_described(found):
     agent = rows.row("diffusion-forcing").build(UMAZE, "cpu", 0)
     recorder = Recorder()
     protocol.play(agent, UMAZE.env_id, [100_000, 100_001], recorder)
-    paths = recorder.paths()
+    paths = recorder
     assert all(
         np.allclose(plan[0], path[0], atol=1e-4) for plan, path in zip(paths.planned, paths.executed, strict=True)
     )

@@ -158,8 +158,8 @@ def test_a_batch_in_lockstep_equals_its_episodes_one_by_one(env_id):
     assert together.returns == alone.returns
     assert together.first_reach == alone.first_reach and together.success == alone.success
     for i, recorder in enumerate(recorders):
-        assert np.array_equal(recorder.paths().executed[0], whole.paths().executed[i])
-        assert np.array_equal(recorder.paths().goals[0], whole.paths().goals[i])
+        assert np.array_equal(recorder.executed[0], whole.executed[i])
+        assert np.array_equal(recorder.goals[0], whole.goals[i])
 
 
 def test_the_order_of_seeds_does_not_change_an_episode():
@@ -183,21 +183,21 @@ def test_an_episode_is_counted_as_a_plain_loop_counts_it():
         first = first or (len(rewards) if info["success"] else None)
     assert played.returns == (sum(rewards),)
     assert played.first_reach == (first,) and played.success == (first is not None,)
-    assert recorder.paths().executed[0].shape == (task(UMAZE).max_episode_steps + 1, 2)
+    assert recorder.executed[0].shape == (task(UMAZE).max_episode_steps + 1, 2)
 
 
 def test_equal_seeds_give_equal_results_for_a_sampling_agent():
     seeds = evaluation_seeds(4)
     first, second = Recorder(), Recorder()
     assert play(RandomAgent(), UMAZE, seeds, first).returns == play(RandomAgent(), UMAZE, seeds, second).returns
-    assert all(np.array_equal(a, b) for a, b in zip(first.paths().executed, second.paths().executed, strict=True))
+    assert all(np.array_equal(a, b) for a, b in zip(first.executed, second.executed, strict=True))
 
 
 def test_multi2d_gives_every_row_its_own_goal():
     recorder = Recorder()
     expert = WaypointExpert(task("multi2d-umaze-v1").layout)
     played = play(expert, "multi2d-umaze-v1", evaluation_seeds(8), recorder)
-    assert len({tuple(goal) for goal in recorder.paths().goals}) > 1
+    assert len({tuple(goal) for goal in recorder.goals}) > 1
     assert all(played.success)
 
 
@@ -205,7 +205,7 @@ def test_the_plan_of_the_first_decision_is_kept_for_each_row():
     planner = StandInPlanner(task(UMAZE))
     recorder = Recorder()
     play(planner, UMAZE, evaluation_seeds(3), recorder)
-    paths = recorder.paths()
+    paths = recorder
     for i, plan in enumerate(paths.planned):
         assert np.allclose(plan[0], paths.executed[i][0])
         assert np.linalg.norm(plan[-1] - paths.goals[i]) < 0.5

@@ -21,7 +21,7 @@ LARGE = task("maze2d-large-v1")
 def test_baselines_play(name):
     recorder = Recorder()
     play(rows.row(name).build(task("maze2d-umaze-v1")), "maze2d-umaze-v1", [100_000, 100_001], recorder)
-    assert all(np.ptp(path, axis=0).max() > 0.5 for path in recorder.paths().executed)
+    assert all(np.ptp(path, axis=0).max() > 0.5 for path in recorder.executed)
 
 
 def test_the_random_agent_serves_single_observations_and_batches_from_its_seed():

@@ -47,7 +47,7 @@ def test_a_rows_numbers_are_those_of_all_its_training_seeds():
     assert entries(second, "iqm") == of(interquartile_mean(scores["b"]))
     assert entries(second, "over_seeds") == of(over_seeds_and_starts(scores["b"]))
     assert second["seed_means"] == tuple(scores["b"].mean(axis=1))
-    compared = compare(scores["b"], scores["a"], SEEDS, SEEDS)
+    compared = compare(scores["b"], scores["a"])
     assert (entries(second, "difference"), second["wilcoxon_p"]) == (of(compared.difference), compared.p)
     assert np.isnan(
         [first["difference"], first["difference_low"], first["wilcoxon_p"], first["decision_mean_ms"]]
