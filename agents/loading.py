@@ -21,6 +21,7 @@ AGENTS = {
     "diffuser": "dfplan.agents.diffuser:DiffuserAgent",
     "decision_diffuser": "dfplan.agents.decision_diffuser:DecisionDiffuserAgent",
     "diffusion_veteran": "dfplan.agents.diffusion_veteran:DiffusionVeteranAgent",
+    "diffusion_policy": "dfplan.agents.diffusion_policy:DiffusionPolicyAgent",
     "dynamics": "dfplan.agents.mppi:LearnedMPPIAgent",
     "bc": "dfplan.agents.offline.bc:BehaviorCloningAgent",
     "iql": "dfplan.agents.offline.iql:IQLAgent",

@@ -30,7 +30,7 @@ FLOORS = {
     "agents": (
         {"loading", "base", "planning_agent", "agent_config", "episodes", "intervals"},
         {"offline", "online", "adapters", "full_sequence", "evaluation"},
-        {"diffuser", "decision_diffuser", "diffusion_veteran", "mppi"},
+        {"diffuser", "decision_diffuser", "diffusion_policy", "diffusion_veteran", "mppi"},
         {"diffusion_forcing", "weights"},
         {"recipes"},
         {"training"},

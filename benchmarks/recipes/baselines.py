@@ -15,6 +15,13 @@ from dfplan.agents.decision_diffuser import (
     DecisionDiffuserModel,
 )
 from dfplan.agents.diffuser import DiffuserAgent, DiffuserAgentConfig, DiffuserConfig, DiffuserModel
+from dfplan.agents.diffusion_policy import (
+    DiffusionPolicyAgent,
+    DiffusionPolicyConfig,
+    DiffusionPolicyModel,
+    PolicyConfig,
+    windows,
+)
 from dfplan.agents.diffusion_veteran import DiffusionVeteranAgent, Veteran, VeteranConfig, VeteranModelConfig, paths
 from dfplan.agents.mppi import LearnedMPPIAgent, MPPIConfig
 from dfplan.agents.offline.awac import AWACAgent, AWACConfig
@@ -100,6 +107,16 @@ def _full_sequence(
     train = TrainConfig(steps=budget.steps["sequence"], batch_size=32)
     how = acting(**budget.acting.get(name, {}))
     return Recipe(agent, learner, model, how, train, lambda data: ReturnWindows(data, model.steps + 1).sample)
+
+
+def diffusion_policy(spec: Spec, budget: Budget) -> Recipe:
+    """Diffusion Policy, given a goal where there are any."""
+    fields: dict[str, Any] = {"goal_within": max(spec.mixing, 1) if spec.goal_columns else 0, "features": spec.features}
+    fields |= {"goal_columns": spec.goal_columns, **budget.model.get("diffusion-policy", {})}
+    model = DiffusionPolicyConfig(spec.observation_dim, spec.action_dim, **fields)
+    acting = PolicyConfig(**budget.acting.get("diffusion-policy", {}))
+    train = TrainConfig(steps=budget.steps["sequence"], batch_size=128)
+    return Recipe(DiffusionPolicyAgent, DiffusionPolicyModel, model, acting, train, lambda data: windows(data, model))
 
 
 def veteran(spec: Spec, budget: Budget) -> Recipe:

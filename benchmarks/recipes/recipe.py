@@ -24,6 +24,7 @@ RECIPES: dict[str, Callable[[Spec, Budget], Recipe]] = {
     "awac": baselines.awac,
     "diffuser": baselines.diffuser,
     "decision-diffuser": baselines.decision_diffuser,
+    "diffusion-policy": baselines.diffusion_policy,
     "dv": baselines.veteran,
     "dynamics": baselines.dynamics,
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Any
 
 import torch
@@ -27,6 +28,8 @@ class UNetConfig:
     """Channels of each resolution as multiples of the width; from one to the next, time is halved."""
     octaves: Octaves = 4
     """Sines and cosines of each column at 1, 2, 4, ... radians per unit that the network sees beside it."""
+    film: bool = False
+    """Whether level and condition scale features as well as shift them (Perez et al. 2018)."""
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -54,19 +57,18 @@ class TemporalUNet(nn.Module):
         self.waves, self.level = Waves(config.octaves), LevelEmbedding(levels, config.width)
         self.condition = ConditionEmbedding(condition, config.width) if condition else None
         self.embed = nn.Linear(self.waves.width(columns), channels[0])
-        before = [channels[0], *channels]
+        before, block = [channels[0], *channels], partial(ResidualBlock, conditions=config.width, film=config.film)
         self.down = nn.ModuleList(
-            nn.ModuleList([ResidualBlock(a, b, config.width), ResidualBlock(b, b, config.width)])
-            for a, b in zip(before, channels, strict=False)
+            nn.ModuleList([block(a, b), block(b, b)]) for a, b in zip(before, channels, strict=False)
         )
         self.halve = nn.ModuleList(nn.Conv2d(c, c, (1, 3), stride=(1, 2), padding=(0, 1)) for c in channels[:-1])
         last = channels[-1]
-        self.middle = nn.ModuleList([ResidualBlock(last, last, config.width), ResidualBlock(last, last, config.width)])
+        self.middle = nn.ModuleList([block(last, last), block(last, last)])
         self.stretch = nn.ModuleList(
             nn.ConvTranspose2d(c, c, (1, 4), stride=(1, 2), padding=(0, 1)) for c in channels[:0:-1]
         )
         self.up = nn.ModuleList(
-            nn.ModuleList([ResidualBlock(a + b, b, config.width), ResidualBlock(b, b, config.width)])
+            nn.ModuleList([block(a + b, b), block(b, b)])
             for a, b in zip(channels[:0:-1], channels[-2::-1], strict=True)
         )
         self.keep = nn.Linear(config.width, columns)
@@ -105,22 +107,26 @@ class TemporalUNet(nn.Module):
 
 class ResidualBlock(nn.Module):
     """Two convolutions over time, features (B, before, 1, T) to (B, after, 1, T), with a vector for each whole sequence,
-    (B, conditions), added between them, and a residual path.
+    (B, conditions), added between them, and a residual path. With `film` it scales the features too.
     """
 
-    def __init__(self, before: int, after: int, conditions: int):
+    def __init__(self, before: int, after: int, conditions: int, film: bool = False):
         super().__init__()
         over_time: dict[str, Any] = {"kernel_size": (1, KERNEL), "padding": (0, KERNEL // 2)}
         self.first = nn.Conv2d(before, after, **over_time)
         self.norm1 = nn.GroupNorm(GROUPS, after)
-        self.shift = nn.Linear(conditions, after)
+        self.film, self.shift = film, nn.Linear(conditions, 2 * after if film else after)
         self.second = nn.Conv2d(after, after, **over_time)
         self.norm2 = nn.GroupNorm(GROUPS, after)
         self.skip = nn.Conv2d(before, after, 1) if before != after else nn.Identity()
 
     def forward(self, h: Tensor, condition: Tensor) -> Tensor:
         """Features (B, after, 1, T)."""
-        inner = F.silu(self.norm1(self.first(h))) + self.shift(condition)[:, :, None, None]
+        inner, moved = F.silu(self.norm1(self.first(h))), self.shift(condition)[:, :, None, None]
+        if self.film:
+            scale, moved = moved.chunk(2, dim=1)
+            inner = inner * (1 + scale)
+        inner = inner + moved
         return F.silu(self.norm2(self.second(inner))) + self.skip(h)
 
 

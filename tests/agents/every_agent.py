@@ -8,12 +8,18 @@ from dfplan.agents.agent_config import AgentConfig
 from dfplan.agents.decision_diffuser import DecisionDiffuserAgent, DecisionDiffuserConfig, DecisionDiffuserModel
 from dfplan.agents.diffuser import DiffuserAgent, DiffuserAgentConfig, DiffuserConfig, DiffuserModel
 from dfplan.agents.diffusion_forcing import DiffusionForcingAgent
+from dfplan.agents.diffusion_policy import (
+    DiffusionPolicyAgent,
+    DiffusionPolicyConfig,
+    DiffusionPolicyModel,
+    PolicyConfig,
+)
 from dfplan.agents.diffusion_veteran import DiffusionVeteranAgent, Veteran, VeteranConfig, VeteranModelConfig
 from dfplan.agents.loading import from_pretrained
 from dfplan.agents.mppi import GoalCost, LearnedMPPIAgent, MPPIAgent, MPPIConfig
 from dfplan.agents.offline import awac, bc, cql, iql, td3_bc
 from dfplan.data.tokens import TokenLayout
-from dfplan.models import TransformerConfig
+from dfplan.models import TransformerConfig, UNetConfig
 from dfplan.planning.dynamics import DynamicsConfig, DynamicsModel
 from dfplan.planning.model import TrajectoryModel, TrajectoryModelConfig
 from dfplan.planning.plan_config import PlanConfig
@@ -67,6 +73,12 @@ def diffusion_veteran():
     return DiffusionVeteranAgent(ready(learner), VeteranConfig(candidates=4, steps=2, replan_every=3))
 
 
+def diffusion_policy():
+    network = UNetConfig(width=8, multiples=(1, 2), octaves=0, film=True)
+    config = DiffusionPolicyConfig(4, 2, (0, 1), 5, predicted=4, network=network, levels=8)
+    return DiffusionPolicyAgent(ready(DiffusionPolicyModel(config)), PolicyConfig(executed=3, steps=2, eta=1.0))
+
+
 def point(states, actions):
     """A point that goes where it is sent, for MPPI without learning."""
     here = states[:, None, :2] + np.cumsum(actions, axis=1) / 10
@@ -86,6 +98,7 @@ EVERY = {
     "diffuser, to a return": lambda: diffuser(towards="return"),
     "decision_diffuser": decision_diffuser,
     "diffusion_veteran": diffusion_veteran,
+    "diffusion_policy": diffusion_policy,
     "mppi": lambda: MPPIAgent(point, GoalCost(), MPPIConfig(2, samples=8, controls=3, hold=2)),
     "dynamics": lambda: LearnedMPPIAgent(
         ready(DynamicsModel(DynamicsConfig(4, 2, width=8))), MPPIConfig(2, samples=8, controls=3, hold=2)

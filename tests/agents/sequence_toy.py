@@ -3,6 +3,7 @@
 import numpy as np
 import torch
 
+from dfplan.agents.diffusion_policy import DiffusionPolicyModel, windows
 from dfplan.agents.diffusion_veteran import Veteran
 from dfplan.data.sparse_paths import GoalPaths
 from dfplan.data.tokens import TokenLayout
@@ -47,6 +48,8 @@ def batches_of(learner, data):
         return ReturnWindows(data, config.steps + 1).sample
     if isinstance(learner, Veteran):
         return GoalPaths(data, config.tokens, config.stride, config.discount).sample
+    if isinstance(learner, DiffusionPolicyModel):
+        return windows(data, config)
     return changes(data) if isinstance(learner, DynamicsModel) else Replay(data, config.seeds)
 
 

@@ -20,7 +20,7 @@ from dfplan.data.trajectories import Trajectories
 from dfplan.data.transitions import Replay
 from dfplan.training.loop import train
 
-LEARNERS = ["bc", "iql", "cql", "td3-bc", "awac", "diffuser", "decision-diffuser", "dv", "dynamics"]
+LEARNERS = ["bc", "iql", "cql", "td3-bc", "awac", "diffuser", "decision-diffuser", "diffusion-policy", "dv", "dynamics"]
 FROM_REWARDS = {"iql", "cql", "td3-bc", "awac", "dv"}
 LOW, HIGH = np.float32([-0.4, 0.0, 2.0]), np.float32([0.1, 3.0, 2.5])
 
