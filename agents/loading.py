@@ -27,6 +27,7 @@ AGENTS = {
     "iql": "dfplan.agents.offline.iql:IQLAgent",
     "cql": "dfplan.agents.offline.cql:CQLAgent",
     "td3-bc": "dfplan.agents.offline.td3_bc:TD3BCAgent",
+    "gciql": "dfplan.agents.offline.gciql:GCIQLAgent",
     "awac": "dfplan.agents.offline.awac:AWACAgent",
     STABLE_BASELINES: "dfplan.agents.online.stable_baselines:StableBaselinesAgent",
 }

@@ -134,11 +134,19 @@ class OfflineLearner(Statistics, ABC, Generic[C]):
 
     def forward(self, batch: tuple[Tensor, ...], generator: torch.Generator) -> dict[str, Tensor]:
         """The losses of all members as one: a sum over members, so that each is trained as if it were alone."""
-        s, a, r, s_next, terminated, *goal = batch
-        transitions = Transitions(self.state(s, *goal), self.scale_action(a), r, self.state(s_next, *goal), terminated)
-        minimized, watched = self.losses(transitions, Noise(generator, self.config.seeds))
+        return self.summed(*self.losses(self.transitions(*batch), Noise(generator, self.config.seeds)))
+
+    def transitions(
+        self, s: Tensor, a: Tensor, r: Tensor, s_next: Tensor, terminated: Tensor, goal: Tensor | None = None
+    ) -> Transitions:
+        """The parts of a batch, in recorded units, as networks see them."""
+        return Transitions(self.state(s, goal), self.scale_action(a), r, self.state(s_next, goal), terminated)
+
+    @staticmethod
+    def summed(minimized: Mapping[str, Tensor], watched: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """What is minimized, (S,) each, as one sum, and the means of all."""
         loss = torch.stack(list(minimized.values())).sum()
-        return {"loss": loss, **{name: value.detach().mean() for name, value in (minimized | watched).items()}}
+        return {"loss": loss, **{name: value.detach().mean() for name, value in {**minimized, **watched}.items()}}
 
     @torch.no_grad()
     def play(self, observation: Tensor, member: int, goal: Tensor | None = None) -> Tensor:

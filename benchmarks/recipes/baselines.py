@@ -6,6 +6,7 @@ The published ones' own settings, their budgets and where these differ from ours
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from dfplan.agents.decision_diffuser import (
@@ -28,13 +29,15 @@ from dfplan.agents.offline.awac import AWACAgent, AWACConfig
 from dfplan.agents.offline.base import ActingConfig, OfflineConfig
 from dfplan.agents.offline.bc import BCConfig, BehaviorCloningAgent
 from dfplan.agents.offline.cql import CQLAgent, CQLConfig
+from dfplan.agents.offline.gciql import GCIQLAgent, GCIQLConfig
 from dfplan.agents.offline.iql import IQLAgent, IQLConfig
 from dfplan.agents.offline.td3_bc import TD3BCAgent, TD3BCConfig
 from dfplan.benchmarks.recipes.budget import Budget
 from dfplan.data.spec import Spec
 from dfplan.data.tokens import TokenLayout
-from dfplan.data.transitions import Replay, changes
-from dfplan.data.windows import ReturnWindows
+from dfplan.data.trajectories import Trajectories
+from dfplan.data.transitions import Relabeled, Replay, changes
+from dfplan.data.windows import BatchSource, ReturnWindows
 from dfplan.models import TransformerConfig
 from dfplan.planning.dynamics import DynamicsConfig, DynamicsModel
 from dfplan.planning.full_sequence import SequenceConfig
@@ -48,7 +51,8 @@ def offline(
     """The recipe of an offline learner: three training seeds in one run, and a learning curve."""
 
     def recipe(spec: Spec, budget: Budget) -> Recipe:
-        fields = {"features": spec.features, **budget.model.get(agent.kind, {})}
+        fields = {"features": spec.features} | ({"goal_columns": spec.goal_columns} if config is GCIQLConfig else {})
+        fields |= budget.model.get(agent.kind, {})
         model = config(spec.observation_dim, spec.action_dim, **fields)
         train = TrainConfig(
             steps=budget.steps["offline"],
@@ -61,11 +65,16 @@ def offline(
             checkpoint_every=5_000,
             log_every=500,
         )
-        longest = model.longest if isinstance(model, BCConfig) and model.goal_columns else 0
-        batches = lambda data: Replay(data, model.seeds, longest)  # noqa: E731
-        return Recipe(agent, agent.learner_class, model, ActingConfig(), train, batches, curve=10)
+        return Recipe(agent, agent.learner_class, model, ActingConfig(), train, partial(_steps, model), curve=10)
 
     return recipe
+
+
+def _steps(model: OfflineConfig, data: Trajectories) -> BatchSource:
+    """What an offline learner learns from: transitions, with goals in hindsight where it is given any."""
+    if isinstance(model, GCIQLConfig):
+        return Relabeled(data, model.seeds, model.goal_columns, model.gamma)
+    return Replay(data, model.seeds, model.longest if isinstance(model, BCConfig) and model.goal_columns else 0)
 
 
 bc = offline(BehaviorCloningAgent, BCConfig)
@@ -73,6 +82,7 @@ iql = offline(IQLAgent, IQLConfig)
 cql = offline(CQLAgent, CQLConfig, learning_rate=3e-4)  # the penalty makes it unstable at the higher rate
 td3_bc = offline(TD3BCAgent, TD3BCConfig)
 awac = offline(AWACAgent, AWACConfig)
+gciql = offline(GCIQLAgent, GCIQLConfig)
 
 
 def diffuser(spec: Spec, budget: Budget) -> Recipe:

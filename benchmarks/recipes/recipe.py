@@ -22,6 +22,7 @@ RECIPES: dict[str, Callable[[Spec, Budget], Recipe]] = {
     "cql": baselines.cql,
     "td3-bc": baselines.td3_bc,
     "awac": baselines.awac,
+    "gciql": baselines.gciql,
     "diffuser": baselines.diffuser,
     "decision-diffuser": baselines.decision_diffuser,
     "diffusion-policy": baselines.diffusion_policy,

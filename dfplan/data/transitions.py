@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from dfplan.data.goals import hindsight
-from dfplan.data.trajectories import Steps, Trajectories, next_observations
+from dfplan.data.recorded import bounds, observations_at
+from dfplan.data.trajectories import FloatArray, Steps, Trajectories, next_observations
 from dfplan.data.windows import Batch, BatchSource
 
 
@@ -52,6 +53,41 @@ class Replay:
         data, now = self._steps.trajectories, self._steps.indices[picks]
         goals = [hindsight(data, steps, own, self._longest) for steps, own in zip(now, generators, strict=True)]
         return (*batch, torch.from_numpy(np.stack(goals)))
+
+
+class Relabeled:
+    """Draws transitions towards goals in hindsight, for each training seed its own, by the shares of OGBench.
+
+    A critic's goal is the present itself in 20% (reward 0, and the task ends), in 50% what was observed a geometric number
+    of steps later in the episode, 1 / (1 - gamma) on average, in 30% any observation of the data (both: reward -1). A policy's
+    goal was observed at any later step. Raises ValueError for data without goal columns, and where nothing followed any step.
+    """
+
+    PRESENT, LATER = 0.2, 0.5
+
+    def __init__(self, data: Trajectories, seeds: tuple[int, ...], columns: tuple[int, ...], gamma: float):
+        self._data, self._seeds, self._columns, self._gamma = data, seeds, list(columns), gamma
+        self._steps, self._longest = Steps(data, observed=True), len(data)
+
+    def __call__(self, rng: np.random.Generator, batch_size: int) -> Batch:
+        """`Transitions`, goals (S, B, G) of the critics and (S, B, G) of the policy, in recorded units."""
+        draw = int(rng.integers(2**63))
+        generators = [np.random.default_rng((seed, draw)) for seed in self._seeds]
+        drawn = [self._of_seed(own, batch_size) for own in generators]
+        return tuple(torch.from_numpy(np.stack(parts)) for parts in zip(*drawn, strict=True))
+
+    def _of_seed(self, rng: np.random.Generator, batch_size: int) -> tuple[FloatArray, ...]:
+        picks = rng.integers(len(self._steps), size=batch_size)
+        s, a, _, s_next, _ = self._steps.gather(picks)
+        now, other = self._steps.indices[picks], self._steps.indices[rng.integers(len(self._steps), size=batch_size)]
+        kind, later = rng.random(batch_size), now + rng.geometric(1 - self._gamma, size=batch_size)
+        present, anywhere = kind < self.PRESENT, kind >= self.PRESENT + self.LATER
+        episodes, _, last = bounds(self._data, np.where(anywhere, other, now))
+        rows = np.where(present, now, np.where(anywhere, other, np.minimum(later, last)))
+        goals = observations_at(self._data, episodes, rows)[:, self._columns]
+        wanted = hindsight(self._data, now, rng, self._longest, tuple(self._columns))
+        reached = present.astype(np.float32)
+        return s, a, reached - 1, s_next, reached, goals, wanted
 
 
 def changes(data: Trajectories) -> BatchSource:

@@ -17,7 +17,7 @@ from dfplan.agents.diffusion_policy import (
 from dfplan.agents.diffusion_veteran import DiffusionVeteranAgent, Veteran, VeteranConfig, VeteranModelConfig
 from dfplan.agents.loading import from_pretrained
 from dfplan.agents.mppi import GoalCost, LearnedMPPIAgent, MPPIAgent, MPPIConfig
-from dfplan.agents.offline import awac, bc, cql, iql, td3_bc
+from dfplan.agents.offline import awac, bc, cql, gciql, iql, td3_bc
 from dfplan.data.tokens import TokenLayout
 from dfplan.models import TransformerConfig, UNetConfig
 from dfplan.planning.dynamics import DynamicsConfig, DynamicsModel
@@ -108,6 +108,7 @@ EVERY = {
     "iql": lambda: offline(iql.IQLAgent, iql.IQLConfig(4, 2, hidden=(8, 8))),
     "awac": lambda: offline(awac.AWACAgent, awac.AWACConfig(4, 2, hidden=(8, 8))),
     "cql": lambda: offline(cql.CQLAgent, cql.CQLConfig(4, 2, hidden=(8, 8), actions=2, states=2)),
+    "gciql": lambda: offline(gciql.GCIQLAgent, gciql.GCIQLConfig(4, 2, hidden=(8, 8), goal_columns=(0, 1))),
     "stable_baselines3, PPO": lambda: from_pretrained("maze2d-umaze-ppo"),
     "stable_baselines3, SAC": lambda: from_pretrained("maze2d-umaze-sac"),
     "stable_baselines3, TD3": lambda: from_pretrained("maze2d-umaze-td3"),

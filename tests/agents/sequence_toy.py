@@ -5,10 +5,11 @@ import torch
 
 from dfplan.agents.diffusion_policy import DiffusionPolicyModel, windows
 from dfplan.agents.diffusion_veteran import Veteran
+from dfplan.agents.offline.gciql import GCIQL
 from dfplan.data.sparse_paths import GoalPaths
 from dfplan.data.tokens import TokenLayout
 from dfplan.data.trajectories import Trajectories
-from dfplan.data.transitions import Replay, changes
+from dfplan.data.transitions import Relabeled, Replay, changes
 from dfplan.data.windows import ReturnWindows, Windows
 from dfplan.models.unet import UNetConfig
 from dfplan.planning.dynamics import DynamicsModel
@@ -50,6 +51,8 @@ def batches_of(learner, data):
         return GoalPaths(data, config.tokens, config.stride, config.discount).sample
     if isinstance(learner, DiffusionPolicyModel):
         return windows(data, config)
+    if isinstance(learner, GCIQL):
+        return Relabeled(data, config.seeds, config.goal_columns, config.gamma)
     return changes(data) if isinstance(learner, DynamicsModel) else Replay(data, config.seeds)
 
 

@@ -20,7 +20,19 @@ from dfplan.data.trajectories import Trajectories
 from dfplan.data.transitions import Replay
 from dfplan.training.loop import train
 
-LEARNERS = ["bc", "iql", "cql", "td3-bc", "awac", "diffuser", "decision-diffuser", "diffusion-policy", "dv", "dynamics"]
+LEARNERS = [
+    "bc",
+    "iql",
+    "cql",
+    "td3-bc",
+    "awac",
+    "gciql",
+    "diffuser",
+    "decision-diffuser",
+    "diffusion-policy",
+    "dv",
+    "dynamics",
+]
 FROM_REWARDS = {"iql", "cql", "td3-bc", "awac", "dv"}
 LOW, HIGH = np.float32([-0.4, 0.0, 2.0]), np.float32([0.1, 3.0, 2.5])
 
@@ -58,6 +70,10 @@ def spec_of(case):
 def test_a_step_of_training_and_an_action(tmp_path, name, case):
     """Or one sentence, where the data have no rewards and the learner needs them."""
     data, spec = DATA[case], spec_of(case)
+    if name == "gciql" and case != "goals":
+        with pytest.raises(ValueError, match="GCIQL learns to reach goals: goal_columns must name at least one column"):
+            RECIPES[name](spec, budget_of(spec))
+        return
     chosen = RECIPES[name](spec, budget_of(spec))
     torch.manual_seed(0)
     learner = chosen.learner(chosen.model)

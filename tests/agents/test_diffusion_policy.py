@@ -16,7 +16,7 @@ from dfplan.data.trajectories import Trajectories
 from dfplan.models import UNetConfig
 
 STEPS, EPISODES = 8, 50
-NETWORK = UNetConfig(width=16, multiples=(1, 2), octaves=0, film=True)
+NETWORK = UNetConfig(width=16, multiples=(1,), octaves=0, film=True)
 
 
 def both_ways():
@@ -34,7 +34,7 @@ def both_ways():
     )
 
 
-def trained(steps=150, **goals):
+def trained(steps=100, **goals):
     torch.manual_seed(0)
     config = DiffusionPolicyConfig(1, 1, predicted=4, network=NETWORK, levels=16, **goals)
     agent = DiffusionPolicyAgent(DiffusionPolicyModel(config), PolicyConfig(executed=3, steps=4))
@@ -42,7 +42,7 @@ def trained(steps=150, **goals):
     source, rng = windows(both_ways(), config), np.random.default_rng(0)
     agent._optimizer = torch.optim.Adam(agent.learner.parameters(), lr=5e-3)
     for _ in range(steps):
-        agent.update(source(rng, 64))
+        agent.update(source(rng, 32))
     return agent
 
 
