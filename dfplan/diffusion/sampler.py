@@ -86,7 +86,9 @@ def begin(
     pure noise, which carries no information. Raises ValueError for known tokens or lengths that do not fit the shape.
     """
     (B, T, _), device = shape, diffusion.schedule.alpha_bar.device
-    known = known or Known(torch.zeros(shape, device=device), torch.zeros(B, T, dtype=torch.bool, device=device))
+    if known is None:  # float32 whatever torch's default is
+        nothing = torch.zeros(B, T, dtype=torch.bool, device=device)
+        known = Known(torch.zeros(shape, dtype=torch.float32, device=device), nothing)
     if known.tokens.shape != shape:
         raise ValueError(f"known tokens must be {tuple(shape)}, got {tuple(known.tokens.shape)}")
     level = torch.as_tensor(known.level, device=device)
