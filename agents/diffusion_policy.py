@@ -129,8 +129,8 @@ class DiffusionPolicyAgent(LearningAgent):
             raise ValueError(
                 f"of {made.predicted} predicted actions at most these can be executed, got {config.executed}"
             )
-        widths = {"observation_dim": made.observation_dim, "goal_dim": len(made.goal_columns)}
-        super().__init__(learner, config, card, features=made.features, **widths)
+        self.goal_dim, self.needs_goal = len(made.goal_columns), bool(made.goal_columns)
+        super().__init__(learner, config, card)
 
     def _begin(self) -> None:
         self._seen: Tensor | None = None
@@ -140,8 +140,6 @@ class DiffusionPolicyAgent(LearningAgent):
             self._clock[rows] = -1
 
     def _act(self, batch: NDArray[Any], goals: NDArray[Any] | None) -> NDArray[Any]:
-        if self.learner.config.goal_columns and goals is None:
-            raise ValueError("this policy needs a goal: call reset(goal=...) before it acts")
         now, goal = self._tensor(batch).unsqueeze(1), self._tensor(goals)
         if self._seen is None:
             shape = len(batch), self.learner.config.predicted, self.learner.config.action_dim

@@ -65,7 +65,7 @@ def test_it_draws_one_of_two_ways_where_their_mean_is_none(tmp_path):
 
 def test_it_goes_to_the_goal_that_it_is_given():
     agent = trained(goal_columns=(0,), goal_within=STEPS)
-    with pytest.raises(ValueError, match="DiffusionPolicyAgent: this policy needs a goal"):
+    with pytest.raises(ValueError, match="DiffusionPolicyAgent: this agent needs a goal"):
         agent.reset(seed=0)
         agent.act([0.0])
     way = np.repeat([[-6.0], [6.0]], 10, axis=0)
