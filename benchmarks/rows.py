@@ -140,7 +140,7 @@ class Row:
 _families = tomllib.loads(files("dfplan.benchmarks").joinpath("rows.toml").read_text(encoding="utf-8"))["families"]
 ROWS: dict[str, Row] = {
     name: Row(
-        family=family["name"], **{key: value for key, value in family.items() if key not in ("name", "rows")}, **own
+        family=family["name"], **{key: value for key, value in family.items() if key not in ("name", "rows")} | own
     )
     for family in _families
     for name, own in family["rows"].items()
@@ -148,8 +148,6 @@ ROWS: dict[str, Row] = {
 """In the order of the tables."""
 FAMILIES = tuple(family["name"] for family in _families if family["name"])
 """Rows that share a color, in the order of the legend."""
-DEFAULT_ROWS = ("diffusion-forcing", "diffusion-forcing-paper", "expert", "random")
-"""What a run plays that names no agents: without the rows that take an hour."""
 
 
 def row(name: str) -> Row:

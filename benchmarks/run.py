@@ -45,9 +45,10 @@ class Arguments:
 
     env: tuple[str, ...] = ("maze2d-large",)
     """Environments, with or without their version, or a suite of them; 'all': the mazes, with a fixed and with random goals."""
-    agents: tuple[str, ...] = rows.DEFAULT_ROWS
+    agents: tuple[str, ...] | None = None
     """Rows of the table: registered names, 'all', package.module:Class for your own agent, or sb3:PATH for a model of
-    stable-baselines3. sb3-trust-pickle:PATH runs the code in that file's pickles, which a policy class of your own needs."""
+    stable-baselines3. sb3-trust-pickle:PATH runs the code in that file's pickles, which a policy class of your own needs.
+    Without it a few rows that the suite names."""
     training_seeds: tuple[int, ...] | None = None
     """Training seeds of the agents that are trained; without it all that have weights, with --quick the first one."""
     episodes: int | None = None
@@ -77,7 +78,7 @@ def check(arguments: Arguments) -> tuple[list[Task], range]:
     chosen = arguments.training_seeds
     families = {env: suite.called(env) for env in arguments.env}
     tasks = [find(name) for env, family in families.items() for name in (family.tasks if family else (env,))]
-    if not tasks or not arguments.agents:
+    if not tasks or arguments.agents == ():
         raise ValueError("expected one or more environments and agents, not none")
     if chosen is not None and not (chosen and set(chosen) <= set(rows.TRAINING_SEEDS)):
         known = ", ".join(map(str, rows.TRAINING_SEEDS))
@@ -100,7 +101,8 @@ def run(arguments: Arguments, console: Any) -> None:
 
     tasks, seeds = check(arguments)
     folder = arguments.output / f"block{arguments.seed}" if arguments.seed else arguments.output
-    agents = tuple(rows.ROWS) if arguments.agents == ("all",) else arguments.agents
+    usual = dict.fromkeys(name for where in tasks for name in suite.of(where).rows)
+    agents = tuple(rows.ROWS) if arguments.agents == ("all",) else arguments.agents or tuple(usual)
     if arguments.train:
         train_missing(tasks, agents, arguments.training_seeds)
     first_only, fresh = arguments.quick and arguments.training_seeds is None, arguments.fresh

@@ -1,6 +1,8 @@
-"""The examples of docs/your-own-task.md and the README run, in a tiny form: two steps of training, one short episode."""
+"""The examples of docs/your-own-task.md, docs/your-own-robot.md and the README run, in a tiny form: two steps of training, one
+short episode."""
 
 import re
+import sys
 from pathlib import Path
 
 import gymnasium
@@ -114,3 +116,25 @@ def test_neither_goal_nor_reward(tmp_path):
     names |= {"observation": observations[0], "make_env": Still}
     exec(tiny("imitation"), names)
     assert names["action"].shape == (2,) and names["agent"].model.config.history == 2
+
+
+def test_your_own_robot(tmp_path, monkeypatch):
+    """The files of the page, one after another: an arm, three demonstrations in place of twenty, an agent that plays."""
+    page = (ROOT / "docs" / "your-own-robot.md").read_text(encoding="utf-8")
+    texts = re.findall(
+        r"^<!-- test:robot -->\n```python\n# (\w+\.py)\n(.*?)^```$", page, flags=re.MULTILINE | re.DOTALL
+    )
+    assert [name for name, _ in texts] == ["arm.py", "record.py", "play.py"]
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "arm", raising=False)
+    for name, text in texts:
+        text = text.replace("range(20)", "range(3)").replace("minutes=2", "steps=2, quiet=True")
+        (tmp_path / name).write_text(text.replace("episodes=50", "episodes=1, longest=8"))
+        names = {}
+        exec(compile((tmp_path / name).read_text(), name, "exec"), names)
+    data = names["data"]
+    assert len(data.episode_starts) == 3 and np.ptp(data.actions, axis=0).min() > 0.5
+    assert (np.linalg.norm(data.last_observations[:, 6:], axis=1) < 0.91).all(), "the tip is within the arm's reach"
+    config = names["agent"].model.config
+    assert config.condition == ("goal",) and config.goal_columns == (6, 7) and config.layout.action_dim == 2
+    assert (tmp_path / "arm.safetensors").is_file() and names["info"]["success"] in (False, True)

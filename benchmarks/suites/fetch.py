@@ -2,4 +2,6 @@
 
 from dfplan.benchmarks.suites.suite import Suite
 
-SUITE = Suite(tasks=("FetchReach", "FetchPush"))
+SUITE = Suite(
+    tasks=("FetchReach", "FetchPush"), recipes={"default": "dfplan.benchmarks.recipes.diffusion_forcing:plans"}
+)

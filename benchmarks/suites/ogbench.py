@@ -138,6 +138,7 @@ def budget(task: Task) -> Budget:
 
 SUITE = Suite(
     tasks=tuple(THINGS),
+    rows=("diffusion-forcing", "diffusion-policy", "gciql", "random"),
     read=read,
     budget=budget,
     recipes={"default": "dfplan.benchmarks.recipes.diffusion_forcing:chunks"},

@@ -32,6 +32,8 @@ class Suite:
 
     tasks: tuple[str, ...]
     """Ids of those in the tables, without versions: what 'all' of the suite stands for."""
+    rows: tuple[str, ...] = ("diffusion-forcing", "random")
+    """What a run plays that names no agents: no rows that take an hour."""
     reference: Callable[[Task], Mapping[str, float] | None] = lambda task: None
     """The raw returns that a task's normalized score calls 0 ('min') and 100 ('max'); None where there is no such score."""
     spec: Spec | None = None
