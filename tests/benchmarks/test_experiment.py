@@ -104,8 +104,8 @@ def test_every_variant_is_played_with_its_options_on_the_protocols_episodes(monk
     monkeypatch.setattr(variants.protocol, "evaluate", evaluate)
     settings = {name: part for name, part in speed_and_arrival.parts(True).items() if "umaze" in name}
     played = [speed_and_arrival.play(part) for part in settings.values()]
-    assert [(part["speed"], part["arrival"]) for part in played] == [(1.6, 0.45), (1, 0.45), (1.6, 0), (1, 0)]
-    assert [part["returns"] for part in played] == [[1.6], [1], [1.6], [1]]
+    assert [(part["speed"], part["arrival"]) for part in played] == [(1.7, 0.45), (1, 0.45), (1.7, 0), (1, 0)]
+    assert [part["returns"] for part in played] == [[1.7], [1], [1.7], [1]]
     assert asked == [("maze2d-umaze-v1", [100_000, 100_001, 100_002, 100_003, 100_004])] * 4
 
 
