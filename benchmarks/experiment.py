@@ -33,6 +33,7 @@ class Arguments:
     name: tyro.conf.Positional[
         Literal[
             "speed-and-arrival",
+            "teleport",
             "monte-carlo-guidance",
             "asking-for-goals",
             "zig-zag",

@@ -1,0 +1,81 @@
+"""Luck in OGBench's maze with teleports: does the mean time over futures choose better than the shortest plausible plan?
+
+An entrance leads to one of three exits at random, and one of these is a sealed cell. A plan to a known goal that leads
+through an entrance shows the lucky exit, so it is short and plausible. One model plays with several ways of choosing; the
+weights are those of the default recipe.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from dfplan.agents.intervals import mean
+from dfplan.benchmarks import protocol, rows
+from dfplan.benchmarks.experiments import shared
+from dfplan.envs.registry import find
+
+CLAIM = (
+    "In pointmaze-teleport-navigate, by the stock protocol, candidates weighed by their mean time over futures succeed in at "
+    "least 60% of the episodes, and more often than the shortest plausible plan."
+)
+PAGE = "ogbench-mazes"
+TASK = "pointmaze-teleport-navigate"
+BATCH, JUMP = 25, 2.0
+"""Episodes in lockstep, and the length of a step that only a teleport can make."""
+GUIDED = {"trials": 0, "goal": "guided", "horizons": 1, "decided": 2, "future_steps": 8}
+SHORTEST, TRIED = "shortest plausible plan", "mean time over 8 futures"
+VARIANTS: dict[str, dict[str, Any]] = {
+    SHORTEST: {"trials": 0},
+    "shortest plausible plan, made anew every 25 steps": {"trials": 0, "replan_every": 25},
+    "guided, 8 candidates over 8 futures": {**GUIDED, "candidates": 8, "futures": 8, "scale": 64.0},
+    TRIED: {},
+}
+Part = Mapping[str, Any]
+
+
+def parts(quick: bool) -> dict[str, dict[str, Any]]:
+    """Each variant on the same episodes, 20 of each of the five tasks or one."""
+    episodes = 5 if quick else protocol.EPISODES
+    return {name: {"options": options, "episodes": episodes} for name, options in VARIANTS.items()}
+
+
+def play(settings: Part) -> dict[str, Any]:
+    """Whether each episode had success, its steps, and how often it was teleported; on one thread."""
+    import torch  # late: --help needs no torch
+
+    torch.set_num_threads(1)
+    task = find(TASK)
+    agent = rows.row("diffusion-forcing").build(task, seed=0).with_options(**settings["options"])
+    seeds = protocol.evaluation_seeds(settings["episodes"])
+    played, teleports = [], []
+    for batch in protocol.batches(seeds, BATCH):
+        seen: list[Any] = []
+
+        def watch(agent: Any, observations: Any, infos: Any, seen: list[Any] = seen) -> None:
+            seen.append(np.array(observations))
+
+        played.append(protocol.play(agent, task.env_id, batch, watch=watch))
+        teleports += (np.linalg.norm(np.diff(seen, axis=0), axis=-1) > JUMP).sum(0).tolist()
+    found = protocol.join(played)
+    return {"success": found.success, "lengths": found.lengths, "teleports": teleports}
+
+
+def conclude(played: Mapping[str, Part]) -> tuple[bool, str]:
+    """It held if the mean time over futures reaches 60%, and the interval of its paired gain lies above 0."""
+    success = {name: 100 * np.asarray(part["success"], float) for name, part in played.items()}
+    head = ["how a plan is chosen", "success %", *(f"task {number}" for number in range(1, 6)), "teleports", "steps"]
+    lines = []
+    for name, part in played.items():
+        tasks = success[name].reshape(-1, 5).mean(0)  # tasks are taken in turn
+        steps = np.asarray(part["lengths"])[success[name] > 0]
+        lines.append([name, shared.text(mean([success[name]])), *(f"{one:.0f}" for one in tasks)])
+        lines[-1] += [f"{np.mean(part['teleports']):.1f}", f"{steps.mean():.0f}" if len(steps) else "-"]
+    gain = shared.difference([success[TRIED]], [success[SHORTEST]])
+    episodes = len(success[TRIED])
+    return bool(success[TRIED].mean() >= 60 and shared.above(gain, 0.0)), shared.table(head, lines) + (
+        f"\n\nSuccess in {episodes} episodes with its 95% interval and by task, teleports in an episode, and the steps that "
+        f"successful episodes took. Paired gain of the mean time over the shortest plan: {shared.text(gain, sign='+')}.\n"
+    )
