@@ -60,7 +60,7 @@ class Agent(ABC):
     stacked: ClassVar[bool] = False
     """Whether these files hold several training seeds, of which `load` takes a `member`."""
     config: Any
-    """How the agent acts: a dataclass whose fields `with_options` changes."""
+    """How the agent acts: a dataclass whose fields `with_options` changes; None: nothing can be changed."""
     observation_dim: int | None = None
     """Width of an observation; None: any."""
     features: Features = AS_RECORDED
@@ -157,8 +157,8 @@ class Agent(ABC):
     @named
     def with_options(self, **changes: Any) -> Self:
         """An agent with the same weights that acts by other options: fields of its config. ValueError for other names."""
-        require_options(changes, [field.name for field in dataclasses.fields(self.config)])
-        return self._with(dataclasses.replace(self.config, **changes))
+        require_options(changes, [field.name for field in dataclasses.fields(self.config)] if self.config else [])
+        return self._with(dataclasses.replace(self.config, **changes) if changes else self.config)
 
     @property
     def parameters(self) -> int:

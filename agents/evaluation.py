@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain, compress
 from typing import Any
 
 import gymnasium
@@ -69,23 +70,17 @@ class Evaluation:
         names = [
             "" if options is None else ", ".join(f"{k}={v}" for k, v in options.items()) for options in self.options
         ]
-        found = {}
+        found, each = {}, {name: part for name, part in vars(self).items() if isinstance(part, tuple)}
         for name in dict.fromkeys(filter(None, names)):
-            rows = [row for row, other in enumerate(names) if other == name]
-            every = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-            own: dict[str, Any] = {
-                key: tuple(value[row] for row in rows) for key, value in every.items() if isinstance(value, tuple)
-            }
+            own: Any = {part: tuple(compress(values, map(name.__eq__, names))) for part, values in each.items()}
             found[name] = dataclasses.replace(self, **own, seconds=0.0)
         return found
 
     def to_json(self) -> str:
         """All episodes, the means and their intervals, as JSON."""
-        means = {"mean_return": self.mean_return, "success_rate": self.success_rate}
-        found = dataclasses.asdict(self) | {
-            name: None if one is None else dataclasses.asdict(one) for name, one in means.items()
-        }
-        return json.dumps(found, default=_plain, allow_nan=False)
+        rate = self.success_rate
+        means = {"mean_return": vars(self.mean_return), "success_rate": None if rate is None else vars(rate)}
+        return json.dumps(vars(self) | means, default=lambda value: np.asarray(value).tolist(), allow_nan=False)
 
     def __str__(self) -> str:
         table = pd.DataFrame({name: _line(one) for name, one in {"all": self, **self.by_options()}.items()}).T
@@ -137,20 +132,15 @@ def evaluate(
         for at in range(0, episodes, len(envs)):
             batched = starts[at : at + len(envs)]
             parts.append(play(agent, envs, batched, longest=longest, asked=None if ask is None else {"ask": ask}))
-    return Evaluation(
-        seeds=tuple(start.seed for start in starts),
-        options=tuple(start.options for start in starts),
-        returns=tuple(value for part in parts for value in part.returns),
-        success=_joined([part.success for part in parts]),
-        success_at_end=_joined([part.success_at_end for part in parts]),
-        lengths=tuple(value for part in parts for value in part.lengths),
-        seconds=round(time.perf_counter() - began, 1),
-    )
 
+    def joined(name: str) -> Any:
+        """A part of all batches; None where one has none."""
+        found = [getattr(part, name) for part in parts]
+        return None if None in found else tuple(chain(*found))
 
-def _joined(parts: Sequence[Sequence[bool] | None]) -> tuple[bool, ...] | None:
-    """The successes of all batches; None where there are none in any."""
-    return None if None in parts else tuple(value for part in parts if part for value in part)
+    counted: Any = {name: joined(name) for name in ("returns", "success", "success_at_end", "lengths")}
+    seeds, used = tuple(start.seed for start in starts), tuple(start.options for start in starts)
+    return Evaluation(seeds, used, **counted, seconds=round(time.perf_counter() - began, 1))
 
 
 def _options(given: Any) -> list[Mapping[str, Any] | None]:
@@ -195,19 +185,8 @@ def _line(found: Evaluation) -> dict[str, Any]:
     rate, differs = found.success_rate, found.success != found.success_at_end
     return {
         "episodes": str(len(found.seeds)),
-        "success": None if rate is None else _text(rate, 2),
-        "success at end": _text(share(found.success_at_end), 2) if differs and found.success_at_end else None,
-        "return": _text(found.mean_return, 1),
+        "success": None if rate is None else f"{rate:.2f}",
+        "success at end": f"{share(found.success_at_end):.2f}" if differs and found.success_at_end else None,
+        "return": f"{found.mean_return:.1f}",
         "length": f"{found.mean_length:.1f}",
     }
-
-
-def _text(estimate: Estimate, digits: int) -> str:
-    if estimate.low is None or estimate.high is None:
-        return f"{estimate.value:.{digits}f}"
-    return f"{estimate.value:.{digits}f} [{estimate.low:.{digits}f}, {estimate.high:.{digits}f}]"
-
-
-def _plain(value: Any) -> Any:
-    """Numbers of numpy in reset options as Python's."""
-    return value.tolist() if isinstance(value, np.ndarray | np.generic) else str(value)

@@ -25,6 +25,12 @@ class Estimate:
     low: float | None = None
     high: float | None = None
 
+    def __format__(self, digits: str) -> str:
+        """The value with its interval in brackets, if there is one, each number as `digits` says."""
+        low, high = self.low, self.high
+        value = format(self.value, digits)
+        return value if low is None or high is None else f"{value} [{low:{digits}}, {high:{digits}}]"
+
 
 def mean(strata: Sequence[ArrayLike], resamples: int = RESAMPLES) -> Estimate:
     """Mean of all episodes, with the stratified bootstrap's interval.

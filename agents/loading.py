@@ -14,6 +14,8 @@ from typing import Any
 from dfplan.training.checkpoint import CheckpointError
 from dfplan.training.weights_file import kind_in
 
+PRETRAINED = Path(str(resources.files("dfplan.agents"))) / "pretrained"
+"""The folder of the weights that come with the package."""
 STABLE_BASELINES = "stable_baselines3"
 """The kind of a file of stable-baselines3, a zip with a card beside it."""
 AGENTS = {
@@ -67,19 +69,20 @@ def from_pretrained(name: str, member: int | None = None) -> Any:
     return load(pretrained_path(name), member)
 
 
+def pretrained_files(kind: str | None = None) -> list[Path]:
+    """The weights files that come with the package, of one kind or of all, by name."""
+    files = sorted(path for path in PRETRAINED.glob("*") if path.suffix in (".safetensors", ".zip"))
+    return [path for path in files if kind is None or kind_of(path) == kind]
+
+
 def pretrained_names(kind: str | None = None) -> list[str]:
-    """The weights that come with the package, of one kind or of all."""
-    return [path.stem for path in _pretrained() if kind is None or kind_of(path) == kind]
+    """Their names."""
+    return [path.stem for path in pretrained_files(kind)]
 
 
 def pretrained_path(name: str, kind: str | None = None) -> Path:
     """The file of a name. ValueError, with the names that there are, if it is not among them."""
-    names = pretrained_names(kind)
-    if name not in names:
-        raise ValueError(f"there are no pretrained weights {name!r}: expected one of {', '.join(names) or '(none)'}")
-    return next(path for path in _pretrained() if path.stem == name)
-
-
-def _pretrained() -> list[Path]:
-    folder = Path(str(resources.files("dfplan.agents").joinpath("pretrained")))
-    return sorted(path for path in folder.glob("*") if path.suffix in (".safetensors", ".zip"))
+    files = {path.stem: path for path in pretrained_files(kind)}
+    if name not in files:
+        raise ValueError(f"there are no pretrained weights {name!r}: expected one of {', '.join(files) or '(none)'}")
+    return files[name]

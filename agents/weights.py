@@ -12,7 +12,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,7 +21,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from dfplan import command
-from dfplan.agents.loading import load, pretrained_names, pretrained_path
+from dfplan.agents.loading import PRETRAINED, load, pretrained_files
 from dfplan.quoting import printable
 
 FINGERPRINT = 12
@@ -46,25 +45,16 @@ class Weights(NamedTuple):
     training_seconds: float | None
     command: str | None
 
-    @classmethod
-    def of(cls, agent: Any, name: str) -> Weights:
-        """The figures of an agent; `name` is for one whose card has no name."""
-        card: Mapping[str, Any] = agent.card
-        data = card.get("data", {})
-        source = data.get("name") or card.get("recipe", {}).get("env_id")
-        made = card.get("training_seconds"), card.get("command")
-        name = card.get("name", name)
-        return cls(name, agent.parameters, card.get("seed"), card.get("steps"), source, data.get("fingerprint"), *made)
-
-
-def shipped() -> list[Weights]:
-    """The weights that come with the package, by name."""
-    return [Weights.of(load(pretrained_path(name)), name) for name in pretrained_names()]
-
 
 def read(path: Path) -> Weights:
     """The figures of one file. Raises CheckpointError for a file that is missing or no weights file."""
-    return Weights.of(load(path), path.stem)
+    agent = load(path)
+    card: Mapping[str, Any] = agent.card
+    data = card.get("data", {})
+    source = data.get("name") or card.get("recipe", {}).get("env_id")
+    seed, steps, seconds, made = map(card.get, ("seed", "steps", "training_seconds", "command"))
+    name = card.get("name", path.stem)
+    return Weights(name, agent.parameters, seed, steps, source, data.get("fingerprint"), seconds, made)
 
 
 def to_table(rows: Sequence[Weights]) -> Table:
@@ -94,11 +84,10 @@ class Arguments:
 @command.with_arguments(Arguments, __doc__, prog="python -m dfplan.agents.weights")
 def main(arguments: Arguments) -> None:
     """Print the table."""
-    rows = [read(path) for path in arguments.files] if arguments.files else shipped()
-    if not rows:
-        folder = resources.files("dfplan.agents") / "pretrained"
-        raise ValueError(f"no weights come with this copy of the package: {folder} holds none")
-    command.console().print(to_table(rows))
+    files = arguments.files or pretrained_files()
+    if not files:
+        raise ValueError(f"no weights come with this copy of the package: {PRETRAINED} holds none")
+    command.console().print(to_table([read(path) for path in files]))
 
 
 if __name__ == "__main__":

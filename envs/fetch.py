@@ -6,7 +6,7 @@ an episode but its 50 steps.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dfplan.envs.registry import Task, make
-from dfplan.envs.shards import About, Arrays, Recipe, Recorder
+from dfplan.envs.shards import About, Arrays, Recipe, record
 
 Floats = NDArray[np.float64]
 _REACH = 0.05  # metres that the gripper moves by an action of 1
@@ -52,18 +52,12 @@ class Demonstrations(Recipe):
         """One shard: a hundred whole episodes."""
         seed = self.shard_seed(index)
         rng, script = np.random.default_rng(seed), reach if self.env_id.startswith("FetchReach") else push
-        env, recorder = make(self.env_id), Recorder(self.shard_steps(index))
-        start: int | None = int(seed.generate_state(1)[0])
-        while recorder.left:
+
+        def actor() -> Callable[[Any], Any]:
             spread = rng.uniform(0.0, self.noise)
+            return lambda seen: np.clip(script(seen) + rng.normal(0.0, spread, 4), -1.0, 1.0).astype(np.float32)
 
-            def act(observation: Any, spread: float = spread) -> Any:
-                return np.clip(script(observation) + rng.normal(0.0, spread, 4), -1.0, 1.0).astype(np.float32)
-
-            recorder.play(env, start, act)
-            start = None
-        env.close()
-        return recorder.arrays()
+        return record(make(self.env_id), self.shard_steps(index), seed, actor)
 
     def about(self, env_id: str) -> About:
         """What the dataset says of itself."""

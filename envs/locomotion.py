@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
@@ -22,7 +23,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from dfplan.envs.registry import Task, make
-from dfplan.envs.shards import About, Arrays, Recipe, Recorder
+from dfplan.envs.shards import About, Arrays, Recipe, record
 from dfplan.locks import hold
 from dfplan.whole_files import remove_partial_files, write_whole
 
@@ -78,15 +79,12 @@ class Rollouts(Recipe):
     def collect(self, index: int, folder: Path) -> Arrays:
         """One shard: whole episodes, but for the last."""
         seed = self.shard_seed(index)
-        rng, env, recorder = np.random.default_rng(seed), make(self._env_id), Recorder(self.shard_steps(index))
-        actors = chosen(snapshots(self.training_folder(folder)), self.level)
-        start: int | None = int(seed.generate_state(1)[0])
-        while recorder.left:
-            actor = actors[rng.integers(len(actors))]
-            recorder.play(env, start, partial(actor, rng=rng))
-            start = None
-        env.close()
-        return recorder.arrays()
+        rng, actors = np.random.default_rng(seed), chosen(snapshots(self.training_folder(folder)), self.level)
+
+        def actor() -> Callable[[Any], Any]:
+            return partial(actors[rng.integers(len(actors))], rng=rng)
+
+        return record(make(self._env_id), self.shard_steps(index), seed, actor)
 
     def about(self, env_id: str) -> About:
         """What the dataset says of itself."""

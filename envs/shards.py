@@ -164,6 +164,19 @@ class Recorder:
         self._rows.setdefault(name, []).append(row)
 
 
+def record(env: Any, steps: int, seed: np.random.SeedSequence, actor: Callable[[], Callable[[Any], Any]]) -> Arrays:
+    """So many steps of an environment, one episode after another from a reset with the seed on; the last one is cut.
+
+    `actor` gives, for each episode, the function from an observation to an action. The environment is closed.
+    """
+    recorder, start = Recorder(steps), int(seed.generate_state(1)[0])
+    recorder.play(env, start, actor())
+    while recorder.left:
+        recorder.play(env, None, actor())
+    env.close()
+    return recorder.arrays()
+
+
 def episodes(arrays: Arrays) -> Iterator[dict[str, Any]]:
     """The episodes of a shard, with 'observations' an array or a dict of arrays, and 'infos' a dict of arrays."""
     ends = np.flatnonzero(arrays["terminations"] | arrays["truncations"]) + 1

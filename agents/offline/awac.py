@@ -11,17 +11,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from dfplan.agents.offline.base import Losses, MaxWeight, OfflineAgent, OfflineLearner, ValueConfig
+from dfplan.agents.offline.base import Losses, MaxWeight, OfflineAgent, OfflineLearner, TargetConfig
 from dfplan.agents.offline.losses import backup, critic_loss, gaussian_log_prob, least_q, q_values, weighted_imitation
 from dfplan.data.transitions import Noise, Transitions
 
 
 @dataclass(frozen=True)
-class AWACConfig(ValueConfig):
+class AWACConfig(TargetConfig):
     """The hyperparameters of AWAC."""
 
-    tau: float = 0.005
-    """How far the target critics follow in one update."""
     lam: float = 0.1
     """lambda, the temperature of the advantage: large is cloning."""
     max_weight: MaxWeight = 100.0

@@ -29,7 +29,7 @@ from dfplan.data.returns import require_rewards
 from dfplan.data.statistics import Statistics
 from dfplan.data.trajectories import Trajectories
 from dfplan.data.transitions import Noise, Transitions
-from dfplan.fields import CheckedFields, Positive, Size, Whole
+from dfplan.fields import CheckedFields, Positive, Share, Size, Whole
 from dfplan.models.stacked import StackedMLP
 
 Losses = tuple[dict[str, Tensor], dict[str, Tensor]]
@@ -63,8 +63,16 @@ class OfflineConfig(CheckedFields):
 class ValueConfig(OfflineConfig):
     """What the learners of values share."""
 
-    gamma: float = 0.99
+    gamma: Share = 0.99
     """Discount."""
+
+
+@dataclass(frozen=True)
+class TargetConfig(ValueConfig):
+    """What those with target networks share, but for IQL, whose paper calls it alpha."""
+
+    tau: Share = 0.005
+    """How far the targets follow in one update."""
 
 
 @dataclass(frozen=True)

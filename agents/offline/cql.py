@@ -13,32 +13,26 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dfplan.agents.offline.base import Losses, OfflineAgent, OfflineLearner, ValueConfig
+from dfplan.agents.offline.base import Losses, OfflineAgent, OfflineLearner, TargetConfig
 from dfplan.agents.offline.losses import backup, critic_loss, gaussian_log_prob, least_q, q_values
 from dfplan.data.transitions import Noise, Transitions
+from dfplan.fields import Size
 
 
 @dataclass(frozen=True)
-class CQLConfig(ValueConfig):
+class CQLConfig(TargetConfig):
     """The hyperparameters of CQL."""
 
-    tau: float = 0.005
-    """How far the target critics follow in one update."""
     weight: float = 10.0
     """Weight of the conservative term, beside its multiplier alpha."""
     gap: float = 5.0
     """tau of the paper's eq. 30: the conservative term that the multiplier alpha holds the critics to."""
-    actions: int = 10
+    actions: Size = 10
     """Sampled for the sum from each of: uniform, the policy at s, the policy at s'."""
-    states: int = 16
+    states: Size = 16
     """States of each batch at which the sum is estimated, because it costs 3 x actions evaluations for each."""
     policy_rate: float = 0.1
     """Learning rate of policy and temperature as a part of that of the critics."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.actions < 1 or self.states < 1:
-            raise ValueError(f"actions and states must be at least 1, got {self.actions} and {self.states}")
 
 
 def conservative_term(q_sampled: Tensor, log_density: Tensor, q: Tensor) -> Tensor:

@@ -11,24 +11,23 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dfplan.agents.offline.base import Losses, OfflineAgent, OfflineLearner, ValueConfig
+from dfplan.agents.offline.base import Losses, OfflineAgent, OfflineLearner, TargetConfig
 from dfplan.agents.offline.losses import backup, critic_loss, least_q, q_values
 from dfplan.data.transitions import Noise, Transitions
+from dfplan.fields import Size
 
 
 @dataclass(frozen=True)
-class TD3BCConfig(ValueConfig):
+class TD3BCConfig(TargetConfig):
     """The hyperparameters of TD3+BC."""
 
-    tau: float = 0.005
-    """How far the targets follow in one update."""
     alpha: float = 2.5
     """Weight of the value against imitation."""
     sigma: float = 0.2
     """Deviation of the noise on target actions, which lie in [-1, 1]."""
     c: float = 0.5
     """The noise is clipped to +-c."""
-    d: int = 2
+    d: Size = 2
     """Critic steps for each step of the actor and the targets."""
 
 

@@ -10,7 +10,6 @@ import copy
 import io
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -18,7 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dfplan.agents.base import Agent, named, require_options
+from dfplan.agents.base import Agent
 from dfplan.agents.loading import STABLE_BASELINES
 from dfplan.agents.online.policy_from_zip import ActingModel, acting_model, algorithm_class, no_learning
 from dfplan.quoting import shortened
@@ -34,20 +33,6 @@ GOAL_KEYS = ("observation", "achieved_goal", "desired_goal")
 """Keys of a goal-conditioned observation, as Gymnasium-Robotics and hindsight replay have them."""
 
 
-@dataclass(frozen=True)
-class StableBaselinesConfig:
-    """The facts of a model."""
-
-    algorithm: str
-    """Name of the algorithm's class, such as 'SAC'."""
-    policy: str
-    """Name of the policy's class, such as 'SACPolicy'."""
-    goal_conditioned: bool
-    """Whether its observations are dictionaries of observation, achieved and desired goal."""
-    steps: int
-    """Environment steps of its training."""
-
-
 class StableBaselinesAgent(Agent):
     """Acts as `model.predict(..., deterministic=True)` of stable-baselines3 does.
 
@@ -56,6 +41,10 @@ class StableBaselinesAgent(Agent):
     """
 
     kind = STABLE_BASELINES
+    algorithm: str
+    """Name of the algorithm's class, such as 'SAC'."""
+    steps: int
+    """Environment steps of its training."""
     execution = "learned policy"
     _dtype = np.float64
 
@@ -71,9 +60,9 @@ class StableBaselinesAgent(Agent):
         actions: Any = self.action_space
         if not hasattr(actions, "low") or len(actions.shape) != 1:
             raise CheckpointError(f"actions must be a Box of shape (A,), this model's are {actions}")
-        algorithm = model.algorithm if isinstance(model, ActingModel) else type(model).__name__
-        config = StableBaselinesConfig(algorithm, type(self.policy).__name__, self.needs_goal, model.num_timesteps)
-        super().__init__(config, card)
+        self.algorithm = model.algorithm if isinstance(model, ActingModel) else type(model).__name__
+        self.steps = model.num_timesteps
+        super().__init__(None, card)
 
     @classmethod
     def load(cls, path: str | Path, device: str = "cpu", trust_pickle: bool = False) -> Self:
@@ -120,13 +109,7 @@ class StableBaselinesAgent(Agent):
         """Where the policy computes."""
         return torch.device(self.policy.device)
 
-    @named
-    def with_options(self, **changes: Any) -> Self:
-        """A copy. Its config describes the model, and how it acts cannot be changed: ValueError for any option."""
-        require_options(changes, [])
-        return self._with(self.config)
-
-    def _with(self, config: StableBaselinesConfig) -> Self:
+    def _with(self, config: None) -> Self:
         other = copy.copy(self)
         other.reset()
         return other

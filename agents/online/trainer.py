@@ -79,7 +79,7 @@ def fit_online(
         agent.card |= {
             "seed": seed,
             "steps": run.step,
-            "best_step": agent.config.steps,
+            "best_step": agent.steps,
             "environment_steps": run.step * recipe.repeat,
             "training_seconds": round(run.seconds, 1),
             "recipe": run.recipe,

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from dfplan.diffusion.noise import NoiseSchedule
 from dfplan.fields import check_columns
 from dfplan.models.embeddings import LevelEmbedding
+from dfplan.models.mlp import mlp
 
 
 class DiffusionInverse(nn.Module):
@@ -33,14 +34,7 @@ class DiffusionInverse(nn.Module):
         self.schedule = NoiseSchedule("cosine", levels)
         self.level = LevelEmbedding(levels, width)
         self.embed = nn.Linear(action_dim + observation_dim + len(self.absolute), width)
-        self.mlp = nn.Sequential(
-            nn.SiLU(),
-            nn.Linear(width, width),
-            nn.SiLU(),
-            nn.Linear(width, width),
-            nn.SiLU(),
-            nn.Linear(width, action_dim),
-        )
+        self.mlp = nn.Sequential(nn.SiLU(), *mlp(width, width, width, action_dim))
 
     def forward(self, action: Tensor, k: Tensor, pair: Tensor) -> Tensor:
         """Predicted v (B, action_dim) of noisy actions (B, action_dim) at levels k (B,), given a `pair`."""

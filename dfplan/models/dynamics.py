@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from dfplan.models.embeddings import Waves
+from dfplan.models.mlp import mlp
 
 
 class Dynamics(nn.Module):
@@ -20,15 +21,7 @@ class Dynamics(nn.Module):
         super().__init__()
         self.waves = Waves(octaves)
         self.linear = nn.Linear(observation_dim + action_dim, observation_dim)
-        self.mlp = nn.Sequential(
-            nn.Linear(self.waves.width(observation_dim) + action_dim, width),
-            nn.SiLU(),
-            nn.Linear(width, width),
-            nn.SiLU(),
-            nn.Linear(width, width),
-            nn.SiLU(),
-            nn.Linear(width, observation_dim),
-        )
+        self.mlp = mlp(self.waves.width(observation_dim) + action_dim, width, width, width, observation_dim)
 
     def forward(self, observation: Tensor, action: Tensor) -> Tensor:
         """Changes (..., observation_dim) of observations (..., observation_dim) under actions (..., action_dim), in float32."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from dfplan.models.mlp import mlp
+
 
 class InverseDynamics(nn.Module):
     """a = f(o, o', gap): the data's mean action at o when the target o' was observed `gap` steps later.
@@ -19,13 +21,7 @@ class InverseDynamics(nn.Module):
         super().__init__()
         self.longest_gap = longest_gap
         self.linear = nn.Linear(2 * observation_dim, action_dim)
-        self.mlp = nn.Sequential(
-            nn.Linear(2 * observation_dim + 2, width),
-            nn.SiLU(),
-            nn.Linear(width, width),
-            nn.SiLU(),
-            nn.Linear(width, action_dim),
-        )
+        self.mlp = mlp(2 * observation_dim + 2, width, width, action_dim)
 
     def forward(self, observation: Tensor, target: Tensor, gap: Tensor) -> Tensor:
         """Normalized actions (B, action_dim), in float32."""

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dfplan.models.embeddings import Waves
+from dfplan.models.mlp import mlp
 
 
 class StepPlausibility(nn.Module):
@@ -33,15 +34,7 @@ class StepPlausibility(nn.Module):
         self.noise, self.gain = (low, high), gain
         self.waves = Waves(octaves)
         inputs = self.waves.width(2 * columns) + columns
-        self.mlp = nn.Sequential(
-            nn.Linear(inputs, width),
-            nn.SiLU(),
-            nn.Linear(width, width),
-            nn.SiLU(),
-            nn.Linear(width, width),
-            nn.SiLU(),
-            nn.Linear(width, 1),
-        )
+        self.mlp = mlp(inputs, width, width, width, 1)
 
     def forward(self, before: Tensor, after: Tensor) -> Tensor:
         """Log-odds (...) of steps from places `before` (..., D) to places `after` (..., D), in float32."""

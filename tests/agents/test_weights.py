@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from dfplan.agents.diffusion_forcing import DiffusionForcingAgent
-from dfplan.agents.weights import Weights, main, read, shipped
+from dfplan.agents.loading import pretrained_files
+from dfplan.agents.weights import Weights, main, read
 from dfplan.data.tokens import TokenLayout
 from dfplan.envs.registry import TASKS
 from dfplan.models import TransformerConfig
@@ -121,7 +122,7 @@ def test_paths_that_are_no_files_are_one_sentence(tmp_path, command):
 
 
 def test_shipped_weights_say_where_they_come_from():
-    for weights in shipped():
+    for weights in map(read, pretrained_files()):
         assert None not in (weights.seed, weights.steps, weights.data, weights.training_seconds)
         if weights.data in TASKS:  # learned online, from no recorded data
             assert weights.fingerprint is None

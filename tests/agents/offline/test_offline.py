@@ -358,5 +358,5 @@ def test_bad_input_is_named(tmp_path):
     still = dataclasses.replace(recorded(), actions=np.ones((60, 2), np.float32))
     with pytest.raises(ValueError, match="noise: column 0 of the actions never changes"):
         agent.learner.fit_statistics(still)
-    with pytest.raises(ValueError, match="actions and states must be at least 1"):
+    with pytest.raises(ValueError, match="actions must be greater than or equal to 1"):
         cql.CQLConfig(4, 2, actions=0)

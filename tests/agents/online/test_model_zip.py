@@ -154,7 +154,7 @@ def test_usual_settings_of_policies_need_no_unpickling(name, tmp_path):
     model.save(tmp_path / "model.zip")
     agent = StableBaselinesAgent.load(tmp_path / "model.zip")
     np.testing.assert_array_equal(agent.act(OBSERVATIONS), model.predict(OBSERVATIONS, deterministic=True)[0])
-    assert agent.config.algorithm == name
+    assert agent.algorithm == name
     np.testing.assert_array_equal(agent.action_space.low, np.float32([-0.1, -0.1]))
 
 

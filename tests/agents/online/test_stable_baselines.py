@@ -144,8 +144,8 @@ def test_size_and_description(files):
     actor = 4 * 16 + 16 + 16 * 16 + 16 + 2 * (16 * 2 + 2)
     critic = 6 * 16 + 16 + 16 * 16 + 16 + 16 + 1
     assert agent.parameters == actor + 2 * critic
-    assert (agent.config.algorithm, agent.config.policy, agent.config.steps) == ("SAC", "SACPolicy", 320)
-    assert not agent.config.goal_conditioned and StableBaselinesAgent.load(files["HER"]).config.goal_conditioned
+    assert (agent.algorithm, agent.steps) == ("SAC", 320)
+    assert not agent.needs_goal and StableBaselinesAgent.load(files["HER"]).needs_goal
     assert agent.execution == "learned policy"
 
 
