@@ -25,6 +25,7 @@ from dfplan.agents.loading import pretrained_path
 from dfplan.arrays import Shape, read, read_parts, read_rows, read_whole
 from dfplan.config_json import config_from_json, config_to_json
 from dfplan.data.features import AS_RECORDED, Features, registered
+from dfplan.names import unknown
 from dfplan.planning.ask import Ask
 from dfplan.training.weights_file import Header, load_weights, naming, restored, save_weights
 
@@ -388,6 +389,5 @@ def require_finite(what: str, *parts: NDArray[Any] | Tensor) -> None:
 
 def require_options(changes: Mapping[str, Any], known: list[str]) -> None:
     """Raise ValueError for a name that is not among the known options."""
-    if unknown := sorted(set(changes) - set(known)):
-        expected = f"expected some of {', '.join(known)}" if known else "it has none"
-        raise ValueError(f"unknown option {unknown[0]!r}, {expected}")
+    for name in sorted(set(changes) - set(known)):
+        raise ValueError(str(unknown("option", name, known)) if known else f"unknown option {name!r}: it has none")

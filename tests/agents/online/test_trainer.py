@@ -132,7 +132,7 @@ def test_a_run_leaves_weights_that_both_libraries_load_and_a_card(tmp_path, monk
     assert card["best_step"] == best["step"]
     assert card["score"]["seeds"] == list(SEEDS) and len(card["score"]["returns"]) == 2
     agent = StableBaselinesAgent.load(path)
-    assert agent.card == card and agent.config.steps == best["step"]
+    assert agent.card == card and agent.steps == best["step"]
     model = sb3.PPO.load(path, env=gymnasium.make("maze2d-umaze-v1"))
     observation = np.array([3.0, 1.0, 0.0, 0.0])
     assert (model.predict(observation, deterministic=True)[0] == agent.act(observation)).all()
