@@ -65,7 +65,7 @@ def offline(
             checkpoint_every=5_000,
             log_every=500,
         )
-        return Recipe(agent, agent.learner_class, model, ActingConfig(), train, partial(_steps, model), curve=10)
+        return Recipe(agent, agent.learner_class, model, ActingConfig(), train, partial(_steps, model), budget.curve)
 
     return recipe
 

@@ -38,6 +38,8 @@ class Budget:
     """What is learned in another way than the recipe's: fields of the learner's config, by recipe."""
     acting: Settings = field(default_factory=dict)
     """What acts in another way: fields of the agent's config, by recipe."""
+    curve: int = 10
+    """Points of an offline learner's learning curve; 0 where episodes are too slow to play so often."""
 
 
 STEPS = {

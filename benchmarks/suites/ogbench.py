@@ -53,11 +53,11 @@ def _cubes(count: int, steps: int) -> Things:
 
 
 THINGS = {
-    "cube-single": _cubes(1, 8_000),
-    "cube-double": _cubes(2, 10_000),
-    "cube-triple": _cubes(3, 12_000),
-    "scene": Things("ogbench-scene", (3, 1, 1, 1, 1), (0.3, 0.6, 0.5, 0.5, 0.5), 200, 10_000),
-    "puzzle-3x3": Things("ogbench-buttons", (1,) * 9, (0.5,) * 9, 100, 8_000),
+    "cube-single": _cubes(1, 5_000),
+    "cube-double": _cubes(2, 7_000),
+    "cube-triple": _cubes(3, 10_000),
+    "scene": Things("ogbench-scene", (3, 1, 1, 1, 1), (0.3, 0.6, 0.5, 0.5, 0.5), 200, 7_000),
+    "puzzle-3x3": Things("ogbench-buttons", (1,) * 9, (0.5,) * 9, 100, 7_000),
 }
 """By task. Of a scene: the cube, the drawer, the window, and the buttons last, because they lock the other two."""
 
@@ -130,9 +130,10 @@ def budget(task: Task) -> Budget:
     }
     return replace(
         own,
-        steps={**own.steps, "chunks": things.steps},
-        model={**own.model, "chunks": model},
+        steps={**own.steps, "chunks": things.steps, "sequence": 5_000, "offline": 10_000},
+        model={**own.model, "chunks": model, "diffusion-policy": {"goal_within": things.goal_within}},
         acting={**own.acting, "chunks": acting},
+        curve=0,
     )
 
 
