@@ -14,6 +14,8 @@ from dfplan.agents.intervals import Estimate, mean
 
 LEVELS = 64
 """K of the small models."""
+FORCING = "independent+ramp"
+"""Their draw of levels, half and half: independent ones, and such as occur while a sequence is drawn from its past."""
 Curves = Mapping[str, tuple[Sequence[float], Sequence[Estimate]]]
 """Of each line of a plot its x and its y."""
 
@@ -28,7 +30,7 @@ def trained(
 ) -> Any:
     """A small `TrajectoryModel` of sequences (E, S, D), from its run folder under runs/ if it has been trained before.
 
-    `training`: its draw of levels, tokens, steps and seed, and a precision. `actions` (E, S, A) are diffused with the
+    `training`: its draws of levels, tokens, steps and seed, and a precision. `actions` (E, S, A) are diffused with the
     observations. Without `normalized` the data are in the network's units already. `model`: further fields of its network.
     """
     import torch
@@ -52,7 +54,7 @@ def trained(
         model=TransformerConfig(**{"width": 64, "depth": 2, "causal": True, **model}),
         levels=LEVELS,
         weighting="uniform",
-        draws={training["draw"]: 1.0},
+        draws=dict.fromkeys(training["draw"].split("+"), 1.0),
         plausibility=None,
         inverse=False,
     )
@@ -64,7 +66,7 @@ def trained(
     if normalized:
         learner.fit_statistics(data)
     own = {name: training[name] for name in ("steps", "seed")} | {"precision": training.get("precision", "32-true")}
-    run = TrainConfig(batch_size=32, learning_rate=2e-3, **own)
+    run = TrainConfig(batch_size=max(16, 512 // training["tokens"]), learning_rate=2e-3, **own)
     header = {"model": config_to_json(config), "data": data.fingerprint}
     folder = Path("runs", "experiments", "-".join([name, *map(str, training.values())]))
     windows = Windows(data, training["tokens"]).sample

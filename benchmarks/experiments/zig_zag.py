@@ -29,9 +29,9 @@ FIRST, ENDS = "maze2d-umaze-short", {"maze2d-umaze-full-sequence": 0.0, "maze2d-
 KNOWN = {"horizons": 5, "window": 99}
 """All lengths are tried in each plan, so that each takes as many evaluations."""
 TASKS: dict[str, dict[str, Any]] = {
-    FIRST: {"evaluations": 48, "options": KNOWN, "dial": DIAL, "episodes": 30},
-    "maze2d-umaze-paper": {"evaluations": 40, "options": {"futures": 0}, "dial": DIAL, "episodes": 30},
-    "maze2d-large-short": {"evaluations": 80, "options": KNOWN, "dial": (0.0, ZIG_ZAG, 1.0), "episodes": 12},
+    FIRST: {"evaluations": 48, "options": KNOWN, "dial": DIAL, "episodes": 24},
+    "maze2d-umaze-paper": {"evaluations": 40, "options": {"futures": 0}, "dial": DIAL, "episodes": 24},
+    "maze2d-large-short": {"evaluations": 80, "options": KNOWN, "dial": (0.0, ZIG_ZAG, 1.0), "episodes": 10},
 }
 MEASURES = {"scores": ".1f", "free": ".0%"}
 Part = Mapping[str, Any]

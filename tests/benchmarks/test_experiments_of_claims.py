@@ -4,6 +4,7 @@ from functools import partial
 
 import numpy as np
 import pytest
+import torch
 
 from dfplan.agents.intervals import Estimate
 from dfplan.benchmarks.experiments import (
@@ -120,7 +121,7 @@ def test_stabilized_rollouts_must_be_possible_more_often_in_each_system():
 def test_states_of_the_systems_are_possible_and_others_are_not():
     states, frames = (long_rollout.windows(name, 12, 20, seed=0) for name in ("ball", "frames"))
     assert not long_rollout.impossible("ball", states).any() and not long_rollout.impossible("frames", frames).any()
-    states[0, 5, 0] += 0.1
+    states[0, 5, 0] += 0.2
     frames[0, 5], frames[1, 5] = -1, np.maximum(frames[1, 5], np.roll(frames[1, 5], 16))
     assert long_rollout.impossible("ball", states).sum(1).tolist() == [2, *[0] * 19], "to it and from it"
     assert long_rollout.impossible("frames", frames).sum(1)[:3].tolist() == [1, 1, 0]
@@ -158,12 +159,26 @@ def test_being_told_must_help_and_save_half():
     assert [len(axes.lines) for axes in noisy_observations.figure(driven()).axes] == [3, 3]
 
 
-def test_a_policy_acts_on_what_it_is_told(here, monkeypatch):
+def test_a_policy_is_told_the_levels_of_what_it_sees(here, monkeypatch):
+    shown = []
+
+    def watch(model, past, fresh, generator, *, levels, steps):
+        shown.append((past, levels))
+        return torch.zeros(len(past), fresh, 6)
+
     monkeypatch.setattr(noisy_observations, "EPISODE", 12)
+    monkeypatch.setattr(shared, "next_tokens", watch)
     found = noisy_observations.play({"training": {"tokens": 9, "steps": 1, "seed": 0}, "episodes": 2})["distances"]
-    assert found.keys() == noisy_observations.METHODS.keys()
-    told, untold = (found[f"forcing, {words}"] for words in ("told", "not told"))
-    assert told["corrupted 0.0"] == untold["corrupted 0.0"] and told["dropped 0.8"] != untold["dropped 0.8"]
+    assert found.keys() == noisy_observations.METHODS.keys() and len(shown) == 3 * 12
+    (told, levels), (untold, none) = shown[11], shown[23]
+    corrupted, dropped = levels[:12], levels[12:]
+    assert set(corrupted.unique().tolist()) == {0, 32} and set(dropped.unique().tolist()) == {0, 64} and not none.any()
+    assert not (levels[:2].any() or levels[12:14].any()), "nothing is wrong in a share of 0"
+    assert torch.equal((untold != told)[..., :4].any(-1)[:12], torch.zeros_like(corrupted) > 0), (
+        "the sensor's noise is the same"
+    )
+    stale = (untold[:, 1:, :4] == untold[:, :-1, :4]).all(-1)
+    assert stale[12:].any() and not stale[:12].any(), "of what is dropped the last observation stays"
 
 
 def planned(forcing=1.0, diffuser=0.9):
@@ -180,8 +195,7 @@ def test_one_model_must_plan_all_lengths_and_diffuser_its_own():
     held, shown = variable_horizon.conclude(planned())
     assert held and "| 1008 | 100% [100%, 100%] | 90% [" in shown
     short = planned()
-    for name in ("forcing, seed 0", "forcing, seed 1"):
-        short[name]["possible"]["1008"] = [i < 40 for i in range(50)]
+    short["forcing, seed 0"]["possible"]["1008"] = [i < 40 for i in range(50)]
     for wrong in (short, planned(diffuser=0.8), planned(forcing=0.9, diffuser=1.0)):
         assert not variable_horizon.conclude(wrong)[0]
     assert len(variable_horizon.figure(planned()).axes[0].lines) == 2
