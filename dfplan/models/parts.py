@@ -28,4 +28,5 @@ class ByParts(nn.Module):
 
         `packing` are positions and segments of networks that take them.
         """
-        return self.network(x.masked_fill(k == self.levels, 0.0), k[..., self.first], *packing)
+        levels = k[..., self.first] if len(self.first) > 1 else k[..., 0]  # a goal may be all of an observation
+        return self.network(x.masked_fill(k == self.levels, 0.0), levels, *packing)

@@ -51,38 +51,44 @@ def mean_time(
     stride, tried = model.config.layout.stride, candidates.rows(possible.nonzero().squeeze(1))
     steps = int(tried.lengths.max()) * stride
     path = each_step(tried.observations, stride, steps)
+    late = (SLACK * tried.lengths * stride / speed).repeat(config.trials)
     with torch.autocast(path.device.type, enabled=False):
-        arrived = follow(model, path, tried.lengths, config.trials, lookahead, speed, generator)
-    late = SLACK * tried.lengths * stride / speed
+        arrived = follow(model, path.float().repeat(config.trials, 1, 1), late, stride, lookahead, speed, generator)
     tokens = (arrived * speed / stride).where(arrived <= late, config.lost)
-    time[possible] = tokens.mean(0)
+    time[possible] = tokens.view(config.trials, -1).mean(0)
     return time
 
 
 def follow(
     model: TrajectoryModel,
     path: Tensor,
-    lengths: Tensor,
-    trials: int,
+    late: Tensor,
+    stride: int,
     lookahead: int,
     speed: float,
     generator: torch.Generator,
 ) -> Tensor:
-    """Steps (trials, R) until a follower of each path (R, S + 1, observation_dim) is at its end; infinity for never."""
-    R, columns, normalize = len(path), list(model.config.judged), model.observation.normalize
-    rows = torch.arange(trials * R, device=path.device)
-    following = Following.start(len(rows), path.shape[1] - 1, path.shape[2], path.device)
-    following.put(rows, path.float().repeat(trials, 1, 1), lengths.repeat(trials))
-    observation, end = following.path[:, 0], normalize(following.path[:, -1])[:, columns]
-    arrived = torch.full((len(rows),), torch.inf, device=path.device)
-    for step in range(1, int(SLACK * (path.shape[1] - 1) / speed) + 1):
-        action = by_inverse_dynamics(model, observation, following, lookahead, speed, False)
-        action = model.action.normalize(action.clamp(model.action_low, model.action_high))
-        assert model.outcomes is not None
-        seen = model.outcomes.draw(normalize(observation), action, generator)
-        arrived = arrived.where(~((seen[:, columns] - end).norm(dim=1) <= ARRIVED), arrived.clamp(max=step))
-        if bool(arrived.isfinite().all()):
+    """Steps (R,) until a follower of each path (R, S + 1, observation_dim) is at its end; infinity if not within `late` (R,).
+
+    Every `stride` steps those that are there, or late, are left out.
+    """
+    columns, normalize, outcomes = list(model.config.judged), model.observation.normalize, model.outcomes
+    assert outcomes is not None
+    arrived = torch.full((len(path),), torch.inf, device=path.device)
+    rows, observation, end = arrived.isinf().nonzero().squeeze(1), path[:, 0], normalize(path[:, -1])[:, columns]
+    for begun in range(0, int(late.max()) + 1, stride):
+        left = arrived[rows].isinf() & (late[rows] > begun)
+        rows, observation = rows[left], observation[left]
+        if not len(rows):
             break
-        observation = model.observation.denormalize(seen)
-        following.clock += 1
-    return arrived.view(trials, R)
+        following = Following.start(len(rows), path.shape[1] - 1, path.shape[2], path.device)
+        following.put(torch.arange(len(rows), device=path.device), path[rows], 0)
+        for step in range(begun, begun + stride):
+            following.clock[:] = step
+            action = by_inverse_dynamics(model, observation, following, lookahead, speed, False)
+            action = model.action.normalize(action.clamp(model.action_low, model.action_high))
+            seen = outcomes.draw(normalize(observation), action, generator)
+            there = (seen[:, columns] - end[rows]).norm(dim=1) <= ARRIVED
+            arrived[rows] = arrived[rows].where(~there, arrived[rows].clamp(max=step + 1))
+            observation = model.observation.denormalize(seen)
+    return arrived

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from dfplan.models import TransformerConfig, build
+from dfplan.models import RecurrentConfig, TransformerConfig, build
 from dfplan.models.parts import ByParts
 
 K = 8
@@ -33,6 +33,13 @@ def test_parts_have_embeddings_of_their_own():
     one, other = (network(x, torch.tensor([[levels]])) for levels in ([2, 5], [5, 2]))
     assert not torch.allclose(one, other)
     assert network(x, torch.tensor([[[2, 5]]])).shape == (1, 1, 2)
+
+
+@pytest.mark.parametrize("config", [TransformerConfig(width=16, depth=1, heads=2), RecurrentConfig(width=16)])
+def test_one_part_of_all_columns_is_a_token_of_one_level(config):
+    torch.manual_seed(0)
+    network, x, k = build(2, K, config, (0, 0)), torch.randn(2, 3, 2), torch.tensor([[0, 3, 5], [1, 1, 2]])
+    assert torch.equal(network(x, k.unsqueeze(-1).expand(2, 3, 2)), network.network(x, k))
 
 
 def test_numbers_without_gaps():
