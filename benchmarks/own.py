@@ -91,29 +91,25 @@ def require_fit(agent: Any, env_id: str, name: str) -> None:
     that are a dictionary are compared with those of the goal-conditioned environment. Raises ValueError, with one
     sentence that calls the agent `name`, where they differ.
     """
-    theirs = {part: getattr(agent, f"{part}_space", None) for part in ("action", "observation")}
+    where, theirs = task(env_id), {part: getattr(agent, f"{part}_space", None) for part in ("action", "observation")}
     if not any(theirs.values()):
         return
-    where = task(env_id)
-    conditioned = suite.of(where).with_goal if isinstance(theirs["observation"], Dict) else {}
-    env = where.make(disable_env_checker=True, **conditioned)
-    ours = {"action": env.action_space, "observation": env.observation_space}
+    env = where.make(
+        disable_env_checker=True, **(suite.of(where).with_goal if isinstance(theirs["observation"], Dict) else {})
+    )
     env.close()
     for part, space in theirs.items():
-        there, here = _described(space, part), _described(ours[part], part)
-        if space is not None and there != here:
-            raise ValueError(f"{name} does not fit {env_id}: its {part}s are {there}, and the environment's are {here}")
+        ours = getattr(env, f"{part}_space")
+        if space is not None and _compared(space, part) != _compared(ours, part):
+            raise ValueError(f"{name} does not fit {env_id}: its {part}s are {space}, and the environment's are {ours}")
 
 
-def _described(space: Any, part: str) -> str:
-    """What of a space must be equal, in words: 'arrays of shape (2,) from [-1. -1.] to [1. 1.]'."""
+def _compared(space: Any, part: str) -> Any:
+    """What of a space must be equal."""
     if isinstance(space, Dict):
-        parts = (f"{key} ({_described(inner, part)})" for key, inner in sorted(space.spaces.items()))
-        return f"a dictionary of {', '.join(parts)}"
-    if not isinstance(space, Box):
-        return repr(space)
-    limits = f" from {np.round(space.low, 6)} to {np.round(space.high, 6)}" if part == "action" else ""
-    return f"arrays of shape {space.shape}{limits}"
+        return {key: _compared(inner, part) for key, inner in space.spaces.items()}
+    limits = np.round([space.low, space.high], 6).tolist() if isinstance(space, Box) and part == "action" else []
+    return (space.shape, limits) if isinstance(space, Box) else space
 
 
 def require_decisions(agent: Any, name: str, env_id: str) -> None:
@@ -125,15 +121,16 @@ def require_decisions(agent: Any, name: str, env_id: str) -> None:
     observation, info = env.reset(seed=TUNING_SEEDS.start)
     goal, width = goal_of(observation, info), env.action_space.shape or ()
     env.close()
-    for form, count in (("one observation", ()), ("a batch of 2 observations", (2,))):
-        shown, towards = (stacked([one] * 2) if count and one is not None else one for one in (observation, goal))
-        with blamed(f"the agent {name!r} failed on {env_id} with {form} {np.shape(shown)}"):
+    for form, batch in (("one observation", ()), ("a batch of 2 observations", (2,))):
+        shown, towards = (stacked([one] * 2) if batch and one is not None else one for one in (observation, goal))
+        form = f"{form} {getattr(shown, 'shape', '')}".rstrip()
+        with blamed(f"the agent {name!r} failed on {env_id} with {form}"):
             agent.reset(seed=TUNING_SEEDS.start, **({} if goal is None else {"goal": towards}))
             actions = np.asarray(agent.act(shown), dtype=float)
-        if actions.shape != (*count, *width) or not np.isfinite(actions).all():
+        if actions.shape != (*batch, *width) or not np.isfinite(actions).all():
             said = f"actions {actions.shape}" if np.isfinite(actions).all() else "NaN or infinity"
-            expected = f"expected finite actions of the shape {(*count, *width)}"
-            raise ValueError(f"the agent {name!r} answers {form} {np.shape(shown)} with {said}; {expected}")
+            expected = f"expected finite actions of the shape {(*batch, *width)}"
+            raise ValueError(f"the agent {name!r} answers {form} with {said}; {expected}")
 
 
 @cache

@@ -1,7 +1,7 @@
 """Play what is wanted and not there yet, batch by batch, on worker processes; then time decisions, one agent at a time.
 
 Batches are spread over processes with one thread each, which for small networks is faster than one process with several
-threads. Each finished batch is on disk before the next is waited for. The functions of a `Wanted` up to `record_plan` are
+threads. Each finished batch is on disk before the next is waited for. The functions of a `Wanted` up to `record` are
 what worker processes call, on any machine.
 """
 
@@ -92,19 +92,13 @@ def time_agent(wanted: Wanted) -> dict[str, Any]:
     return measured | {"files": own.files() if wanted.own else {}}
 
 
-def record_paths(wanted: Wanted) -> recording.Recorder:
-    """The paths of the first batch. ValueError, with one sentence, if the agent fails."""
-    agent, recorder = build(wanted), recording.Recorder()
+def record(wanted: Wanted) -> tuple[recording.Recorder, recording.Denoising | None]:
+    """The paths of the first batch, and how the longest of its first plans came about, None for an agent that does not plan."""
+    agent, recorder, seeds = build(wanted), recording.Recorder(), batches(wanted.seeds)[0]
     with own.blamed(f"the agent {wanted.agent!r} failed on {wanted.env_id}"):
-        protocol.play(agent, wanted.env_id, batches(wanted.seeds)[0], recorder)
-    return recorder
-
-
-def record_plan(wanted: Wanted, seed: int) -> recording.Denoising | None:
-    """How one plan came about, from a reset with this seed; None for an agent that does not plan. ValueError if it fails."""
-    agent = build(wanted)
-    with own.blamed(f"the agent {wanted.agent!r} did not record a plan"):
-        return recording.record_denoising(agent, wanted.env_id, seed)
+        protocol.play(agent, wanted.env_id, seeds, recorder)
+        longest = recorder.longest_plan
+        return recorder, None if longest is None else recording.record_denoising(agent, wanted.env_id, seeds[longest])
 
 
 @dataclass(frozen=True)
@@ -130,12 +124,16 @@ def there(cells: Sequence[Wanted], folder: Path, say: Say = print, fresh: bool =
     """
     found = {}
     for wanted in cells:
-        cell = _usable(results.cell_path(folder, wanted.env_id, wanted.name, wanted.training_seed), wanted, say, fresh)
+        cell = _usable(_path(folder, wanted), wanted, say, fresh)
         if cell is not None:
             found[wanted] = cell
     if found:
         say(f"{len(found)} of {len(cells)} results are there and used again; --fresh plays them anew")
     return found
+
+
+def _path(folder: Path, wanted: Wanted) -> Path:
+    return results.cell_path(folder, wanted.env_id, wanted.name, wanted.training_seed)
 
 
 def _usable(path: Path, wanted: Wanted, say: Say, fresh: bool) -> Cell | None:
@@ -160,7 +158,7 @@ def _usable(path: Path, wanted: Wanted, say: Say, fresh: bool) -> Cell | None:
 
 def _batches(cell: Path, wanted: Wanted, say: Say) -> dict[int, Episodes]:
     """The finished batches of a cell that is not whole yet, by their index, where nothing has changed since."""
-    kept = _read(results.unfinished_path(cell), Unfinished, say)
+    kept = _read(cell.with_name(f".{cell.name}"), Unfinished, say)
     if kept is None or wanted.changed(kept.key, kept.files):
         return {}
     index_of = {tuple(seeds): index for index, seeds in enumerate(batches(wanted.seeds))}
@@ -194,13 +192,16 @@ def play(
     and hardware, for the files. Raises what an agent's failure raises.
     """
     facts = dict(pool.ended({wanted: (describe, wanted) for wanted in cells}))
-    paths = {one: results.cell_path(folder, one.env_id, one.name, one.training_seed) for one in cells}
+    paths = {wanted: _path(folder, wanted) for wanted in cells}
     parts = {wanted: {} if fresh else _batches(path, wanted, say) for wanted, path in paths.items()}
     origin = {"commit": provenance.commit(), "versions": provenance.versions(), **origin}
     done: dict[Wanted, Cell] = {}
 
     def keep(wanted: Wanted) -> None:
-        unfinished, played = results.unfinished_path(paths[wanted]), [part for _, part in sorted(parts[wanted].items())]
+        unfinished, played = (
+            paths[wanted].with_name(f".{paths[wanted].name}"),
+            [part for _, part in sorted(parts[wanted].items())],
+        )
         if len(played) < len(batches(wanted.seeds)):
             results.write_file(unfinished, Unfinished(wanted.key, facts[wanted]["files"], played))
         else:
@@ -253,7 +254,7 @@ def time_missing(
     hardware, found = provenance.hardware(), dict[Wanted, Timing]()
     for wanted in timings:
         try:
-            timing = None if fresh else _read(results.timing_path(folder, wanted.env_id, wanted.name), Timing, say)
+            timing = None if fresh else _read(_path(folder, wanted).with_name("timing.json"), Timing, say)
             same = timing is not None and timing.hardware == hardware and timing.decisions >= wanted.decisions
             if timing is None or not same or wanted.changed(timing.key, timing.files):
                 measured = pool.call(f"timing {wanted.name}", time_agent, wanted)

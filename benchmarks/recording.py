@@ -40,6 +40,12 @@ class Recorder:
         """Positions (episodes, steps + 1, 2)."""
         return np.stack(self.positions, axis=1)
 
+    @property
+    def longest_plan(self) -> int | None:
+        """The episode with the longest plan; None if there is no plan."""
+        lengths = [0 if plan is None else len(plan) for plan in self.planned]
+        return int(np.argmax(lengths)) if max(lengths) else None
+
 
 @dataclass(frozen=True)
 class Denoising:

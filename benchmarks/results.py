@@ -157,31 +157,20 @@ def seed_name(training_seed: int | None) -> str:
 
 
 def cell_path(folder: str | Path, env_id: str, agent: str, training_seed: int | None) -> Path:
-    """Where the tree in `folder` keeps a cell; `timing.json` lies beside it."""
+    """Where the tree in `folder` keeps a cell; `timing.json` lies beside it, and '.seed0.json' while it is not whole."""
     return Path(folder) / short_name(env_id) / agent_folder(agent) / f"{seed_name(training_seed)}.json"
-
-
-def timing_path(folder: str | Path, env_id: str, agent: str) -> Path:
-    """Where the tree in `folder` keeps a timing."""
-    return cell_path(folder, env_id, agent, None).with_name("timing.json")
-
-
-def unfinished_path(cell: Path) -> Path:
-    """Where the batches of a cell are kept that is not whole yet."""
-    return cell.with_name(f".{cell.name}")
 
 
 def write(folder: str | Path, result: Cell | Timing) -> Path:
     """Write a result into the tree in `folder` and return its path. ValueError for a number that is not finite."""
-    place = result.env_id, result.agent
-    path = cell_path(folder, *place, result.training_seed) if isinstance(result, Cell) else timing_path(folder, *place)
-    write_file(path, result)
-    return path
+    path = cell_path(folder, result.env_id, result.agent, result.training_seed)
+    return write_file(path if isinstance(result, Cell) else path.with_name("timing.json"), result)
 
 
-def write_file(path: Path, content: Cell | Timing | Unfinished) -> None:
-    """Write one file of the tree. ValueError for a number that is not finite."""
+def write_file(path: Path, content: Cell | Timing | Unfinished) -> Path:
+    """Write one file of the tree and return its path. ValueError for a number that is not finite."""
     write_whole(path, json.dumps(asdict(content), indent=1, allow_nan=False, default=str) + "\n")
+    return path
 
 
 File = TypeVar("File", Cell, Timing, Unfinished)
@@ -200,10 +189,10 @@ def read(path: str | Path, kind: type[File]) -> File:
         found: File = _adapter(kind).validate_json(text)
     except ValidationError as error:
         errors = error.errors(include_url=False)
-        for newer in (one["input"] for one in errors if one["loc"] == ("schema",)):
-            if isinstance(newer, int) and newer > SCHEMA:
-                sentence = f"{path} is of schema {newer}: a newer dfplan wrote it, this one reads schema {SCHEMA}"
-                raise NewerSchemaError(sentence) from error
+        for one in errors:
+            if one["loc"] == ("schema",) and isinstance(one["input"], int) and one["input"] > SCHEMA:
+                newer = f"{path} is of schema {one['input']}: a newer dfplan wrote it, this one reads schema {SCHEMA}"
+                raise NewerSchemaError(newer) from error
         place = ".".join(map(str, errors[0]["loc"]))
         reason = f"{place}: {errors[0]['msg']}".removeprefix(": ")
         raise ValueError(f"{path} is not a whole {kind.__name__.lower()} ({reason})") from error
@@ -229,7 +218,7 @@ def writing(folder: Path, env_ids: Iterable[str]) -> Iterator[None]:
     with ExitStack() as ended:
         for name in sorted(map(short_name, env_ids)):  # the same order in all runs: none waits in a circle
             place = folder / name
-            for new in [one for one in (place, *place.parents) if not one.exists()][::-1]:
+            for new in reversed([one for one in (place, *place.parents) if not one.exists()]):
                 ended.callback(_remove_empty, new)
             place.mkdir(parents=True, exist_ok=True)
             ended.enter_context(hold(place / ".lock", f"which plays {name} in {folder}", wait=True))

@@ -15,9 +15,8 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Annotated, Any
@@ -151,18 +150,16 @@ def show(
     tables.write(place, summary)
     firsts = {wanted.name: wanted for wanted in reversed(cells)}
 
-    def ask(agent: str, what: str, job: Callable[..., Any], *arguments: Any) -> Any:
+    def record(agent: str) -> Any:
         try:
-            return machine.call(f"{what} of {agent}", job, firsts[agent], *arguments)
+            return machine.call(f"the pictures of {agent}", play.record, firsts[agent])
         except play.FAILURES as error:
-            say(f"no {what} of {agent} is drawn: {error}")
+            say(f"{agent} is not drawn: {error}")
             return None
 
     pictures = suite.of(where).pictures
     if pictures is not None:
-        drawn = {agent: cells[wanted] for agent, wanted in reversed(firsts.items())}
-        paths_of = partial(ask, what="path", job=play.record_paths)
-        pictures(place, where, drawn, paths_of, lambda agent, seed: ask(agent, "plan", play.record_plan, seed))
+        pictures(place, where, {agent: cells[wanted] for agent, wanted in reversed(firsts.items())}, record)
     names = [name for name in ("table.md", "table.csv", "paths.png", "denoising.gif") if (place / name).exists()]
     return tables.to_rich(summary), names
 

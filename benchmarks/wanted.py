@@ -96,23 +96,16 @@ def wanted(
     if not found:
         more = f" (and {len(skipped) - 1} more)" if len(skipped) > 1 else ""
         raise ValueError(f"nothing is left to play: {skipped[0]}{more}")
-    owners: dict[str, str] = {}
-    for name in map(rows.shown, agents):
-        other = owners.setdefault(agent_folder(name), name)
-        if other != name:
-            raise ValueError(f"the agents {other!r} and {name!r} would share the folder {agent_folder(name)!r}")
+    names = {rows.shown(agent) for agent in agents}
+    if len({agent_folder(name) for name in names}) < len(names):
+        raise ValueError(f"two of the agents {', '.join(sorted(names))} would share a folder")
     return found, skipped
 
 
 def timings(cells: Sequence[Wanted], decisions: int) -> list[Wanted]:
     """One timing for each row on each task, of its first training seed."""
-    firsts = {(cell.env_id, cell.name): cell for cell in reversed(cells)}
-    return [
-        replace(
-            cell,
-            seeds=(),
-            decisions=decisions,
-            key=key(cell.agent, task(cell.env_id), cell.training_seed, env=cell.env_id, device=cell.device),
-        )
-        for cell in reversed(firsts.values())
-    ]
+    found = []
+    for cell in reversed({(cell.env_id, cell.name): cell for cell in reversed(cells)}.values()):
+        own_key = key(cell.agent, task(cell.env_id), cell.training_seed, env=cell.env_id, device=cell.device)
+        found.append(replace(cell, seeds=(), decisions=decisions, key=own_key))
+    return found

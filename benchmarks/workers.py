@@ -23,22 +23,14 @@ def workers(count: int, address: str | None = None, threads: int = 1) -> Iterato
     """Up to `count` processes of so many threads on this machine, or, with an address, those of a Ray cluster.
 
     With them their hardware, for result files. They are started when there is work for them, and end with this context.
+    Addresses are 'auto', 'ray://host:10001', 'host:6379', or `LOCAL` for `count` processes here. Other machines need the
+    same dfplan and the same weights under the same paths, which every job checks before it plays. Raises ValueError if Ray
+    is not installed, ConnectionError if no cluster answers.
     """
-    if address is not None:
-        with _cluster(address, count) as joined:
-            yield joined
+    if address is None:
+        with worker_processes(threads):
+            yield Workers(count), provenance.hardware()
         return
-    with worker_processes(threads):
-        yield Workers(count), provenance.hardware()
-
-
-@contextmanager
-def _cluster(address: str, count: int) -> Iterator[tuple[Workers, dict[str, Any]]]:
-    """The workers of a running cluster ('auto', 'ray://host:10001', 'host:6379'), or of `LOCAL`, with `count` of them.
-
-    Other machines need the same dfplan and the same weights under the same paths, which every job checks before it plays.
-    Raises ValueError if Ray is not installed, ConnectionError if no cluster answers.
-    """
     try:
         import ray
         from ray.util.joblib.ray_backend import RayBackend
@@ -51,12 +43,13 @@ def _cluster(address: str, count: int) -> Iterator[tuple[Workers, dict[str, Any]
 
         supports_return_generator = True
 
-    environment = {name: os.environ[name] for name in ("OMP_WAIT_POLICY", "PYTHONPATH") if name in os.environ}
-    local: dict[str, Any] = {"num_cpus": max(2, count), "include_dashboard": False}
-    where = local if address == LOCAL else {"address": address}
-    runtime = {"env_vars": environment | {"OMP_NUM_THREADS": "1"}}
+    where = {"num_cpus": max(2, count), "include_dashboard": False} if address == LOCAL else {"address": address}
+    variables = {name: os.environ[name] for name in ("OMP_WAIT_POLICY", "PYTHONPATH") if name in os.environ}
+    runtime = {"env_vars": variables | {"OMP_NUM_THREADS": "1"}}
+    host, colon, port = address.rpartition("://")[2].partition("/")[0].rpartition(":")
     try:
-        _reach(address)
+        if colon and port.isdigit():  # where nobody listens, Ray itself takes minutes to say so
+            socket.create_connection((host, int(port)), timeout=10).close()
         ray.init(**where, log_to_driver=False, logging_level=logging.ERROR, runtime_env=runtime)
     except Exception as error:  # Ray raises plain ones, too
         raise ConnectionError(
@@ -72,10 +65,3 @@ def _cluster(address: str, count: int) -> Iterator[tuple[Workers, dict[str, Any]
             yield pool, one | {"cores": found, "machines": machines}
     finally:
         ray.shutdown()
-
-
-def _reach(address: str) -> None:
-    """OSError within seconds if nobody listens at 'host:port', for which Ray itself takes minutes."""
-    host, colon, port = address.rpartition("://")[2].partition("/")[0].rpartition(":")
-    if colon and port.isdigit():
-        socket.create_connection((host, int(port)), timeout=10).close()

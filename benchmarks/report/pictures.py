@@ -42,36 +42,26 @@ def write(
     folder: Path,
     layout: Layout,
     cells: Mapping[str, Cell],
-    paths_of: Callable[[str], Recorder | None],
-    record: Callable[[str, int], Denoising | None],
+    record: Callable[[str], tuple[Recorder, Denoising | None] | None],
 ) -> None:
-    """Write paths.png, and denoising.gif of the longest plan of the first agent that plans, of one environment.
+    """Write paths.png, and denoising.gif of the first agent that plans, of one environment.
 
-    Nothing is drawn again for the same cells. `paths_of`: an agent's paths in its cell's first episodes. `record`: from an
-    agent and a reset seed to the denoising of its plan there. Both give None where there is none. Without any, a
-    denoising.gif of an earlier run is removed.
+    Nothing is drawn again for the same cells. `record`: an agent's paths in its cell's first episodes and the denoising of one
+    of its plans, None where there is none. Without any, a denoising.gif of an earlier run is removed.
     """
     played = [[cell.agent, cell.training_seed, cell.key, cell.created] for cell in cells.values()]
     digest = hashlib.sha256(repr(played).encode()).hexdigest()
     if figures.digest_of(folder / "paths.png") == digest:
         return
-    paths = {agent: paths_of(agent) for agent in cells}
-    agents = {agent: (cells[agent], found) for agent, found in paths.items() if found is not None}
-    if not agents:
-        return
-    denoising = next((record(*plan) for plan in map(_longest_plan, agents.values()) if plan), None)
+    recorded = {agent: found for agent in cells if (found := record(agent)) is not None}
+    denoising = next((one for _, one in recorded.values() if one is not None), None)
     if denoising is None:
         (folder / "denoising.gif").unlink(missing_ok=True)
     else:
         write_whole(folder / "denoising.gif", animate(layout, denoising))
-    figures.save(folder / "paths.png", draw_paths(layout, agents), digest)  # last, for its digest stands for both
-
-
-def _longest_plan(played: tuple[Cell, Recorder]) -> tuple[str, int] | None:
-    """The agent and reset seed of the longest plan; None if there is no plan."""
-    cell, paths = played
-    lengths = [0 if plan is None else len(plan) for plan in paths.planned]
-    return (cell.agent, cell.seeds[int(np.argmax(lengths))]) if max(lengths) > 0 else None
+    if recorded:  # last, for its digest stands for both
+        agents = {agent: (cells[agent], paths) for agent, (paths, _) in recorded.items()}
+        figures.save(folder / "paths.png", draw_paths(layout, agents), digest)
 
 
 def draw_paths(layout: Layout, agents: Agents) -> Figure:

@@ -50,7 +50,7 @@ class Suite:
     """Options of `Task.make` that put the goal into the observation, for learners in hindsight."""
     pictures: Callable[..., None] | None = None
     """Writes pictures into a folder, of a task, as `dfplan.benchmarks.report.pictures.write` does: it is given by agent a
-    cell, what plays its first episodes to their paths, and what records the denoising of a plan. None: there are none."""
+    cell, and what records some of its episodes. None: there are none."""
 
     @property
     def trained(self) -> tuple[str, ...]:

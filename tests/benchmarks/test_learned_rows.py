@@ -64,7 +64,8 @@ def test_a_planning_agent_plays_and_is_described(found):
 
 def test_a_recorded_denoising_runs_from_noise_to_clean(found):
     play.build.cache_clear()
-    denoising = play.record_plan(asked("diffusion-forcing-mcg"), 100_000)
+    recorder, denoising = play.record(asked("diffusion-forcing-mcg"))
+    assert recorder.longest_plan == 0
     play.build.cache_clear()
     rows, points, _ = denoising.positions.shape
     assert rows > 2 and denoising.levels.shape == (rows, points)

@@ -9,7 +9,7 @@ import pytest
 
 from dfplan.benchmarks import play, results, rows
 from dfplan.benchmarks.protocol import BATCH, evaluate, evaluation_seeds
-from dfplan.benchmarks.results import Cell, Timing, Unfinished, read, timing_path, unfinished_path
+from dfplan.benchmarks.results import Cell, Timing, Unfinished, read
 from dfplan.benchmarks.wanted import timings, wanted
 from dfplan.benchmarks.workers import workers
 from dfplan.envs.registry import task
@@ -59,7 +59,7 @@ def keep(cell, *seeds):
     """Leave batches of the random agent, as a run does that is killed."""
     agent = rows.row("random").build(UMAZE)
     batches = [evaluate(agent, UMAZE.env_id, part) for part in seeds]
-    results.write_file(unfinished_path(path_of(cell)), Unfinished(cell.key, {}, batches))
+    results.write_file(path_of(cell).with_name(f".{path_of(cell).name}"), Unfinished(cell.key, {}, batches))
 
 
 def begun():
@@ -139,7 +139,7 @@ def test_whatever_is_wrong_with_an_agent_is_said_before_anything_is_played(here)
 def test_decisions_are_timed_once_for_each_group(here, monkeypatch):
     (one,) = timings(cells("random"), 20)
     timing = play.time_missing(here, [one], RESULTS)[one]
-    assert read(timing_path(RESULTS, UMAZE.env_id, "random"), Timing) == timing
+    assert read(path_of(one).with_name("timing.json"), Timing) == timing
     assert timing.decisions == 20 and 0 < timing.median <= timing.p95 and timing.plan is None
     assert play.time_missing(here, [one], RESULTS)[one] == timing
     assert play.time_missing(here, [dataclasses.replace(one, decisions=21)], RESULTS) != {one: timing}
@@ -151,7 +151,7 @@ def test_decisions_are_timed_once_for_each_group(here, monkeypatch):
 
 def test_agents_whose_folders_would_be_the_same_are_refused(monkeypatch):
     monkeypatch.setitem(rows.ROWS, "stand_in_faults_Faulty", rows.ROWS["random"])
-    with pytest.raises(ValueError, match="would share the folder"):
+    with pytest.raises(ValueError, match="would share a folder"):
         cells(FAULTY, "stand_in_faults_Faulty")
 
 

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 from test_cells import small_cell
 
+from dfplan.benchmarks.recording import Recorder
 from dfplan.benchmarks.report import pictures
 from dfplan.envs.registry import task
 
@@ -15,58 +16,56 @@ LAYOUT = task("maze2d-umaze-v1").layout
 LINE = np.linspace([1.0, 1.0], [1.0, 3.0], 7)
 
 
-def agents(*plans, **changes):
-    """Two episodes of an agent along the same path, with these plans."""
-    paths = SimpleNamespace(goals=(LINE[-1],) * 2, executed=(LINE,) * 2, planned=plans)
-    return {"planner": small_cell(**changes)}, lambda agent: paths
-
-
 def denoising(rows=4):
     levels = np.linspace(1, 0, rows)[:, None] * np.linspace(0, 1, 7)
     return SimpleNamespace(positions=np.stack([LINE] * rows) + levels[..., None], levels=levels, goal=LINE[-1])
 
 
-@pytest.fixture
-def record():
-    """Says what it was asked for."""
-    asked = []
+def recorded(*plans):
+    """Two episodes of an agent along the same path, with these plans, and the denoising of one; what was asked for is noted."""
 
-    def record(agent, seed):
-        asked.append(seed)
-        return denoising()
+    def record(agent):
+        record.asked.append(agent)
+        recorder = Recorder([LINE[-1]] * 2, list(np.stack([LINE, LINE], axis=1)), list(plans))
+        return recorder, None if recorder.longest_plan is None else denoising()
 
-    record.asked = asked
+    record.asked = []
     return record
 
 
-def test_the_longest_plan_is_denoised_and_the_same_cells_are_drawn_once(tmp_path, record):
-    pictures.write(tmp_path, LAYOUT, *agents(LINE[:3], LINE), record)
-    assert record.asked == [100_001]
+def test_the_same_cells_are_drawn_once(tmp_path):
+    record = recorded(LINE[:3], LINE)
+    pictures.write(tmp_path, LAYOUT, {"planner": small_cell()}, record)
     first = {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
     assert set(first) == {"paths.png", "denoising.gif"}
-    pictures.write(tmp_path, LAYOUT, *agents(LINE[:3], LINE), record)
+    pictures.write(tmp_path, LAYOUT, {"planner": small_cell()}, record)
     assert {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == first
-    pictures.write(tmp_path, LAYOUT, *agents(LINE[:3], LINE, created="2026-01-01T00:00:00+00:00"), record)
-    assert record.asked == [100_001] * 2 and (tmp_path / "paths.png").stat().st_mtime_ns > first["paths.png"]
+    pictures.write(tmp_path, LAYOUT, {"planner": small_cell(created="2026-01-01T00:00:00+00:00")}, record)
+    assert record.asked == ["planner"] * 2 and (tmp_path / "paths.png").stat().st_mtime_ns > first["paths.png"]
 
 
-def test_a_denoising_of_other_cells_is_removed_where_nobody_plans_or_no_record_is_kept(tmp_path, record):
-    for plans, keep in (((None, None), record), ((LINE, None), lambda agent, seed: None)):
-        (tmp_path / "denoising.gif").touch()
-        (tmp_path / "paths.png").unlink(missing_ok=True)
-        pictures.write(tmp_path, LAYOUT, *agents(*plans), keep)
-        assert [path.name for path in tmp_path.iterdir()] == ["paths.png"]
-    assert record.asked == []
+def test_the_longest_plan_is_denoised():
+    assert [recorded(*plans)("a")[0].longest_plan for plans in ((LINE[:3], LINE), (LINE, None), (None, None))] == [
+        1,
+        0,
+        None,
+    ]
 
 
-def test_nothing_is_drawn_without_paths(tmp_path, record):
-    pictures.write(tmp_path, LAYOUT, {"planner": small_cell()}, lambda agent: None, record)
+def test_a_denoising_of_other_cells_is_removed_where_nobody_plans(tmp_path):
+    (tmp_path / "denoising.gif").touch()
+    pictures.write(tmp_path, LAYOUT, {"planner": small_cell()}, recorded(None, None))
+    assert [path.name for path in tmp_path.iterdir()] == ["paths.png"]
+
+
+def test_nothing_is_drawn_without_paths(tmp_path):
+    pictures.write(tmp_path, LAYOUT, {"planner": small_cell()}, lambda agent: None)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_damaged_picture_is_drawn_again(tmp_path, record):
+def test_a_damaged_picture_is_drawn_again(tmp_path):
     (tmp_path / "paths.png").write_bytes(b"\x89PNG")
-    pictures.write(tmp_path, LAYOUT, *agents(None, None), record)
+    pictures.write(tmp_path, LAYOUT, {"planner": small_cell()}, recorded(None, None))
     with Image.open(tmp_path / "paths.png") as picture:
         assert picture.width > 300
 
