@@ -8,15 +8,13 @@ what worker processes call, on any machine.
 from __future__ import annotations
 
 import json
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, is_dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, is_dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import track
 
 from dfplan.benchmarks import own, protocol, provenance, recording, results, rows, speed
 from dfplan.benchmarks.protocol import BATCH, Episodes, batches, join
@@ -101,39 +99,24 @@ def record(wanted: Wanted) -> tuple[recording.Recorder, recording.Denoising | No
         return recorder, None if longest is None else recording.record_denoising(agent, wanted.env_id, seeds[longest])
 
 
-@dataclass(frozen=True)
-class BatchOf:
-    """One batch of a cell: the name of a job."""
-
-    wanted: Wanted
-    index: int
-
-    @property
-    def seeds(self) -> tuple[int, ...]:
-        """Of its episodes."""
-        return tuple(batches(self.wanted.seeds)[self.index])
-
-    def __str__(self) -> str:
-        return f"batch {self.index} of {self.wanted}"
-
-
 def there(cells: Sequence[Wanted], folder: Path, say: Say = print, fresh: bool = False) -> dict[Wanted, Cell]:
     """Those of the cells that are there and used again, none if `fresh`; `say` is given why others are not.
 
     Raises ValueError where a file must not be replaced: it is of a newer schema, or has more episodes than are wanted.
     """
-    found = {}
-    for wanted in cells:
-        cell = _usable(_path(folder, wanted), wanted, say, fresh)
-        if cell is not None:
-            found[wanted] = cell
-    if found:
-        say(f"{len(found)} of {len(cells)} results are there and used again; --fresh plays them anew")
-    return found
+    found = {wanted: _usable(_path(folder, wanted), wanted, say, fresh) for wanted in cells}
+    used = {wanted: cell for wanted, cell in found.items() if cell is not None}
+    if used:
+        say(f"{len(used)} of {len(cells)} results are there and used again; --fresh plays them anew")
+    return used
 
 
 def _path(folder: Path, wanted: Wanted) -> Path:
     return results.cell_path(folder, wanted.env_id, wanted.name, wanted.training_seed)
+
+
+def _unfinished(cell: Path) -> Path:
+    return cell.with_name(f".{cell.name}")
 
 
 def _usable(path: Path, wanted: Wanted, say: Say, fresh: bool) -> Cell | None:
@@ -158,7 +141,7 @@ def _usable(path: Path, wanted: Wanted, say: Say, fresh: bool) -> Cell | None:
 
 def _batches(cell: Path, wanted: Wanted, say: Say) -> dict[int, Episodes]:
     """The finished batches of a cell that is not whole yet, by their index, where nothing has changed since."""
-    kept = _read(cell.with_name(f".{cell.name}"), Unfinished, say)
+    kept = _read(_unfinished(cell), Unfinished, say)
     if kept is None or wanted.changed(kept.key, kept.files):
         return {}
     index_of = {tuple(seeds): index for index, seeds in enumerate(batches(wanted.seeds))}
@@ -192,16 +175,13 @@ def play(
     and hardware, for the files. Raises what an agent's failure raises.
     """
     facts = dict(pool.ended({wanted: (describe, wanted) for wanted in cells}))
+    origin = {"commit": provenance.commit(), "versions": provenance.versions(), **origin}
     paths = {wanted: _path(folder, wanted) for wanted in cells}
     parts = {wanted: {} if fresh else _batches(path, wanted, say) for wanted, path in paths.items()}
-    origin = {"commit": provenance.commit(), "versions": provenance.versions(), **origin}
     done: dict[Wanted, Cell] = {}
 
     def keep(wanted: Wanted) -> None:
-        unfinished, played = (
-            paths[wanted].with_name(f".{paths[wanted].name}"),
-            [part for _, part in sorted(parts[wanted].items())],
-        )
+        unfinished, played = _unfinished(paths[wanted]), [part for _, part in sorted(parts[wanted].items())]
         if len(played) < len(batches(wanted.seeds)):
             results.write_file(unfinished, Unfinished(wanted.key, facts[wanted]["files"], played))
         else:
@@ -209,38 +189,25 @@ def play(
             results.write(folder, done[wanted])
             unfinished.unlink(missing_ok=True)
 
+    todo = {}
     for wanted in cells:
         keep(wanted)
-    every = [BatchOf(wanted, index) for wanted in cells for index in range(len(batches(wanted.seeds)))]
-    todo = [batch for batch in every if batch.index not in parts[batch.wanted]]
-    with _bars(todo) as advance:
-        for batch, episodes in pool.ended({batch: (play_batch, batch.wanted, batch.seeds) for batch in todo}):
-            parts[batch.wanted][batch.index] = episodes
-            keep(batch.wanted)
-            advance(batch)
+        for index, seeds in enumerate(batches(wanted.seeds)):
+            if index not in parts[wanted]:
+                todo[f"batch {index} of {wanted}"] = (wanted, index, seeds)
+    jobs = {name: (play_batch, wanted, seeds) for name, (wanted, _, seeds) in todo.items()}
+    for name, episodes in track(pool.ended(jobs), "playing, in batches", len(jobs), disable=not jobs):
+        wanted, index, _ = todo[name]
+        parts[wanted][index] = episodes
+        keep(wanted)
     return done
 
 
 def _cell(wanted: Wanted, episodes: Episodes, facts: Mapping[str, Any]) -> Cell:
-    where = task(wanted.env_id)
-    counted = asdict(episodes) | {
-        "reward_curve": tuple(round(reward, 4) for reward in episodes.reward_curve),
-        "seconds": round(episodes.seconds, 1),
-    }
-    reference = suite.of(where).reference(where)
-    fixed = {"episode_steps": where.max_episode_steps, "reference": reference, "batch": BATCH}
+    where, curve = task(wanted.env_id), tuple(round(reward, 4) for reward in episodes.reward_curve)
+    fixed = {"episode_steps": where.max_episode_steps, "reference": suite.of(where).reference(where), "batch": BATCH}
+    counted = asdict(episodes) | {"reward_curve": curve, "seconds": round(episodes.seconds, 1)}
     return Cell(**wanted.about, **fixed, **counted, **facts)
-
-
-@contextmanager
-def _bars(todo: Sequence[BatchOf]) -> Iterator[Callable[[BatchOf], None]]:
-    """A bar for each agent in each environment that is being played; what is given moves it by a batch's episodes."""
-    names = {batch: f"{batch.wanted.name}, {batch.wanted.env_id}" for batch in todo}
-    totals = Counter(name for batch, name in names.items() for _ in batch.seeds)
-    columns = TextColumn("{task.description:<30}"), BarColumn(), MofNCompleteColumn(), TextColumn("episodes")
-    with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn()) as bars:
-        ids = {name: bars.add_task(name, total=total) for name, total in totals.items()}
-        yield lambda batch: bars.advance(ids[names[batch]], len(batch.seeds))
 
 
 def time_missing(
@@ -254,9 +221,9 @@ def time_missing(
     hardware, found = provenance.hardware(), dict[Wanted, Timing]()
     for wanted in timings:
         try:
-            timing = None if fresh else _read(_path(folder, wanted).with_name("timing.json"), Timing, say)
+            timing = _read(_path(folder, wanted).with_name("timing.json"), Timing, say)
             same = timing is not None and timing.hardware == hardware and timing.decisions >= wanted.decisions
-            if timing is None or not same or wanted.changed(timing.key, timing.files):
+            if fresh or timing is None or not same or wanted.changed(timing.key, timing.files):
                 measured = pool.call(f"timing {wanted.name}", time_agent, wanted)
                 timing = Timing(**wanted.about, hardware=hardware, commit=provenance.commit(), **measured)
                 results.write(folder, timing)
