@@ -6,7 +6,7 @@ Each plot is two functions: its numbers, a frame rounded to what can be seen, an
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -48,11 +48,8 @@ def score_numbers(summary: Summary) -> pd.DataFrame:
 def speed_numbers(summary: Summary) -> pd.DataFrame:
     """`env`, `agent`, `normalized` with its interval, and mean `milliseconds` of a decision, of rows that were timed."""
     rows = summary.rows[summary.rows["decision_mean_ms"].notna()]
-    return (
-        rows[_SCORE]
-        .round(1)
-        .assign(milliseconds=[float(f"{max(value, 1e-3):.3g}") for value in rows["decision_mean_ms"]])
-    )
+    times = [float(f"{max(value, 1e-3):.3g}") for value in rows["decision_mean_ms"]]
+    return rows[_SCORE].round(1).assign(milliseconds=times)
 
 
 def return_numbers(summary: Summary) -> pd.DataFrame:
@@ -60,9 +57,8 @@ def return_numbers(summary: Summary) -> pd.DataFrame:
     found = []
     for row in summary.rows.itertuples():
         steps = np.unique(np.linspace(1, len(row.curve), min(POINTS, len(row.curve))).round().astype(int))
-        found.append(
-            pd.DataFrame({"env": row.env, "agent": row.agent, "run": 0, "step": steps, "value": row.curve[steps - 1]})
-        )
+        shown = {"env": row.env, "agent": row.agent, "run": 0, "step": steps, "value": row.curve[steps - 1]}
+        found.append(pd.DataFrame(shown))
     return pd.concat(found).round(1)
 
 
@@ -91,20 +87,18 @@ def draw_scores(numbers: pd.DataFrame) -> Figure:
     """One line an agent, one panel an environment: dot and interval, hollow diamonds for printed scores."""
     agents = in_order(numbers["agent"])[::-1]
     figure, panels = _panels(numbers, 3.7, 0.19 * len(agents) + 0.75, "score")
+    measured = {"marker": "o", "markersize": 5, "linewidth": 2.4}
+    printed = {"marker": "D", "markersize": 5, "color": PAPER, "markeredgecolor": _PRINTED}
     for place, (panel, rows) in enumerate(panels):
         for row in rows.itertuples():
             line, color = agents.index(row.agent), style(row.agent)["color"]
-            panel.plot(row.printed, [line] * len(row.printed), "D", color=PAPER, markeredgecolor=_PRINTED, markersize=5)
-            panel.plot([row.normalized_low, row.normalized_high], [line, line], color=color, linewidth=2.4)
-            panel.plot(row.normalized, line, "o", color=color, markersize=5)
-        panel.set_ylim(-0.7, len(agents) - 0.3)
-        panel.set_yticks(range(len(agents)), agents if place % COLUMNS == 0 else [""] * len(agents))
+            panel.plot(row.printed, [line] * len(row.printed), linestyle="", **printed)
+            panel.plot(_interval(row), [line] * 3, color=color, markevery=[1], **measured)
+        names = agents if place % COLUMNS == 0 else [""] * len(agents)
+        panel.set(ylim=(-0.7, len(agents) - 0.3), yticks=range(len(agents)), yticklabels=names)
         panel.axvline(0, color=FAINT, linewidth=0.8, zorder=1)
-    measured = Line2D(
-        [], [], color=INK, marker="o", markersize=5, linewidth=2.4, label="measured, 95% interval over episodes"
-    )
-    printed = Line2D([], [], color=PAPER, marker="D", markeredgecolor=_PRINTED, markersize=5, label="printed by others")
-    _legend(figure, [measured, printed])
+    legend = {"measured, 95% interval over episodes": measured | {"color": INK}, "printed by others": printed}
+    _legend(figure, legend)
     return figure
 
 
@@ -112,19 +106,18 @@ def draw_speed(numbers: pd.DataFrame) -> Figure:
     """Score over the mean time of a decision."""
     below = "mean milliseconds of a decision, replanning included"
     figure, panels = _panels(numbers, 3.9, 3.0, below, "score")
+    times = numbers["milliseconds"]
     for panel, rows in panels:
         for row in rows.itertuples():
-            look = style(row.agent)
-            panel.plot(
-                [row.milliseconds] * 2, [row.normalized_low, row.normalized_high], color=look["color"], linewidth=1.2
-            )
-            panel.plot(row.milliseconds, row.normalized, **look | {"linestyle": ""})
-        panel.set_xscale("log")
-        panel.set_xlim(numbers["milliseconds"].min() / 2, numbers["milliseconds"].max() * 2)
-    _legend(
-        figure, [Line2D([], [], label=name, **style(name) | {"linestyle": ""}) for name in in_order(numbers["agent"])]
-    )
+            look = style(row.agent) | {"linestyle": "-", "linewidth": 1.2, "markevery": [1]}
+            panel.plot([row.milliseconds] * 3, _interval(row), **look)
+        panel.set(xscale="log", xlim=(times.min() / 2, times.max() * 2))
+    _legend(figure, {name: style(name) | {"linestyle": ""} for name in in_order(numbers["agent"])})
     return figure
+
+
+def _interval(row: Any) -> list[float]:
+    return [row.normalized_low, row.normalized, row.normalized_high]
 
 
 def draw_curves(numbers: pd.DataFrame, below: str, beside: str, *, logarithmic: bool = False) -> Figure:
@@ -138,11 +131,10 @@ def draw_curves(numbers: pd.DataFrame, below: str, beside: str, *, logarithmic: 
                 panel.plot(runs.interpolate(method="index", limit_area="inside"), **look, linewidth=0.6, alpha=0.5)
             if not runs.isna().any(axis=None):
                 panel.plot(runs.mean(axis=1), **look, linewidth=1.5)
-        if logarithmic:
-            panel.set_xscale("log")
         shown = numbers if logarithmic else rows
-        panel.set_xlim(shown["step"].min(), shown["step"].max())
-    _legend(figure, [Line2D([], [], label=name, **style(name) | {"marker": ""}) for name in in_order(numbers["agent"])])
+        limits = shown["step"].min(), shown["step"].max()
+        panel.set(xscale="log" if logarithmic else "linear", xlim=limits)
+    _legend(figure, {name: style(name) | {"marker": ""} for name in in_order(numbers["agent"])})
     return figure
 
 
@@ -178,7 +170,8 @@ def _panels(
     return figure, zip(figure.axes, parts.values(), strict=True)
 
 
-def _legend(figure: Figure, handles: Sequence[Line2D]) -> None:
+def _legend(figure: Figure, looks: Mapping[str, Mapping[str, Any]]) -> None:
+    handles = [Line2D([], [], label=name, **look) for name, look in looks.items()]
     look = {"frameon": False, "fontsize": 8, "labelcolor": INK, "handlelength": 3}
     figure.legend(handles=handles, loc="outside lower center", ncols=min(6, len(handles)), **look)
 
@@ -192,10 +185,9 @@ class Plot:
     draw: Callable[[pd.DataFrame], Figure]
 
 
+_BELOW = "training steps (online: decisions)"
 _draw_returns = partial(draw_curves, below="step of the episode", beside="mean return so far")
-_draw_learning = partial(
-    draw_curves, below="training steps (online: decisions)", beside="score, tuning seeds", logarithmic=True
-)
+_draw_learning = partial(draw_curves, below=_BELOW, beside="score, tuning seeds", logarithmic=True)
 _SCORES = "Score of each agent with its 95% interval over episodes; diamonds are what others have printed"
 _LEARNING = "Score on tuning seeds during training; thin lines are single runs where there are several"
 PLOTS = {
