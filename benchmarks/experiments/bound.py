@@ -24,7 +24,7 @@ CLAIM = (
 )
 PAGE = "claims"
 TOKENS, COLUMNS, SEQUENCES = 8, 2, 100
-STEPS, SEEDS = (100, 600, 3600), (0, 1)
+STEPS, SEEDS = (100, 600, 3600), (0,)
 ORDERS = {"full sequence": 0.0, "zig-zag": 0.1, "autoregressive": 1.0}
 """The lag between two tokens, as a share of a token's steps."""
 Part = Mapping[str, Any]

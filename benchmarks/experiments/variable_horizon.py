@@ -31,7 +31,7 @@ Part = Mapping[str, Any]
 
 def parts(quick: bool) -> dict[str, dict[str, Any]]:
     """A part for each training seed of the small model, and one for Diffuser."""
-    steps, plans, seeds = (60, 10, SEEDS[:1]) if quick else (3000, 50, SEEDS)
+    steps, plans, seeds = (60, 10, SEEDS[:1]) if quick else (2000, 50, SEEDS)
     training = {"draw": "goal_ramp", "tokens": TOKENS, "steps": steps}
     forcing = {f"forcing, seed {seed}": {"training": {**training, "seed": seed}, "plans": plans} for seed in seeds}
     return {**forcing, "diffuser": {"weights": "maze2d-umaze-diffuser", "plans": plans}}
