@@ -29,6 +29,7 @@ from dfplan.benchmarks.report.tables import (
 )
 from dfplan.benchmarks.results import cells_in, timings_in
 from dfplan.benchmarks.rows import ROWS
+from dfplan.benchmarks.suites import suite
 from dfplan.envs.registry import TASKS, short_name
 
 
@@ -79,10 +80,26 @@ def replaced(text: str, section: str, name: str = "the README", block: str = "re
 
 def readme_section(summary: Summary, plots: Mapping[str, str]) -> str:
     """The overview of a few rows, and the picture of all."""
-    few = summary.rows[[name in ROWS and ROWS[name].headline for name in summary.rows["agent"]]]
-    table = overview("Main rows", few, summary.environments).to_markdown()
+    few = summary.rows[[_main(row.agent, row.env) for row in summary.rows.itertuples()]]
+    table = overviews("Main rows", few, summary.environments)
     picture = f"![{plots['scores.png']}](docs/scores.png)\n\n" if "scores.png" in plots else ""
     return str(TEXTS["readme"]).format(overview=table, how_to_read=TEXTS["how_to_read"], picture=picture)
+
+
+def _main(agent: str, env_id: str) -> bool:
+    """Whether the README shows a row: one of the headline in the mazes, elsewhere those that a run plays by default."""
+    family = suite.of(TASKS[env_id]) if env_id in TASKS else suite.named(suite.MAIN)
+    return ROWS[agent].headline if agent in ROWS and family is suite.named(suite.MAIN) else agent in family.rows
+
+
+def overviews(title: str, rows: pd.DataFrame, environments: list[str]) -> str:
+    """`overview` of each suite, in the order of the environments, as Markdown."""
+    suites = {env_id: TASKS[env_id].suite if env_id in TASKS else "" for env_id in environments}
+    found = []
+    for name in dict.fromkeys(suites.values()):
+        own = [env_id for env_id in environments if suites[env_id] == name]
+        found.append(overview(f"{title}: {name}", rows[rows["env"].isin(own)], own).to_markdown())
+    return "\n".join(found)
 
 
 def overview(title: str, rows: pd.DataFrame, environments: list[str]) -> Table:
@@ -91,7 +108,9 @@ def overview(title: str, rows: pd.DataFrame, environments: list[str]) -> Table:
     text = [_overview_entry(row, bold) for row, bold in zip(rows.to_dict("records"), best, strict=True)]
     entries = rows.assign(text=text).pivot(index="agent", columns="env", values="text")
     entries = entries.reindex(index=in_order(rows["agent"]), columns=environments).fillna("")
-    entries.loc["*best printed*"] = [_best_printed(env_id) for env_id in environments]
+    best_printed = [_best_printed(env_id) for env_id in environments]
+    if any(best_printed):
+        entries.loc["*best printed*"] = best_printed
     return Table(title, entries.rename(columns=short_name).reset_index())
 
 
@@ -104,7 +123,7 @@ def _overview_entry(row: Row, bold: bool) -> str:
 
 def _best_printed(env_id: str) -> str:
     rows = reported(env_id)
-    best = rows[rows["short_unit"] == "normalized"].nlargest(1, "score")
+    best = rows[rows["short_unit"].isin(["normalized", "success %"])].nlargest(1, "score")
     return "".join("(" + best["text"] + ")\n" + best["method"])
 
 
@@ -118,7 +137,7 @@ def results_page(summary: Summary, plots: Mapping[str, str]) -> str:
         parts.append(f"## {env_id}\n\n{shown}\n{_points([*notes(own), made])}")
     return str(TEXTS["results"]).format(
         pictures="".join(f"![{caption}]({name})\n\n*{caption}*\n\n" for name, caption in plots.items()),
-        overview=overview("All environments", summary.rows, summary.environments).to_markdown(),
+        overview=overviews("All rows", summary.rows, summary.environments),
         how_to_read=TEXTS["how_to_read"],
         protocol=_points(PROTOCOL),
         rows=_points(row_notes(summary)),
