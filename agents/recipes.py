@@ -17,6 +17,7 @@ from dfplan.data.queries import Queries
 from dfplan.data.spec import Spec
 from dfplan.data.tokens import TokenLayout
 from dfplan.data.trajectories import Trajectories
+from dfplan.data.windows import BatchSource
 from dfplan.models import TransformerConfig
 from dfplan.names import unknown
 from dfplan.planning.model import TrajectoryModel
@@ -109,14 +110,12 @@ def _condition(spec: Spec) -> tuple[Condition, ...]:
 
 
 def _recipe(model: TrajectoryModelConfig, acting: AgentConfig, train: TrainConfig) -> Recipe:
+    return Recipe(DiffusionForcingAgent, TrajectoryModel, model, acting, train, queries(model))
+
+
+def queries(model: TrajectoryModelConfig) -> Callable[[Trajectories], BatchSource]:
+    """What a model of this config learns from, as a function of the data."""
     within = model.goal_within if "goal" in model.condition else 0
-    return Recipe(
-        DiffusionForcingAgent,
-        TrajectoryModel,
-        model,
-        acting,
-        train,
-        batches=lambda data: (
-            Queries(data, model.tokens, model.layout.stride, model.history, within, model.goal_columns).sample
-        ),
+    return lambda data: (
+        Queries(data, model.tokens, model.layout.stride, model.history, within, model.goal_columns).sample
     )

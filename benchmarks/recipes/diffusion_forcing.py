@@ -62,9 +62,11 @@ def plans(spec: Spec, budget: Budget) -> Recipe:
 
 
 def _by_budget(recipe: Recipe, name: str, budget: Budget) -> Recipe:
+    model = replace(recipe.model, **budget.model.get(name, {}))
     return replace(
         recipe,
-        model=replace(recipe.model, **budget.model.get(name, {})),
+        model=model,
+        batches=recipes.queries(model),
         acting=replace(recipe.acting, **budget.acting.get(name, {})),
         train=replace(recipe.train, steps=budget.steps.get(name, recipe.train.steps)),
     )

@@ -8,6 +8,7 @@ import pytest
 from dfplan.benchmarks.suites import ogbench, suite
 from dfplan.data.features import Features
 from dfplan.data.spec import Spec
+from dfplan.data.trajectories import Trajectories
 from dfplan.envs.registry import TASKS, find, short_name
 
 
@@ -71,6 +72,14 @@ def test_a_puzzle_is_asked_for_by_its_buttons():
     ] + 5 * [0]
 
 
+def _walk(goals):
+    observations = np.random.default_rng(0).normal(size=(40, 25)).astype(np.float32)
+    features = Features(goal_columns=tuple(range(7, 7 + goals)))
+    return Trajectories(
+        observations, observations[:, :5], observations[:, 0] * 0, np.array([0]), "walk", features=features
+    )
+
+
 @pytest.mark.parametrize("name", ogbench.THINGS)
 def test_ogbenchs_default_recipe_learns_each_thing_and_asks_for_one_at_a_time(name):
     task, things = find(name), ogbench.THINGS[name]
@@ -78,6 +87,8 @@ def test_ogbenchs_default_recipe_learns_each_thing_and_asks_for_one_at_a_time(na
     recipe = resolve_name(suite.of(task).recipes["default"])(spec, suite.of(task).budget(task))
     several = len(things.groups) > 1
     assert recipe.model.goal_groups == (things.groups if several else ()) and recipe.model.condition == ("goal",)
+    assert recipe.model.goal_within == things.goal_within
+    assert recipe.batches(_walk(len(things.goal))).__self__.goal_within == things.goal_within
     assert recipe.acting.in_turn == (things.within if several else ()) and recipe.train.steps == things.steps
 
 
@@ -112,7 +123,6 @@ def test_handles_of_a_scene_are_where_the_suite_takes_them_to_be():
 def test_plans_in_point_mazes_are_as_long_as_ways_in_the_data():
     from dfplan.benchmarks.recipes.budget import budget_of
     from dfplan.benchmarks.suites import pointmaze
-    from dfplan.data.spec import Spec
 
     for longest, mixing, stride, tokens in ((1001, 249, 19, 40), (201, 130, 5, 41), (2001, 400, 30, 41)):
         spec = Spec(2, 2, (0, 1), longest=longest, mixing=mixing)
