@@ -119,11 +119,13 @@ def own_id(task: Task) -> str:
 
 
 def own_recipe(task: Task, quick: bool = False) -> Recipe:
-    """How a task's own data is made, unless a user asks for something else."""
+    """How a task's own data is made, unless a user asks for something else. ModuleNotFoundError without the task's package."""
     if isinstance(task, MazeTask):
         steps = DEFAULT_STEPS.get(task.maze.removeprefix("eval-"), 1_000_000)
         recipe: Recipe = MazeRecipe(str(task.layout), TASKS[task.data_id].max_episode_steps, steps, seed=0)
     else:
+        if task.package is not None:
+            task.package.require(f"data of {task.env_id}")
         recipe = ROBOTS[task.suite].own(task, quick)
     return recipe.changed(min(recipe.steps, QUICK_STEPS)) if quick else recipe
 

@@ -15,11 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dfplan.envs.registry import Task, make
-from dfplan.envs.shards import About, Arrays, Recipe, record
+from dfplan.envs.shards import Arrays, Recipe, record
 
 Floats = NDArray[np.float64]
 _REACH = 0.05  # metres that the gripper moves by an action of 1
-_SOURCE = "https://robotics.farama.org/envs/fetch/"
 NOISE = {"FetchReach": 1.0, "FetchPush": 0.5}
 """Largest standard deviation of the noise on actions; each episode has one of its own, uniform from 0."""
 
@@ -29,6 +28,8 @@ class Demonstrations(Recipe):
     """Episodes of a script with noise on its actions."""
 
     SHARD_STEPS: ClassVar[int] = 5_000
+    ALGORITHM: ClassVar[str] = "script with noise"
+    SOURCE: ClassVar[str] = "https://robotics.farama.org/envs/fetch/"
     BYTES_PER_STEP: ClassVar[int] = 300
     PACKAGES: ClassVar[tuple[str, ...]] = (*Recipe.PACKAGES, "gymnasium-robotics")
 
@@ -44,8 +45,6 @@ class Demonstrations(Recipe):
     @classmethod
     def own(cls, task: Task, quick: bool) -> Self:
         """The recipe of a task's own data, which is small in any case."""
-        assert task.package is not None
-        task.package.require(f"data of {task.env_id}")
         return cls(task.env_id, NOISE[task.env_id.split("-")[0]], 100_000, seed=0)
 
     def collect(self, index: int, folder: Path) -> Arrays:
@@ -59,13 +58,11 @@ class Demonstrations(Recipe):
 
         return record(make(self.env_id), self.shard_steps(index), seed, actor)
 
-    def about(self, env_id: str) -> About:
-        """What the dataset says of itself."""
-        return About(
-            "script with noise",
-            _SOURCE,
+    def description(self, env_id: str) -> str:
+        """Who acted, and what the rewards are."""
+        return (
             f"Scripted demonstrations in {env_id}. Noise on the actions has a standard deviation of its own in each "
-            f"episode, uniform between 0 and {self.noise}.",
+            f"episode, uniform between 0 and {self.noise}."
         )
 
 

@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from dfplan.envs.registry import Task, make
-from dfplan.envs.shards import About, Arrays, Recipe, record
+from dfplan.envs.shards import Arrays, Recipe, record
 from dfplan.locks import hold
 from dfplan.whole_files import remove_partial_files, write_whole
 
@@ -34,7 +34,6 @@ SETTINGS: dict[str, Any] = {"batch_size": 256, "learning_starts": 2_000, "policy
 """Of stable-baselines3's SAC, where they are not its own defaults."""
 MEDIUM = 1 / 3
 """Of the best snapshot's return: what a 'medium' one has at least."""
-_SOURCE = "https://github.com/DLR-RM/stable-baselines3"
 _KEPT = ("observations", "next_observations", "actions", "rewards", "dones", "timeouts")  # of the replay buffer
 
 
@@ -43,6 +42,8 @@ class Rollouts(Recipe):
     """Episodes of snapshots of one training."""
 
     SHARD_STEPS: ClassVar[int] = 10_000
+    ALGORITHM: ClassVar[str] = "stable-baselines3 SAC"
+    SOURCE: ClassVar[str] = "https://github.com/DLR-RM/stable-baselines3"
     BYTES_PER_STEP: ClassVar[int] = 250
     PACKAGES: ClassVar[tuple[str, ...]] = (*Recipe.PACKAGES, "gymnasium", "stable-baselines3", "torch")
 
@@ -86,13 +87,11 @@ class Rollouts(Recipe):
 
         return record(make(self._env_id), self.shard_steps(index), seed, actor)
 
-    def about(self, env_id: str) -> About:
-        """What the dataset says of itself."""
-        return About(
-            "stable-baselines3 SAC",
-            _SOURCE,
+    def description(self, env_id: str) -> str:
+        """Who acted, and what the rewards are."""
+        return (
             f"Data of {self.body} at the level '{self.level}', by snapshots of SAC that learned here for "
-            f"{self.training_steps:,} steps. They are not D4RL's data.",
+            f"{self.training_steps:,} steps. They are not D4RL's data."
         )
 
     @property

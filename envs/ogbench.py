@@ -20,13 +20,12 @@ from gymnasium.utils import RecordConstructorArgs
 
 from dfplan.envs.numpys_generator import in_place_of_numpys
 from dfplan.envs.registry import OGBENCH, Task
-from dfplan.envs.shards import About, Arrays, Recipe, Recorder
+from dfplan.envs.shards import Arrays, Recipe, Recorder
 
 EPISODE_STEPS = 1001
 NOISE, NOISE_SMOOTHING = 0.1, 0.5
 STACKING = {"cube-single": (0.0, 0.0), "cube-double": (0.0, 0.25), "cube-triple": (0.05, 0.35)}
 """Probability of a target on top of another cube: each episode has one of its own, uniform between these; elsewhere 0.5."""
-_SOURCE = "https://github.com/seohongpark/ogbench/blob/master/data_gen_scripts/generate_manipspace.py"
 _PARTS = {"cube": ("cube",), "scene": ("cube", "button", "drawer", "window"), "puzzle": ("button",)}
 
 
@@ -62,6 +61,8 @@ class Play(Recipe):
     """Episodes of OGBench's oracles at play."""
 
     SHARD_STEPS: ClassVar[int] = 10 * EPISODE_STEPS
+    ALGORITHM: ClassVar[str] = "OGBench's plan oracles"
+    SOURCE: ClassVar[str] = "https://github.com/seohongpark/ogbench/blob/master/data_gen_scripts/generate_manipspace.py"
     BYTES_PER_STEP: ClassVar[int] = 500
     PACKAGES: ClassVar[tuple[str, ...]] = (*Recipe.PACKAGES, "ogbench")
 
@@ -74,8 +75,7 @@ class Play(Recipe):
 
     @classmethod
     def own(cls, task: Task, quick: bool) -> Self:
-        """The recipe of a task's own data. ModuleNotFoundError where OGBench is not installed."""
-        OGBENCH.require(f"data of {task.env_id}")
+        """The recipe of a task's own data."""
         return cls(task.env_id, 1_000_000, seed=0)
 
     def collect(self, index: int, folder: Path) -> Arrays:
@@ -93,13 +93,11 @@ class Play(Recipe):
             env.close()
         return {name: np.concatenate([episode[name] for episode in episodes]) for name in episodes[0]}
 
-    def about(self, env_id: str) -> About:
-        """What the dataset says of itself."""
-        return About(
-            "OGBench's plan oracles",
-            _SOURCE,
+    def description(self, env_id: str) -> str:
+        """Who acted, and what the rewards are."""
+        return (
             f"Play data of {env_id}, collected by OGBench's recipe: its oracles move things to random targets, one after "
-            "another. Rewards are all 0: the data belong to no task.",
+            "another. Rewards are all 0: the data belong to no task."
         )
 
 

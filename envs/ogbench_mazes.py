@@ -23,7 +23,7 @@ from gymnasium.utils import RecordConstructorArgs
 
 from dfplan.envs.numpys_generator import in_place_of_numpys
 from dfplan.envs.registry import OGBENCH, Task, short_name
-from dfplan.envs.shards import About, Arrays, Recipe, Recorder
+from dfplan.envs.shards import Arrays, Recipe, Recorder
 
 NOISE = 0.5
 """Deviation of the noise on each of the guide's actions."""
@@ -32,7 +32,6 @@ EPISODES = {"navigate": (1000, 1001), "giant-navigate": (500, 2001), "stitch": (
 NEARBY = 4
 """Cells between the start and the goal of 'stitch'."""
 SHARD_EPISODES = {201: 50, 1001: 10, 2001: 5}
-_SOURCE = "https://github.com/seohongpark/ogbench/blob/master/data_gen_scripts/generate_locomaze.py"
 _AROUND = ((-1, 0), (0, -1), (1, 0), (0, 1))
 
 Cell = tuple[int, int]
@@ -67,6 +66,8 @@ class SeededMaze(gymnasium.Wrapper, RecordConstructorArgs):
 class Guided(Recipe):
     """Episodes of a guide that has the maze's map."""
 
+    ALGORITHM: ClassVar[str] = "a guide that has the maze's map, with noise on its actions"
+    SOURCE: ClassVar[str] = "https://github.com/seohongpark/ogbench/blob/master/data_gen_scripts/generate_locomaze.py"
     BYTES_PER_STEP: ClassVar[int] = 100
     PACKAGES: ClassVar[tuple[str, ...]] = (*Recipe.PACKAGES, "ogbench")
 
@@ -79,8 +80,7 @@ class Guided(Recipe):
 
     @classmethod
     def own(cls, task: Task, quick: bool) -> Self:
-        """The recipe of a task's own data. ModuleNotFoundError where OGBench is not installed."""
-        OGBENCH.require(f"data of {task.env_id}")
+        """The recipe of a task's own data."""
         count, steps = _episodes(task.data_id)
         return cls(task.data_id, count * steps, seed=0)
 
@@ -104,13 +104,11 @@ class Guided(Recipe):
         env.close()
         return {name: np.concatenate([episode[name] for episode in episodes]) for name in episodes[0]}
 
-    def about(self, env_id: str) -> About:
-        """What the dataset says of itself."""
-        return About(
-            "a guide that has the maze's map, with noise on its actions",
-            _SOURCE,
+    def description(self, env_id: str) -> str:
+        """Who acted, and what the rewards are."""
+        return (
             f"{short_name(env_id)}, collected by OGBench's recipe. Rewards are all 0: the data belong to no task. An "
-            "observation is that before a teleport where the point is teleported, and the next one is beyond it.",
+            "observation is that before a teleport where the point is teleported, and the next one is beyond it."
         )
 
 

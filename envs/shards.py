@@ -56,6 +56,10 @@ class Recipe(ABC):
     """Steps of a shard, but for the last, which takes the remainder."""
     BYTES_PER_STEP: ClassVar[int]
     """Of a shard and of a dataset, generously."""
+    ALGORITHM: ClassVar[str]
+    """What acts."""
+    SOURCE: ClassVar[str]
+    """Address of the recipe's origin."""
     PACKAGES: ClassVar[tuple[str, ...]] = ("dfplan", "mujoco", "numpy")
     """Whose versions the bytes depend on."""
     steps: int
@@ -66,8 +70,12 @@ class Recipe(ABC):
         """The arrays of one shard, a function of the recipe, the index and what `prepare` left for the folder."""
 
     @abstractmethod
+    def description(self, env_id: str) -> str:
+        """A few sentences on the dataset of an environment."""
+
     def about(self, env_id: str) -> About:
         """What the dataset of an environment says of itself."""
+        return About(self.ALGORITHM, self.SOURCE, self.description(env_id))
 
     def prepare(self, folder: Path, quiet: bool) -> None:
         """Make the folder of the shards, and what they need, such as a trained actor; go on where that was interrupted.

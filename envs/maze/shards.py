@@ -12,7 +12,7 @@ make it and an interrupted collection can go on; and the first observation on th
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -24,7 +24,6 @@ from dfplan.envs.shards import About, Arrays, Recipe
 SHARD_STEPS = 20_000
 DEFAULT_STEPS = {"umaze": 1_000_000, "medium": 2_000_000, "large": 4_000_000}
 """D4RL's own sizes; any other maze gets a million."""
-_SOURCE = "https://github.com/Farama-Foundation/D4RL/blob/master/scripts/generation/generate_maze2d_datasets.py"
 
 
 @dataclass(frozen=True)
@@ -32,6 +31,10 @@ class MazeRecipe(Recipe):
     """A maze, and how long the expert drives in it."""
 
     SHARD_STEPS: ClassVar[int] = SHARD_STEPS
+    ALGORITHM: ClassVar[str] = "waypoint expert"
+    SOURCE: ClassVar[str] = (
+        "https://github.com/Farama-Foundation/D4RL/blob/master/scripts/generation/generate_maze2d_datasets.py"
+    )
     BYTES_PER_STEP: ClassVar[int] = 45
 
     layout: str
@@ -50,15 +53,17 @@ class MazeRecipe(Recipe):
         ends = {"terminations": np.zeros(steps, dtype=bool), "truncations": np.arange(steps) == steps - 1}
         return {"infos/goal": arrays.pop("goals"), **arrays, **ends}
 
-    def about(self, env_id: str) -> About:
-        """What the dataset says of itself."""
-        return About(
-            "waypoint expert",
-            _SOURCE,
+    def description(self, env_id: str) -> str:
+        """Who acted, and what the rewards are."""
+        return (
             f"Data of {env_id}, collected by D4RL's recipe: a waypoint expert drives to random targets with no reset "
-            f"between them. The rewards are sparse and belong to the fixed goal {parse(self.layout).goal.tolist()}.",
-            {"layout": self.layout} if env_id == CUSTOM_ID else {},
+            f"between them. The rewards are sparse and belong to the fixed goal {parse(self.layout).goal.tolist()}."
         )
+
+    def about(self, env_id: str) -> About:
+        """As of any recipe, with the text of a maze that has no id of its own."""
+        options = {"layout": self.layout} if env_id == CUSTOM_ID else {}
+        return replace(super().about(env_id), options=options)
 
     def difference(self, name: str, found: object) -> str:
         """As of any recipe, in words for a maze."""

@@ -1,6 +1,7 @@
 """A world for full-sequence planners that anybody can solve: straight drives at constant velocity in the plane."""
 
 import numpy as np
+import pytest
 import torch
 
 from dfplan.agents.diffusion_policy import DiffusionPolicyModel, windows
@@ -54,6 +55,11 @@ def batches_of(learner, data):
     if isinstance(learner, GCIQL):
         return Relabeled(data, config.seeds, config.goal_columns, config.gamma)
     return changes(data) if isinstance(learner, DynamicsModel) else Replay(data, config.seeds)
+
+
+def fixture(build, **changes):
+    """A fixture of a module: the agent that `build` makes, trained for a while, and its losses."""
+    return pytest.fixture(scope="module")(lambda: trained(build(**changes), drives(), 120))
 
 
 def trained(agent, data, steps, learning_rate=4e-3):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from sequence_toy import NETWORK, TOKENS, batches_of, drives, layout, trained
+from sequence_toy import NETWORK, TOKENS, batches_of, drives, fixture, layout
 
 from dfplan.agents.decision_diffuser import (
     Conditioned,
@@ -25,14 +25,7 @@ def build(**changes):
     return DecisionDiffuserAgent(DecisionDiffuserModel(config), DecisionDiffuserAgentConfig(steps=8))
 
 
-@pytest.fixture(scope="module")
-def to_goals():
-    return trained(build(), drives(), 120)
-
-
-@pytest.fixture(scope="module")
-def to_returns():
-    return trained(build(towards="return"), drives(), 120)
+to_goals, to_returns = fixture(build), fixture(build, towards="return")
 
 
 @torch.no_grad()

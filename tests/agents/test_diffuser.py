@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from sequence_toy import NETWORK, TOKENS, batches_of, drives, layout, trained
+from sequence_toy import NETWORK, TOKENS, batches_of, drives, fixture, layout
 
 from dfplan.agents.diffuser import DiffuserAgent, DiffuserAgentConfig, DiffuserConfig, DiffuserModel
 from dfplan.planning.execution import Following, by_pd
@@ -21,14 +21,7 @@ def build(**changes):
     return DiffuserAgent(DiffuserModel(config), DiffuserAgentConfig(steps=8, execution="pd", velocity_columns=(2, 3)))
 
 
-@pytest.fixture(scope="module")
-def to_goals():
-    return trained(build(), drives(), 120)
-
-
-@pytest.fixture(scope="module")
-def to_returns():
-    return trained(build(towards="return"), drives(), 120)
+to_goals, to_returns = fixture(build), fixture(build, towards="return")
 
 
 def test_pd_tracks_the_next_waypoint_and_holds_the_end_at_rest():

@@ -107,16 +107,12 @@ def test_a_score_is_normalized_or_success_or_the_return(reference, success, expe
     assert (unit, values.tolist()) == expected
 
 
-@pytest.mark.parametrize(
-    ("actions", "sentence"),
-    [(np.zeros(2), "must have the shape"), (np.full((2, 2), np.nan), "must be finite"), (None, "must have the shape")],
-)
-def test_actions_of_no_use_are_refused(actions, sentence):
+def test_actions_of_no_use_are_refused():
     class Useless(Steady):
         def act(self, observation):
-            return actions
+            return np.zeros(2)
 
-    with pytest.raises(ValueError, match=sentence):
+    with pytest.raises(ValueError, match="must have the shape"):
         play(Useless(), UMAZE, evaluation_seeds(2))
 
 

@@ -2,11 +2,10 @@
 
 import pytest
 import torch
+from tiny import tiny
 
-from dfplan.data.tokens import TokenLayout
-from dfplan.models import TransformerConfig
 from dfplan.planning.execution import Following, by_inverse_dynamics, diffused_action, each_step, padded
-from dfplan.planning.model import TrajectoryModel, TrajectoryModelConfig
+from dfplan.planning.model import TrajectoryModel
 
 CPU = torch.device("cpu")
 
@@ -96,15 +95,7 @@ def test_between_two_steps_a_path_is_interpolated_and_its_end_holds():
 @pytest.fixture
 def asked():
     """A model whose inverse dynamics answers with its target's first column, and all targets and gaps it was given."""
-    config = TrajectoryModelConfig(
-        TokenLayout(2, 1, stride=2),
-        (0, 1),
-        tokens=5,
-        levels=8,
-        model=TransformerConfig(width=16, depth=1, heads=2),
-        longest_gap=9,
-    )
-    model = TrajectoryModel(config)
+    model = TrajectoryModel(tiny(2, 1, stride=2, longest_gap=9))
     model.observation.mean.copy_(torch.tensor([3.0, 0.0]))
     model.observation.std.copy_(torch.tensor([2.0, 1.0]))
     model.action.std.fill_(10.0)

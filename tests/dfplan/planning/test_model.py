@@ -3,23 +3,17 @@ import json
 import numpy as np
 import pytest
 import torch
+from tiny import tiny
 
 from dfplan.config_json import config_from_json, config_to_json
 from dfplan.data.tokens import TokenLayout
 from dfplan.data.trajectories import Trajectories
 from dfplan.data.windows import Windows
-from dfplan.models import RecurrentConfig, TransformerConfig
+from dfplan.models import RecurrentConfig
 from dfplan.planning.model import Batch, TrajectoryModel, TrajectoryModelConfig
 
 CONFIGS = {
-    "transformer": TrajectoryModelConfig(
-        TokenLayout(2, 1, stride=3),
-        (0, 1),
-        tokens=5,
-        levels=16,
-        model=TransformerConfig(width=32, depth=1, heads=2),
-        longest_gap=4,
-    ),
+    "transformer": tiny(2, 1, stride=3, width=32, levels=16),
     "recurrent": TrajectoryModelConfig(
         TokenLayout(2, 1, stride=3, observations="all", actions=True),
         tokens=5,

@@ -9,15 +9,8 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from dfplan.data.statistics import Normalizer
-from dfplan.training.checkpoint import (
-    CheckpointError,
-    load_checkpoint,
-    load_header,
-    load_into,
-    require_finite,
-    require_tensors,
-    save_checkpoint,
-)
+from dfplan.training import checkpoint
+from dfplan.training.checkpoint import CheckpointError, load_checkpoint, load_header, save_checkpoint
 from dfplan.whole_files import remove_partial_files
 
 TENSORS = {
@@ -164,7 +157,7 @@ def test_a_writer_that_dies_leaves_the_old_file(tmp_path):
 
 def test_load_into_copies_every_tensor():
     source, target = nn.Linear(3, 2), nn.Linear(3, 2)
-    load_into(target, source.state_dict(), "a.safetensors")
+    checkpoint.load_into(target, source.state_dict(), "a.safetensors")
     assert torch.equal(source.weight, target.weight)
     assert torch.equal(source.bias, target.bias)
 
@@ -173,7 +166,7 @@ def test_load_into_names_what_does_not_fit():
     module = nn.Linear(3, 2)
     before = module.bias.detach().clone()
     with pytest.raises(CheckpointError) as caught:
-        load_into(module, {"weight": torch.zeros(2, 4), "other": torch.zeros(1)}, "a.safetensors")
+        checkpoint.load_into(module, {"weight": torch.zeros(2, 4), "other": torch.zeros(1)}, "a.safetensors")
     sentence = str(caught.value)
     assert "the tensors of a.safetensors do not fit Linear" in sentence
     assert "1 missing (bias)" in sentence
@@ -184,7 +177,7 @@ def test_load_into_names_what_does_not_fit():
 
 def test_load_into_names_only_the_first_ones():
     with pytest.raises(CheckpointError, match=r"6 missing \(0\.weight, 0\.bias, 1\.weight, \.\.\.\)"):
-        load_into(nn.Sequential(*(nn.Linear(2, 2) for _ in range(3))), {}, "a.safetensors")
+        checkpoint.load_into(nn.Sequential(*(nn.Linear(2, 2) for _ in range(3))), {}, "a.safetensors")
 
 
 def without_sha256(path):
@@ -385,14 +378,14 @@ def test_numbers_that_no_model_acts_by_are_refused_and_nothing_is_copied(name, t
     module = Model()
     before = {key: value.clone() for key, value in module.state_dict().items()}
     with pytest.raises(CheckpointError, match=sentence) as caught:
-        load_into(module, module.state_dict() | {name: tensor}, "a.safetensors")
+        checkpoint.load_into(module, module.state_dict() | {name: tensor}, "a.safetensors")
     assert "a.safetensors" in str(caught.value)
     assert all(torch.equal(before[key], value) for key, value in module.state_dict().items())
 
 
 def test_weights_rounded_to_another_precision_are_taken():
     module = nn.Linear(3, 2)
-    load_into(module, {"weight": torch.ones(2, 3).half(), "bias": torch.ones(2).double()}, "a.safetensors")
+    checkpoint.load_into(module, {"weight": torch.ones(2, 3).half(), "bias": torch.ones(2).double()}, "a.safetensors")
     assert module.weight.dtype == module.bias.dtype == torch.float32
     assert torch.equal(module.weight, torch.ones(2, 3))
 
@@ -400,21 +393,21 @@ def test_weights_rounded_to_another_precision_are_taken():
 def test_a_normalizer_itself_is_checked_too():
     with pytest.raises(CheckpointError, match="a number in std is not positive"):
         normalizer = Normalizer([0.0], [1.0])
-        load_into(normalizer, normalizer.state_dict() | {"std": torch.zeros(1)}, "a.safetensors")
+        checkpoint.load_into(normalizer, normalizer.state_dict() | {"std": torch.zeros(1)}, "a.safetensors")
 
 
 def test_tensors_are_compared_by_name_shape_and_dtype():
     expected = {"a": torch.zeros(2), "b": torch.zeros(1), "c": torch.zeros(1)}
-    require_tensors(expected, dict(expected), "they do not fit")
+    checkpoint.require_tensors(expected, dict(expected), "they do not fit")
     given = {"a": torch.zeros(3), "b": torch.zeros(1, dtype=torch.int64), "d": torch.zeros(1)}
     with pytest.raises(CheckpointError) as caught:
-        require_tensors(expected, given, "they do not fit")
+        checkpoint.require_tensors(expected, given, "they do not fit")
     assert str(caught.value) == (
         "they do not fit: 1 missing (c), 1 of another shape (a (3,) instead of (2,)), "
         "1 of another dtype (b torch.int64 instead of torch.float32), 1 unknown (d)"
     )
-    require_tensors({"b": expected["b"]}, {"b": given["b"]}, "they do not fit", dtypes=False)
+    checkpoint.require_tensors({"b": expected["b"]}, {"b": given["b"]}, "they do not fit", dtypes=False)
 
 
 def test_whole_numbers_are_finite():
-    require_finite({"count": torch.tensor(3), "empty": torch.zeros(0)}, "no weights")
+    checkpoint.require_finite({"count": torch.tensor(3), "empty": torch.zeros(0)}, "no weights")
