@@ -46,7 +46,7 @@ class DiffusionForcingAgent(PlanningAgent):
         self,
         model: TrajectoryModel,
         config: AgentConfig | None = None,
-        card: dict[str, Any] | None = None,
+        card: Any = None,
         planner: Planner | None = None,
     ):
         layout, config = model.config.layout, config or AgentConfig()

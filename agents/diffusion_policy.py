@@ -18,10 +18,11 @@ from torch import Tensor
 
 from dfplan.agents.base import LearningAgent
 from dfplan.agents.decision_diffuser import Conditioned
+from dfplan.agents.full_sequence import SamplingConfig
 from dfplan.arrays import Shape
 from dfplan.data.features import AS_RECORDED, Features
 from dfplan.data.queries import Queries
-from dfplan.data.statistics import Statistics
+from dfplan.data.statistics import Statistics, Widths
 from dfplan.data.trajectories import Trajectories
 from dfplan.data.windows import Batch, BatchSource
 from dfplan.diffusion import matrices
@@ -29,19 +30,15 @@ from dfplan.diffusion.levels import shared
 from dfplan.diffusion.loss import Diffusion
 from dfplan.diffusion.noise import NoiseSchedule, Prediction
 from dfplan.diffusion.sampler import sample
-from dfplan.fields import CheckedFields, Share, Size, SizeOrZero, check_columns
+from dfplan.fields import Size, SizeOrZero, check_columns
 from dfplan.models import TemporalUNet, UNetConfig
 from dfplan.training.losses import total
 
 
 @dataclass(frozen=True)
-class DiffusionPolicyConfig(CheckedFields):
+class DiffusionPolicyConfig(Widths):
     """What is learned, and how large."""
 
-    observation_dim: Size
-    """Columns of an observation."""
-    action_dim: Size
-    """Columns of an action."""
     goal_columns: tuple[int, ...] = ()
     """Observation columns in which a goal stands; none: the policy is given no goal."""
     goal_within: SizeOrZero = 0
@@ -102,15 +99,13 @@ class DiffusionPolicyModel(Statistics):
 
 
 @dataclass(frozen=True)
-class PolicyConfig(CheckedFields):
+class PolicyConfig(SamplingConfig):
     """How a diffusion policy acts."""
 
-    executed: Size = 8
-    """T_a: actions that are played before the next ones are drawn."""
     steps: Size = 10
     """Denoising steps from pure noise to actions."""
-    eta: Share = 0.0
-    """0 for DDIM, 1 for DDPM's ancestral step."""
+    executed: Size = 8
+    """T_a: actions that are played before the next ones are drawn."""
 
 
 class DiffusionPolicyAgent(LearningAgent):

@@ -21,7 +21,7 @@ from dfplan.agents.planning_agent import PlanningAgent
 from dfplan.arrays import Shape
 from dfplan.data.returns import require_rewards
 from dfplan.data.sparse_paths import GoalPaths, ReturnPaths
-from dfplan.data.statistics import Statistics
+from dfplan.data.statistics import Statistics, Widths
 from dfplan.data.trajectories import Trajectories
 from dfplan.data.windows import BatchSource
 from dfplan.diffusion import matrices
@@ -42,13 +42,9 @@ from dfplan.training.losses import total
 
 
 @dataclass(frozen=True)
-class VeteranModelConfig(CheckedFields):
+class VeteranModelConfig(Widths):
     """What is learned, and how large."""
 
-    observation_dim: Size
-    """Columns of an observation."""
-    action_dim: Size
-    """Columns of an action."""
     positions: tuple[int, ...] = ()
     """Where the reward is for being at one place: the observation columns of places. Plans then stay there, and of two places
     inverse dynamics sees only the difference. None: rewards of any form."""

@@ -22,13 +22,19 @@ from dfplan.planning.plan import Plan
 
 
 @dataclass(frozen=True)
-class SequenceAgentConfig(CheckedFields):
-    """How plans are made, and when."""
+class SamplingConfig(CheckedFields):
+    """How a whole sequence is denoised."""
 
     steps: Size = 20
-    """Denoising steps from pure noise to a clean plan."""
+    """Denoising steps from pure noise to a clean sequence."""
     eta: Share = 0.0
     """0 for DDIM, 1 for DDPM's ancestral step."""
+
+
+@dataclass(frozen=True)
+class SequenceAgentConfig(SamplingConfig):
+    """How plans are made, and when."""
+
     replan_every: Whole = 0
     """Environment steps between plans; 0 plans once an episode and holds the plan's last state after its end."""
 

@@ -26,7 +26,7 @@ from dfplan.agents.base import LearningAgent
 from dfplan.arrays import Shape
 from dfplan.data.features import AS_RECORDED, Features
 from dfplan.data.returns import require_rewards
-from dfplan.data.statistics import Statistics
+from dfplan.data.statistics import Statistics, Widths
 from dfplan.data.trajectories import Trajectories
 from dfplan.data.transitions import Noise, Transitions
 from dfplan.fields import CheckedFields, Positive, Share, Size, Whole
@@ -39,13 +39,9 @@ MaxWeight = Annotated[Positive, Field(validation_alias=AliasChoices("max_weight"
 
 
 @dataclass(frozen=True)
-class OfflineConfig(CheckedFields):
+class OfflineConfig(Widths):
     """What the learners share; each algorithm adds its own hyperparameters."""
 
-    observation_dim: Size
-    """Columns of an observation."""
-    action_dim: Size
-    """Columns of an action."""
     seeds: Annotated[tuple[Whole, ...], Field(min_length=1, max_length=1000)] = (0, 1, 2)
     """Training seeds, one member of every stack each."""
     hidden: Annotated[tuple[Size, ...], Field(min_length=1, max_length=100)] = (256, 256)

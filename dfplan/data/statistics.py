@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from dfplan.data.trajectories import Trajectories
+from dfplan.fields import CheckedFields, Size
 
 BOUND = 10.0
 """Deviations from the mean that a normalized value of fitted columns never exceeds."""
@@ -112,6 +114,16 @@ def bounded_since(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor])
         if name.endswith(".bound") and name not in tensors and f"{name.removesuffix('bound')}std" in tensors
     }
     return {**tensors, **added}
+
+
+@dataclass(frozen=True)
+class Widths(CheckedFields):
+    """How wide observations and actions are: with this the config of a learner begins."""
+
+    observation_dim: Size
+    """Columns of an observation."""
+    action_dim: Size
+    """Columns of an action."""
 
 
 class Statistics(nn.Module):

@@ -65,9 +65,7 @@ def check(matrix: Tensor, K: int, shape: tuple[int, ...] | None = None) -> Tenso
             f"a scheduling matrix for {B} sequences of {T} tokens is (rows, {T}) or (rows, {B}, {T}), got {found}"
         )
     if whole and not bool((matrix[0] == K).all() and (matrix[-1] == 0).all()):
-        raise ValueError(
-            f"a scheduling matrix leads from noise to clean: its first row must be all {K}, its last row must be all 0"
-        )
+        raise ValueError(f"a scheduling matrix falls to clean: first row must be all {K}, last row must be all 0")
     rises = (matrix[1:] > matrix[:-1]).nonzero()
     if len(rises):
         row, token = rises[0, 0].item(), rises[0, -1].item()

@@ -86,9 +86,12 @@ def begin(
     pure noise, which carries no information. Raises ValueError for known tokens or lengths that do not fit the shape.
     """
     (B, T, _), device = shape, diffusion.schedule.alpha_bar.device
-    if known is None:  # float32 whatever torch's default is
-        nothing = torch.zeros(B, T, dtype=torch.bool, device=device)
-        known = Known(torch.zeros(shape, dtype=torch.float32, device=device), nothing)
+    if lengths is not None and lengths.shape != (B,):
+        raise ValueError(f"lengths must be ({B},), one for each sequence, got {tuple(lengths.shape)}")
+    x = torch.randn(shape, generator=generator, device=device, dtype=torch.float32)
+    k = torch.full((B, T), diffusion.K, device=device)
+    beyond = (torch.arange(T, device=device) >= (T if lengths is None else lengths.unsqueeze(1))).expand(B, T)
+    known = known or Known(x, torch.zeros_like(beyond))
     if known.tokens.shape != shape:
         raise ValueError(f"known tokens must be {tuple(shape)}, got {tuple(known.tokens.shape)}")
     level = torch.as_tensor(known.level, device=device)
@@ -96,11 +99,6 @@ def begin(
         raise ValueError(
             f"the level of known tokens is in 0..{diffusion.K}, got {int(level.min())} to {int(level.max())}"
         )
-    if lengths is not None and lengths.shape != (B,):
-        raise ValueError(f"lengths must be ({B},), one for each sequence, got {tuple(lengths.shape)}")
-    x = torch.randn(shape, generator=generator, device=device, dtype=torch.float32)
-    k = torch.full((B, T), diffusion.K, device=device)
-    beyond = (torch.arange(T, device=device) >= (T if lengths is None else lengths.unsqueeze(1))).expand(B, T)
     if known.mask.ndim == 3:
         k, beyond = (v.unsqueeze(-1).expand(shape) for v in (k, beyond))
     k = torch.where(known.mask, level, k)

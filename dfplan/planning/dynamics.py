@@ -9,20 +9,16 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from dfplan.data.statistics import Normalizer, Statistics
+from dfplan.data.statistics import Normalizer, Statistics, Widths
 from dfplan.data.trajectories import Steps, Trajectories, next_observations
-from dfplan.fields import CheckedFields, Octaves, Size, check_columns
+from dfplan.fields import Octaves, Size, check_columns
 from dfplan.models.dynamics import Dynamics
 
 
 @dataclass(frozen=True)
-class DynamicsConfig(CheckedFields):
+class DynamicsConfig(Widths):
     """The size of a dynamics model."""
 
-    observation_dim: Size
-    """Columns of an observation."""
-    action_dim: Size
-    """Columns of an action."""
     goal_columns: tuple[int, ...] = ()
     """Observation columns in which a goal stands."""
     width: Size = 128
