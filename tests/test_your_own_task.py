@@ -12,17 +12,19 @@ import numpy as np
 import pytest
 from minari.data_collector.episode_buffer import EpisodeBuffer
 
+import dfplan
+
 KEYS = ("observation", "achieved_goal", "desired_goal")
 ROOT = Path(__file__).parents[1]
 PAGE = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "README.md", ROOT / "docs" / "your-own-task.md"))
 
 
-def tiny(mark):
+def tiny(mark, plays=1):
     """The example of that name, with two steps of training in place of minutes, and one episode in place of fifty."""
     (text,) = re.findall(rf"^<!-- test:{mark} -->\n```python\n(.*?)^```$", PAGE, flags=re.MULTILINE | re.DOTALL)
     text, trained = re.subn(r"minutes=\d+", "steps=2, quiet=True", text)
     text, played = re.subn(r"episodes=50", "episodes=1, longest=8", text)
-    assert trained == played == 1
+    assert (trained, played) == (1, plays)
     return text
 
 
@@ -95,6 +97,17 @@ def test_a_goal_that_names_some_columns(tmp_path):
     config = names["agent"].model.config
     assert config.goal_columns == (7, 8, 9) and config.layout.observation_dim == 17 and config.condition == ("goal",)
     assert names["info"]["success"] in (False, True)
+
+
+def test_a_goal_of_two_things_is_asked_for_one_after_another():
+    observations = np.random.default_rng(0).normal(size=(60, 8)).astype(np.float32)
+    arrays = {"observations": observations, "actions": observations[:, :2], "truncations": np.arange(60) % 20 == 19}
+    names = {"data": dfplan.load(arrays, goal=range(2, 8))}
+    exec(tiny("turns", plays=0), names)
+    agent = names["agent"]
+    assert agent.model.config.goal_groups == (3, 3) and agent.config.in_turn == (0.3, 0.3)
+    agent.reset(goal=np.ones(6), seed=0)
+    assert agent.act(observations[0]).shape == (2,)
 
 
 def test_neither_goal_nor_reward(tmp_path):
