@@ -54,8 +54,8 @@ def _cubes(count: int, steps: int) -> Things:
 
 THINGS = {
     "cube-single": _cubes(1, 3_000),
-    "cube-double": _cubes(2, 5_000),
-    "cube-triple": _cubes(3, 7_000),
+    "cube-double": _cubes(2, 4_000),
+    "cube-triple": _cubes(3, 6_000),
     "scene": Things("ogbench-scene", (3, 1, 1, 1, 1), (0.3, 0.6, 0.5, 0.5, 0.5), 200, 7_000),
     "puzzle-3x3": Things("ogbench-buttons", (1,) * 9, (0.5,) * 9, 100, 7_000),
 }
