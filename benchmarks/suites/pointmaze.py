@@ -16,7 +16,7 @@ from dfplan.envs.registry import POINT_MAZES, Task, short_name
 if TYPE_CHECKING:
     from dfplan.training.fit import Recipe
 
-TOKENS = 40
+TOKENS = 30
 """Tokens of the longest plan."""
 REACH = 3
 """Steps of the longest plan, in times after which places in the data have mixed: the longest ways take that many."""
@@ -34,15 +34,15 @@ def read(task: Task, source: str) -> Any:
 def default(spec: Spec, budget: Budget) -> Recipe:
     """The recipe of the row 'diffusion-forcing'."""
     from dfplan.benchmarks.recipes import diffusion_forcing  # late, as above
+    from dfplan.models import TransformerConfig
 
     reach = min(spec.longest - 1, REACH * spec.mixing)
     stride = -(-reach // TOKENS)
     coarse = (stride, reach // stride + 1)
-    recipe = diffusion_forcing.default(
-        spec, replace(budget, coarse=coarse, octaves=5, plausibility=PLAUSIBILITY, speed=1.2)
-    )
+    recipe = diffusion_forcing.default(spec, replace(budget, coarse=coarse, plausibility=PLAUSIBILITY, speed=1.2))
+    small = TransformerConfig(width=96, depth=3, octaves=5)  # a token is a place
     acting = replace(recipe.acting, plan=replace(recipe.acting.plan, trials=8))
-    return replace(recipe, model=replace(recipe.model, outcomes=8), acting=acting)
+    return replace(recipe, model=replace(recipe.model, model=small, outcomes=8), acting=acting)
 
 
 SUITE = Suite(
