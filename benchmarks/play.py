@@ -165,17 +165,24 @@ def play(
     pool: Workers,
     cells: Sequence[Wanted],
     folder: Path,
-    origin: Mapping[str, Any],
+    command: str,
     say: Say = print,
     fresh: bool = False,
 ) -> dict[Wanted, Cell]:
     """Play cells into the tree in `folder`, going on from the batches that are kept there unless `fresh`.
 
-    Every agent is built first, so that whatever is wrong with one is said before any episode is played. `origin`: command
-    and hardware, for the files. Raises what an agent's failure raises.
+    Every agent is built first, so that whatever is wrong with one is said before any episode is played. `command`: what
+    the files say that they were made by. Raises what an agent's failure raises.
     """
     facts = dict(pool.ended({wanted: (describe, wanted) for wanted in cells}))
-    origin = {"commit": provenance.commit(), "versions": provenance.versions(), **origin}
+    hardware = pool.call("the question for the hardware", provenance.hardware) if cells else {}
+    hardware |= {"cores": pool.count, "machines": pool.machines} if pool.machines > 1 else {}
+    origin = {
+        "commit": provenance.commit(),
+        "versions": provenance.versions(),
+        "command": command,
+        "hardware": hardware,
+    }
     paths = {wanted: _path(folder, wanted) for wanted in cells}
     parts = {wanted: {} if fresh else _batches(path, wanted, say) for wanted, path in paths.items()}
     done: dict[Wanted, Cell] = {}

@@ -31,9 +31,8 @@ from dfplan.benchmarks.results import Cell, Timing
 from dfplan.benchmarks.speed import DECISIONS, THREADS
 from dfplan.benchmarks.suites import suite
 from dfplan.benchmarks.wanted import Wanted, timings, wanted
-from dfplan.benchmarks.workers import LOCAL, workers
 from dfplan.envs.registry import Task, find, short_name
-from dfplan.worker_processes import Workers, WorkersDiedError
+from dfplan.worker_processes import LOCAL, Workers, WorkersDiedError, workers
 
 _QUICK_EPISODES, _QUICK_DECISIONS = 10, 100
 
@@ -111,11 +110,11 @@ def run(arguments: Arguments, console: Any) -> None:
     with results.writing(folder, {cell.env_id for cell in cells}):
         there = play.there(cells, folder, say, fresh)
         missing = [cell for cell in cells if cell not in there]
-        with workers(arguments.threads, arguments.cluster if missing else None) as (pool, hardware):
+        with workers(arguments.threads, arguments.cluster if missing else None) as pool:
             typed = command.typed("benchmarks/run.py", arguments, leave_out=["output"])
-            played = there | play.play(pool, missing, folder, {"command": typed, "hardware": hardware}, say, fresh)
+            played = there | play.play(pool, missing, folder, typed, say, fresh)
         # Decisions are timed and plans recorded on this machine, wherever the episodes were played.
-        with workers(1, threads=THREADS) as (machine, _):
+        with workers(1, threads=THREADS) as machine:
             times = timings(cells, _QUICK_DECISIONS if arguments.quick else DECISIONS)
             measured = play.time_missing(machine, times, folder, say, fresh or arguments.retime)
             shown = []

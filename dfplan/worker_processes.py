@@ -1,9 +1,12 @@
-"""Processes that work for this one by joblib: they leave Ctrl-C to it, none outlives it, and those that die are replaced."""
+"""Processes that work for this one by joblib, here or on a Ray cluster: they leave Ctrl-C to it, none outlives it, and those
+that die are replaced."""
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
+import socket
 import threading
 import time
 import warnings
@@ -17,6 +20,8 @@ from typing import Any
 
 DEATHS = 3
 """So many workers may die of one job before it is given up."""
+LOCAL = "local"
+"""Instead of a Ray cluster's address: a cluster of this machine's own."""
 LOOK_SECONDS = 1.0
 """How often a worker looks whether the process that it works for is still there."""
 
@@ -85,6 +90,8 @@ class Workers:
     count: int
     death: type[Exception] = BrokenProcessPool
     """What joblib raises when a worker has died."""
+    machines: int = 1
+    """On which they work."""
 
     def ended(self, jobs: Mapping[Any, Sequence[Any]]) -> Iterator[tuple[Any, Any]]:
         """Each job's name and value, as they end; a job is a function and its arguments, all of which can be pickled.
@@ -131,3 +138,50 @@ def _answer(folder: str, name: Any, function: Callable[..., Any], *arguments: An
     if Path(folder).is_dir():
         os.chdir(folder)
     return name, function(*arguments)
+
+
+@contextmanager
+def workers(count: int, address: str | None = None, threads: int = 1) -> Iterator[Workers]:
+    """Up to `count` processes of so many threads on this machine, or, with an address, those of a Ray cluster.
+
+    They are started when there is work for them, and end with this context. Addresses are 'auto', 'ray://host:10001',
+    'host:6379', or `LOCAL` for `count` processes here. Other machines need the same dfplan. Raises ValueError if Ray is not
+    installed, ConnectionError if no cluster answers.
+    """
+    if address is None:
+        with worker_processes(threads):
+            yield Workers(count)
+        return
+    from joblib import parallel_config, register_parallel_backend
+
+    try:
+        import ray
+        from ray.util.joblib.ray_backend import RayBackend
+    except ImportError as error:
+        install = "`pip install -c constraints.txt -e '.[cluster]'`"
+        raise ValueError(f"a run on a cluster needs Ray, which is not installed: {install}") from error
+
+    class Backend(RayBackend):
+        """Ray's, whose results are given as they come: each is to be on the disk before the next."""
+
+        supports_return_generator = True
+
+    where = {"num_cpus": max(2, count), "include_dashboard": False} if address == LOCAL else {"address": address}
+    variables = {name: os.environ[name] for name in ("OMP_WAIT_POLICY", "PYTHONPATH") if name in os.environ}
+    runtime = {"env_vars": variables | {"OMP_NUM_THREADS": "1"}}
+    host, colon, port = address.rpartition("://")[2].partition("/")[0].rpartition(":")
+    try:
+        if colon and port.isdigit():  # where nobody listens, Ray itself takes minutes to say so
+            socket.create_connection((host, int(port)), timeout=10).close()
+        ray.init(**where, log_to_driver=False, logging_level=logging.ERROR, runtime_env=runtime)
+    except Exception as error:  # Ray raises plain ones, too
+        raise ConnectionError(
+            f"no Ray cluster answers at {address!r} ({' '.join(str(error).split())[:200]})"
+        ) from error
+    try:
+        register_parallel_backend("ray", Backend)
+        found = count if address == LOCAL else int(ray.cluster_resources().get("CPU", 1))
+        with parallel_config("ray"):
+            yield Workers(found, ray.exceptions.RayError, sum(node["Alive"] for node in ray.nodes()))
+    finally:
+        ray.shutdown()

@@ -9,15 +9,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from dfplan.agents.intervals import Estimate, compare, interquartile_mean, mean, over_seeds_and_starts
 from dfplan.benchmarks.protocol import EPISODES, score
-from dfplan.benchmarks.report.intervals import (
-    Comparison,
-    Estimate,
-    compare,
-    interquartile_mean,
-    mean,
-    over_seeds_and_starts,
-)
 from dfplan.benchmarks.results import Cell, Timing
 from dfplan.benchmarks.rows import ROWS, TRAINING_SEEDS
 
@@ -81,7 +74,7 @@ def summarize(cells: Sequence[Cell], timings: Iterable[Timing]) -> Summary:
     - `training_seeds` (0 for an agent that is not trained), `episodes` (of each of them, the fewest), `lacks`
       (what it lacks to be a recorded row, in words).
     - `return` (mean, raw), `normalized` (mean score), `iqm` (interquartile mean of the score), `over_seeds` (mean score again),
-      `difference` (of scores to the environment's first agent, paired by start) with `wilcoxon_p`. The last four have their
+      `difference` (of scores to the environment's first agent, paired by start). The last four have their
       95% interval in `..._low` and `..._high`: `mean`, `interquartile_mean`, `over_seeds_and_starts` and `compare`.
     - `seed_means`, `success` (share of episodes), `first_reach` (mean steps), `curve` (mean return up to each step).
     - `decision_median_ms`, `decision_p95_ms`, `decision_mean_ms`, `plan_ms`: of the timing.
@@ -127,19 +120,17 @@ def _scores(own: pd.DataFrame, first: pd.DataFrame) -> dict[str, Any]:
     """The numbers of one agent's episodes, and their difference to those of the environment's first agent."""
     strata = [seed["score"].to_numpy() for _, seed in own.groupby("training_seed", sort=False)]
     mine, others = (frame.pivot(index="training_seed", columns="start", values="score") for frame in (own, first))
-    means, nothing = tuple(float(stratum.mean()) for stratum in strata), Estimate(np.nan)
-    crossed = not mine.isna().any(axis=None)  # otherwise training seeds played different starts
-    comparable = (
-        own is not first and crossed and not others.isna().any(axis=None) and mine.columns.equals(others.columns)
-    )
-    compared = compare(mine, others) if comparable else Comparison(nothing, np.nan)
+    means = tuple(float(stratum.mean()) for stratum in strata)
+    # Otherwise training seeds played different starts, or the two agents did.
+    crossed, both = (not frame.isna().any(axis=None) for frame in (mine, others))
+    paired = own is not first and crossed and both and mine.columns.equals(others.columns)
     estimates = {
         "normalized": mean(strata),
         "iqm": interquartile_mean(strata),
         "over_seeds": over_seeds_and_starts(mine) if crossed else Estimate(float(np.mean(means))),
-        "difference": compared.difference,
+        "difference": compare(mine, others) if paired else Estimate(np.nan),
     }
-    found = {**own[["return", "success", "first_reach"]].mean(), "seed_means": means, "wilcoxon_p": compared.p}
+    found = {**own[["return", "success", "first_reach"]].mean(), "seed_means": means}
     for name, estimate in estimates.items():
         low, high = (np.nan if bound is None else bound for bound in (estimate.low, estimate.high))
         found |= {name: estimate.value, f"{name}_low": low, f"{name}_high": high}

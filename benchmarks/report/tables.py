@@ -20,8 +20,8 @@ from rich.console import Group
 from rich.markup import escape
 from rich.text import Text
 
+from dfplan.agents import intervals
 from dfplan.benchmarks.protocol import EPISODES
-from dfplan.benchmarks.report import intervals
 from dfplan.benchmarks.report.published import printed_for, reported
 from dfplan.benchmarks.report.summaries import Summary
 from dfplan.benchmarks.results import Result

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from dfplan.benchmarks import own, play, provenance
+from dfplan.benchmarks import own, play
 from dfplan.benchmarks import run as benchmark
 from dfplan.worker_processes import Workers
 
@@ -75,7 +75,7 @@ def here():
 def within(here, tmp_path, monkeypatch, capsys):
     """Run the benchmark in an empty folder, all of it within this process, to its exit status, output and errors."""
     monkeypatch.chdir(tmp_path)
-    joined = contextmanager(lambda *_, **options: (yield here, provenance.hardware()))
+    joined = contextmanager(lambda *_, **options: (yield here))
     monkeypatch.setattr(benchmark, "workers", joined)
     monkeypatch.setattr(sys, "path", [*sys.path])  # what a run appends to it is gone with the test
 

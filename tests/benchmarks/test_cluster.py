@@ -4,13 +4,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from test_play import FAULTY, ORIGIN, RESULTS, UMAZE, begun, cells, path_of
+from test_play import FAULTY, RESULTS, UMAZE, begun, cells, path_of
 
 from dfplan.benchmarks import play, rows, run
 from dfplan.benchmarks.protocol import evaluate, evaluation_seeds
 from dfplan.benchmarks.results import Cell, read
-from dfplan.benchmarks.workers import LOCAL, workers
-from dfplan.worker_processes import WorkersDiedError
+from dfplan.worker_processes import LOCAL, WorkersDiedError, workers
 
 
 @pytest.mark.slow  # starting Ray takes long on a busy machine
@@ -20,21 +19,21 @@ def test_a_cluster_plays_every_batch_though_its_workers_are_killed(tmp_path, mon
     pytest.importorskip("ray")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
-    with workers(2, LOCAL) as (pool, hardware):
+    with workers(2, LOCAL) as pool:
         asked = cells(FAULTY, "expert")
         Path("fault").write_text("worker 100005")
-        played = play.play(pool, asked, RESULTS, ORIGIN)
+        played = play.play(pool, asked, RESULTS, "none")
         assert set(begun()) == {100_000, 100_005, 100_010} and begun().count(100_005) == 2
         alone = evaluate(rows.row("random").build(UMAZE), UMAZE.env_id, evaluation_seeds(15))
         faulty, expert = (played[one] for one in asked)
         assert faulty.seeds == tuple(evaluation_seeds(15)) and faulty.returns == alone.returns
         assert all(expert.success)
 
-        assert hardware["machines"] == 1 and hardware["cores"] == 2 and hardware["cpu"]
+        assert pool.machines == 1 and pool.count == 2 and expert.hardware["cpu"]
 
         Path("fault").write_text("always 100005")
         with pytest.raises(WorkersDiedError, match="3 worker processes died of batch 1 of stand_in_faults:Faulty"):
-            play.play(pool, asked[:1], RESULTS, ORIGIN, fresh=True)
+            play.play(pool, asked[:1], RESULTS, fresh=True)
         assert begun().count(100_005) == 2 + 3
     assert read(path_of(asked[0]), Cell) == faulty  # the old one stays
 

@@ -11,13 +11,11 @@ from dfplan.benchmarks import play, results, rows
 from dfplan.benchmarks.protocol import BATCH, evaluate, evaluation_seeds
 from dfplan.benchmarks.results import Cell, Timing, Unfinished, read
 from dfplan.benchmarks.wanted import timings, wanted
-from dfplan.benchmarks.workers import workers
 from dfplan.envs.registry import task
-from dfplan.worker_processes import WorkersDiedError
+from dfplan.worker_processes import WorkersDiedError, workers
 
 UMAZE = task("maze2d-umaze-v1")
 FAULTY = "stand_in_faults:Faulty"
-ORIGIN = {"command": "none", "hardware": {}}
 RESULTS = Path("results")
 BEGUN = [100_000, 100_005, 100_010]
 """First seeds of three batches."""
@@ -45,7 +43,7 @@ def whole(cell, say=print):
 
 
 def played(pool, asked):
-    found = play.play(pool, asked, RESULTS, ORIGIN)
+    found = play.play(pool, asked, RESULTS, "none")
     assert {one: whole(one) for one in asked} == found
     return [found[one] for one in asked]
 
@@ -69,7 +67,7 @@ def begun():
 def test_two_processes_one_of_which_dies_play_what_one_plain_loop_plays():
     asked = cells("expert", FAULTY)
     Path("fault").write_text("worker 100005")
-    with workers(2) as (pool, _):
+    with workers(2) as pool:
         expert, faulty = played(pool, asked)
     assert set(begun()) == set(BEGUN) and begun().count(100_005) == 2
     alone = evaluate(rows.row("random").build(UMAZE), UMAZE.env_id, evaluation_seeds(15))
@@ -82,7 +80,7 @@ def test_two_processes_one_of_which_dies_play_what_one_plain_loop_plays():
 def test_a_batch_that_kills_every_process_is_given_up_and_the_others_are_kept():
     Path("fault").write_text("always 100005")
     (one,) = cells(FAULTY)
-    with workers(1) as (pool, _):
+    with workers(1) as pool:
         with pytest.raises(WorkersDiedError, match=r"3 worker processes died of batch 1 of stand_in_faults:Faulty on"):
             played(pool, [one])
         assert begun().count(100_005) == 3 and 100_000 in kept(one)

@@ -9,10 +9,10 @@ import pytest
 from rich.console import Console
 from test_cells import small_cell, small_timing
 
+from dfplan.agents.intervals import mean
 from dfplan.benchmarks.protocol import EVALUATION_SEEDS
 from dfplan.benchmarks.report import __main__ as report
 from dfplan.benchmarks.report import pages, tables
-from dfplan.benchmarks.report.intervals import mean
 from dfplan.benchmarks.report.summaries import summarize
 from dfplan.benchmarks.report.tables import decimal, duration, machine
 from dfplan.benchmarks.results import cells_in, timings_in, write
@@ -116,7 +116,7 @@ def test_csv_has_full_precision_and_both_kinds_of_rows():
     planner = rows["diffusion-forcing"]
     assert float(planner["normalized"]) == pytest.approx(-13.658430548510978, rel=1e-14)
     assert planner["reported"] == "" and planner["training_seeds"] == "3" and planner["decision_p95_ms"] == "20.0"
-    assert 0 < float(rows["expert"]["wilcoxon_p"]) <= 1 and float(rows["expert"]["difference"]) > 100
+    assert float(rows["expert"]["difference"]) > 100
     assert rows["Diffusion Forcing"]["reported"] == "116.7" and rows["Diffusion Forcing"]["return"] == ""
 
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from dfplan.benchmarks.report.intervals import (
+from dfplan.agents.intervals import (
     Estimate,
     compare,
     interquartile_mean,
@@ -84,16 +84,14 @@ def test_pairs_tell_a_small_difference_apart_that_separate_intervals_hide():
     first, second = far + 5 + rng.normal(0, 4, (2, 60)), far + rng.normal(0, 4, (3, 60))
     found = compare(first, second)
     differences = first.mean(axis=0) - second.mean(axis=0)
-    assert found.difference.value == pytest.approx(differences.mean())
-    assert 0 < found.difference.low < 5 < found.difference.high and found.p < 1e-6
-    assert found.p == stats.wilcoxon(differences).pvalue
+    assert found.value == pytest.approx(differences.mean())
+    assert 0 < found.low < 5 < found.high
     assert mean(second).high > mean(first).low
 
 
 def test_an_agent_does_not_differ_from_itself():
     scores = np.random.default_rng(4).random((3, 20))
-    assert compare(scores, scores).difference == Estimate(0.0, 0.0, 0.0)
-    assert compare(scores, scores).p == 1.0
+    assert compare(scores, scores) == Estimate(0.0, 0.0, 0.0)
 
 
 @pytest.mark.parametrize("strata", [[], [[]], [[1.0], []], [[[1.0, 2.0]]], [[1.0, np.nan]], [[np.inf]]])
