@@ -73,8 +73,8 @@ class Result:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cell(Result):
-    """All episodes of one agent in one environment with one training seed, as `dfplan.benchmarks.protocol.Episodes`."""
+class Cell(Result, Episodes):
+    """All episodes of one agent in one environment with one training seed; the reward curve is rounded to four digits."""
 
     about: str
     execution: str
@@ -84,16 +84,8 @@ class Cell(Result):
     """The raw returns that the normalized score calls 0 ('min') and 100 ('max'), where it has such a score."""
     batch: int
     """Episodes played in lockstep."""
-    seeds: tuple[int, ...]
-    returns: tuple[float, ...]
-    lengths: tuple[int, ...] | None = None
+    lengths: tuple[int, ...] | None = None  # type: ignore[assignment]
     """None: all have `episode_steps`."""
-    success: tuple[bool, ...] | None = None
-    first_reach: tuple[int | None, ...] | None = None
-    reward_curve: tuple[float, ...]
-    """Rounded to four digits."""
-    seconds: float
-    """Summed over the processes that played."""
     parameters: int | None
     config: dict[str, Any]
     card: dict[str, Any] | None
