@@ -59,12 +59,12 @@ def describe(wanted: Wanted) -> dict[str, Any]:
     what a result file cannot hold.
     """
     agent, row = build(wanted), rows.row(wanted.agent)
-    settings = getattr(agent, "config", None)
+    settings: Any = getattr(agent, "config", None)
     found = {
         "about": row.about,
         "execution": getattr(agent, "execution", row.execution),
         "parameters": getattr(agent, "parameters", None),
-        "config": asdict(settings) if is_dataclass(settings) else {},  # type: ignore[call-overload]
+        "config": asdict(settings) if is_dataclass(settings) else {},  # type: ignore[arg-type]
         "card": getattr(agent, "card", None) or None,
         "files": own.files() if wanted.own else {},
     }
@@ -212,7 +212,11 @@ def play(
 
 def _cell(wanted: Wanted, episodes: Episodes, facts: Mapping[str, Any]) -> Cell:
     where, curve = task(wanted.env_id), tuple(round(reward, 4) for reward in episodes.reward_curve)
-    fixed = {"episode_steps": where.max_episode_steps, "reference": suite.of(where).reference(where), "batch": BATCH}
+    fixed: dict[str, Any] = {
+        "episode_steps": where.max_episode_steps,
+        "reference": suite.of(where).reference(where),
+        "batch": BATCH,
+    }
     counted = asdict(episodes) | {"reward_curve": curve, "seconds": round(episodes.seconds, 1)}
     return Cell(**wanted.about, **fixed, **counted, **facts)
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
@@ -28,7 +28,7 @@ from dfplan.envs.registry import short_name
 from dfplan.locks import hold
 from dfplan.whole_files import opened, write_whole
 
-SCHEMA = 2
+SCHEMA: Literal[2] = 2
 STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
 
 
@@ -166,7 +166,7 @@ def write_file(path: Path, content: Cell | Timing | Unfinished) -> Path:
 
 
 File = TypeVar("File", Cell, Timing, Unfinished)
-_adapter = cache(TypeAdapter)
+_adapter: Callable[[Any], TypeAdapter[Any]] = cache(TypeAdapter)
 
 
 def read(path: str | Path, kind: type[File]) -> File:

@@ -147,7 +147,7 @@ def show(
     place = folder / short_name(where.env_id)
     summary = summaries.summarize(list(cells.values()), [time for time in times if time.env_id == where.env_id])
     tables.write(place, summary)
-    firsts = {wanted.name: wanted for wanted in reversed(cells)}
+    firsts = {wanted.name: wanted for wanted in reversed(list(cells))}
 
     def record(agent: str) -> Any:
         try:

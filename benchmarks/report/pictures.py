@@ -9,6 +9,7 @@ import hashlib
 import io
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -86,10 +87,10 @@ def draw_paths(layout: Layout, agents: Agents) -> Figure:
 
 def _paths(axes: Axes, executed: np.ndarray, planned: np.ndarray | None) -> None:
     if planned is not None:
-        look = {"color": ORANGE, "linewidth": 4, "alpha": 0.75, "solid_capstyle": "round", "zorder": 3}
+        look: dict[str, Any] = {"color": ORANGE, "linewidth": 4, "alpha": 0.75, "solid_capstyle": "round", "zorder": 3}
         axes.plot(planned[:, 1], planned[:, 0], **look, label="plan of the first decision")
     axes.plot(executed[:, 1], executed[:, 0], color=BLUE, linewidth=1.4, zorder=4, label="executed")
-    start = {"markersize": 6, "color": "white", "markeredgecolor": INK, "zorder": 5}
+    start: dict[str, Any] = {"markersize": 6, "color": "white", "markeredgecolor": INK, "zorder": 5}
     axes.plot(executed[0, 1], executed[0, 0], "o", **start, label="start")
 
 
@@ -144,7 +145,7 @@ def _maze(axes: Axes, layout: Layout, goal: np.ndarray) -> None:
     walls = [Rectangle((y0, x0), y1 - y0, x1 - x0) for x0, x1, y0, y1 in boxes]
     axes.add_collection(PatchCollection(walls, facecolor=_WALL, edgecolor=_WALL, linewidth=0.6, zorder=1))
     axes.add_patch(Circle((goal[1], goal[0]), GOAL_RADIUS, facecolor=GREEN, alpha=0.22, linewidth=0, zorder=2))
-    look = {"markersize": 11, "color": GREEN, "markeredgecolor": "white", "zorder": 6}
+    look: dict[str, Any] = {"markersize": 11, "color": GREEN, "markeredgecolor": "white", "zorder": 6}
     axes.plot(goal[1], goal[0], "*", **look, label="goal and its radius")
     inner = WALL_SHIFT + 0.5  # where the free cells begin
     axes.set_xlim(inner - _BORDER, inner + columns - 2 + _BORDER)

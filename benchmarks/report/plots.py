@@ -87,8 +87,8 @@ def draw_scores(numbers: pd.DataFrame) -> Figure:
     """One line an agent, one panel an environment: dot and interval, hollow diamonds for printed scores."""
     agents = in_order(numbers["agent"])[::-1]
     figure, panels = _panels(numbers, 3.7, 0.19 * len(agents) + 0.75, "score")
-    measured = {"marker": "o", "markersize": 5, "linewidth": 2.4}
-    printed = {"marker": "D", "markersize": 5, "color": PAPER, "markeredgecolor": _PRINTED}
+    measured: dict[str, Any] = {"marker": "o", "markersize": 5, "linewidth": 2.4}
+    printed: dict[str, Any] = {"marker": "D", "markersize": 5, "color": PAPER, "markeredgecolor": _PRINTED}
     for place, (panel, rows) in enumerate(panels):
         for row in rows.itertuples():
             line, color = agents.index(row.agent), style(row.agent)["color"]

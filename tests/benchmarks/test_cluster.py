@@ -33,7 +33,7 @@ def test_a_cluster_plays_every_batch_though_its_workers_are_killed(tmp_path, mon
 
         Path("fault").write_text("always 100005")
         with pytest.raises(WorkersDiedError, match="3 worker processes died of batch 1 of stand_in_faults:Faulty"):
-            play.play(pool, asked[:1], RESULTS, fresh=True)
+            play.play(pool, asked[:1], RESULTS, "none", fresh=True)
         assert begun().count(100_005) == 2 + 3
     assert read(path_of(asked[0]), Cell) == faulty  # the old one stays
 
