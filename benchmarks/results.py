@@ -212,8 +212,12 @@ def writing(folder: Path, env_ids: Iterable[str]) -> Iterator[None]:
             place = folder / name
             for new in reversed([one for one in (place, *place.parents) if not one.exists()]):
                 ended.callback(_remove_empty, new)
-            place.mkdir(parents=True, exist_ok=True)
-            ended.enter_context(hold(place / ".lock", f"which plays {name} in {folder}", wait=True))
+            held = False
+            while not held:
+                place.mkdir(parents=True, exist_ok=True)
+                with suppress(FileNotFoundError):  # the run that this one waited for has removed its empty folder
+                    ended.enter_context(hold(place / ".lock", f"which plays {name} in {folder}", wait=True))
+                    held = True
             for partial in place.rglob(".*.partial"):
                 if not partial.is_dir() or partial.is_symlink():
                     partial.unlink(missing_ok=True)

@@ -3,6 +3,7 @@ import json
 
 import pytest
 
+from dfplan.benchmarks import results
 from dfplan.benchmarks.results import (
     Cell,
     Key,
@@ -138,3 +139,19 @@ def test_an_environment_without_success_or_a_score_has_cells_too(tmp_path):
     for part in ({"lengths": (1,)}, {"success": (True, False)}):
         with pytest.raises(ValueError, match=r"one entry for each|the same episodes"):
             dataclasses.replace(plain, **part)
+
+
+def test_a_run_that_waited_for_one_which_removed_its_empty_folder_makes_it_again(tmp_path, monkeypatch):
+    hold, calls = results.hold, []
+
+    def once_without_a_folder(path, doing, wait):
+        calls.append(path)
+        if len(calls) == 1:
+            path.parent.rmdir()
+            raise FileNotFoundError(path)
+        return hold(path, doing, wait)
+
+    monkeypatch.setattr(results, "hold", once_without_a_folder)
+    with results.writing(tmp_path / "out", ["maze2d-umaze-v1"]):
+        assert calls == [tmp_path / "out" / "maze2d-umaze" / ".lock"] * 2 and calls[0].exists()
+    assert list(tmp_path.iterdir()) == []  # nothing was written: nothing is left
