@@ -10,23 +10,10 @@ from pathlib import Path
 
 import pandas as pd
 
+from dfplan.benchmarks.report import tables
 from dfplan.benchmarks.report.published import TOLERANCE_POINTS, TOLERANCE_SHARE, agrees, printed_for, reported
 from dfplan.benchmarks.report.summaries import Summary, in_order, summarize
-from dfplan.benchmarks.report.tables import (
-    PROTOCOL,
-    TEXTS,
-    Columns,
-    Row,
-    Table,
-    interval,
-    milliseconds,
-    notes,
-    played,
-    reach,
-    row_notes,
-    tables,
-    written,
-)
+from dfplan.benchmarks.report.tables import PROTOCOL, TEXTS, Row, Table, interval
 from dfplan.benchmarks.results import cells_in, timings_in
 from dfplan.benchmarks.rows import ROWS
 from dfplan.benchmarks.suites import suite
@@ -133,14 +120,14 @@ def results_page(summary: Summary, plots: Mapping[str, str]) -> str:
     for env_id in summary.environments:
         own = summary.of(env_id)
         made = f"Made by {', '.join(dict.fromkeys(f'`{cell.command}`' for cell in own.cells))}."
-        shown = "\n".join(table.to_markdown() for table in tables(own))
-        parts.append(f"## {env_id}\n\n{shown}\n{_points([*notes(own), made])}")
+        shown = "\n".join(table.to_markdown() for table in tables.tables(own))
+        parts.append(f"## {env_id}\n\n{shown}\n{_points([*tables.notes(own), made])}")
     return str(TEXTS["results"]).format(
         pictures="".join(f"![{caption}]({name})\n\n*{caption}*\n\n" for name, caption in plots.items()),
         overview=overviews("All rows", summary.rows, summary.environments),
         how_to_read=TEXTS["how_to_read"],
         protocol=_points(PROTOCOL),
-        rows=_points(row_notes(summary)),
+        rows=_points(tables.row_notes(summary)),
         environments="\n".join(parts),
     )
 
@@ -161,7 +148,7 @@ def page_section(names: list[str], summary: Summary) -> str:
     pairs = rows.merge(printed, how="left", on=["env", "agent"])
     tolerance = {"points": TOLERANCE_POINTS, "share": TOLERANCE_SHARE}
     agreement = str(TEXTS["agreement"]).format(**tolerance) if pairs["score"].notna().any() else ""
-    table = written("Recorded", pairs, _PAGE, left=2).to_markdown()
+    table = tables.written("Recorded", pairs, _PAGE, left=2).to_markdown()
     return str(TEXTS["page"]).format(table=table, agreement=agreement)
 
 
@@ -175,14 +162,14 @@ def _verdict(row: Row) -> str:
     return "no, above" if row["normalized"] > row["score"] else "no, below"
 
 
-_PAGE: Columns = {
+_PAGE: tables.Columns = {
     "environment": lambda row: short_name(row["env"]),
     "agent": lambda row: row["agent"],
-    "seeds x\nepisodes": played,
+    "seeds x\nepisodes": tables.played,
     "score\n[95%]": lambda row: interval(row, "normalized"),
     "IQM\n[95%]": lambda row: interval(row, "iqm"),
-    "success\nsteps": reach,
-    "ms per decision\n(mean)": lambda row: milliseconds(row["decision_mean_ms"]),
+    "success\nsteps": tables.reach,
+    "ms per decision\n(mean)": lambda row: tables.milliseconds(row["decision_mean_ms"]),
     "reported": _if_printed(lambda row: f"{row['text']} {row['short_unit']}\n{row['method']}"),
     "measured\nminus reported": _if_printed(lambda row: f"{row['normalized'] - row['score']:+.1f}"),
     "within": _if_printed(_verdict),
