@@ -4,6 +4,7 @@ import pytest
 from dfplan.agents.diffusion_forcing import DiffusionForcingAgent
 from dfplan.agents.loading import AGENTS, agent_class, from_pretrained, kind_of, load, pretrained_names, pretrained_path
 from dfplan.agents.mppi import MPPIAgent
+from dfplan.benchmarks.suites import ogbench  # noqa: F401  # registers the features that weights name
 from dfplan.training.checkpoint import CheckpointError, load_header, save_checkpoint
 
 
@@ -17,7 +18,7 @@ def test_every_shipped_file_becomes_the_agent_that_its_header_names():
             assert agent.card["name"] == name and agent.parameters > 0
 
 
-@pytest.mark.parametrize("kind", AGENTS)
+@pytest.mark.parametrize("kind", [kind for kind in AGENTS if pretrained_names(kind)])
 def test_every_agent_has_from_pretrained_for_its_own_kind(kind):
     agent, name = agent_class(kind), next(name for name in pretrained_names(kind) if name.startswith("maze2d-umaze"))
     loaded = agent.from_pretrained(name)
@@ -50,7 +51,7 @@ def test_a_shipped_agent_acts():
 
 
 def test_names_and_files_that_are_not_there_or_not_agents(tmp_path):
-    with pytest.raises(ValueError, match="no pretrained weights 'maze2d-huge': expected one of maze2d-large"):
+    with pytest.raises(ValueError, match="no pretrained weights 'maze2d-huge': expected one of .*maze2d-large"):
         from_pretrained("maze2d-huge")
     with pytest.raises(ValueError, match="no pretrained weights"):
         pretrained_path("maze2d-large", kind="another")
