@@ -45,7 +45,8 @@ class StepOutcomes(nn.Module):
     def loss(self, observation: Tensor, action: Tensor, after: Tensor) -> Tensor:
         """Negative log-likelihood of what was observed after each step, up to a constant, in units of distance: a scalar."""
         odds, change = self(observation, action)
-        error = ((after - observation).unsqueeze(-2) - change).square().sum(-1).add(1e-12).sqrt()
+        # Rounded at 0, or else the many steps that are predicted well would outweigh the few that chance carries far.
+        error = ((after - observation).unsqueeze(-2) - change).square().sum(-1).add(WIDTH**2).sqrt()
         return -WIDTH * torch.logsumexp(odds.log_softmax(-1) - error / WIDTH, dim=-1).mean()
 
     def draw(self, observation: Tensor, action: Tensor, generator: torch.Generator) -> Tensor:

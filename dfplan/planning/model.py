@@ -22,7 +22,7 @@ from dfplan.training.losses import total
 
 __all__ = ["Batch", "PlausibilityConfig", "TrajectoryModel", "TrajectoryModelConfig"]
 
-INVERSE_PAIRS, PLAUSIBLE_STEPS, OUTCOMES = 8, 16, 16
+INVERSE_PAIRS, PLAUSIBLE_STEPS, OUTCOMES = 8, 16, 64
 """How many of each window's steps are learned from in one batch."""
 
 

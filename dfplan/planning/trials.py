@@ -49,8 +49,7 @@ def mean_time(
     if not bool(possible.any()):
         return time
     stride, tried = model.config.layout.stride, candidates.rows(possible.nonzero().squeeze(1))
-    steps = int(tried.lengths.max()) * stride
-    path = each_step(tried.observations, stride, steps)
+    path = each_step(tried.observations, stride, (tried.observations.shape[1] - 1) * stride)
     late = (SLACK * tried.lengths * stride / speed).repeat(config.trials)
     with torch.autocast(path.device.type, enabled=False):
         arrived = follow(model, path.float().repeat(config.trials, 1, 1), late, stride, lookahead, speed, generator)

@@ -65,7 +65,7 @@ def model():
     config = TrajectoryModelConfig(
         TokenLayout(2, 2, stride=5),
         goal_columns=(0, 1),
-        tokens=6,
+        tokens=7,
         model=TransformerConfig(width=8, depth=1, heads=1),
         outcomes=2,
         longest_gap=5,
@@ -77,14 +77,14 @@ def model():
     return model
 
 
-SURE = [[0.0, 0.0], [0.5, 0.0], [1.0, 0.0], [1.5, 0.0], [2.0, 0.0], [2.0, 0.5]]
-LUCKY = [[0.0, 0.0], [0.0, 0.5], [0.0, 1.3], [2.0, 0.5], [2.0, 0.5], [2.0, 0.5]]
+SURE = [[0.0, 0.0], [0.5, 0.0], [1.0, 0.0], [1.5, 0.0], [2.0, 0.0], [2.0, 0.5], [2.0, 0.5]]
+LUCKY = [[0.0, 0.0], [0.0, 0.5], [0.0, 1.3], [2.0, 0.5], [2.0, 0.5], [2.0, 0.5], [2.0, 0.5]]
 
 
 def tried(model, **changes):
     """The mean times of the long sure way and of the short lucky one, and which one is chosen."""
     tokens = torch.tensor([SURE, LUCKY])
-    plan = Plan(tokens.unsqueeze(2), torch.tensor([5, 4]), torch.zeros(2, 6, dtype=torch.long), tokens)
+    plan = Plan(tokens.unsqueeze(2), torch.tensor([5, 4]), torch.zeros(2, 7, dtype=torch.long), tokens)
     config = replace(PlanConfig(trials=64, lost=100.0), **changes)
     goal = Ask(goal=torch.tensor([[2.0, 0.5]] * 2))
     generator = torch.Generator().manual_seed(0)
