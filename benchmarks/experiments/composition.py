@@ -32,8 +32,8 @@ Part = Mapping[str, Any]
 
 def parts(quick: bool) -> dict[str, dict[str, Any]]:
     """A part for each training seed."""
-    training, trajectories = ({"steps": 300}, 40) if quick else ({"steps": 2500}, 100)
-    training = {"draw": shared.FORCING, "tokens": TOKENS, **training}
+    steps, trajectories = (300, 40) if quick else (2500, 100)
+    training = {"draw": shared.FORCING, "tokens": TOKENS, "steps": steps}
     seeds = SEEDS[:1] if quick else SEEDS
     return {f"seed {seed}": {"training": {**training, "seed": seed}, "trajectories": trajectories} for seed in seeds}
 

@@ -60,7 +60,7 @@ def trained(
     )
     torch.set_num_threads(1)
     torch.manual_seed(training["seed"])
-    learner = TrajectoryModel(config)
+    learner: Any = TrajectoryModel(config)
     if training["draw"] == "shared":
         learner.draw = shared_from_start
     if normalized:
@@ -99,7 +99,7 @@ def next_tokens(
     given, H = F.pad(past, (0, 0, 0, fresh)), past.shape[1]
     mask = (torch.arange(H + fresh) < H).expand(given.shape[:2])
     known = Known(given, mask, 0 if levels is None else F.pad(levels, (0, fresh)), noisy=levels is not None)
-    matrix, shape = full_sequence(H + fresh, LEVELS, steps), tuple(given.shape)
+    matrix, shape = full_sequence(H + fresh, LEVELS, steps), (len(given), H + fresh, given.shape[2])
     return sample(model.diffusion, matrix, shape, generator, known=known, stabilization=stabilization).tokens[:, H:]
 
 

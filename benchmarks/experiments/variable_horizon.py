@@ -66,7 +66,7 @@ def by_forcing(training: Part, data: Any) -> Any:
     from dfplan.planning.ends import known_ends
 
     ways = Windows(data, TOKENS, STRIDE).sample(np.random.default_rng(0), 5000)[0]
-    network = {"width": 96, "causal": False, "octaves": 5}
+    network: dict[str, Any] = {"width": 96, "causal": False, "octaves": 5}
     model = shared.trained("variable-horizon", ways, training, **network)
 
     def draw(starts: Any, ends: Any, steps: int) -> Any:
