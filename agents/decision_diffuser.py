@@ -8,7 +8,6 @@ data does. Actions come from inverse dynamics, learned beside the plans.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -144,12 +143,8 @@ class DecisionDiffuserAgent(SequenceAgent):
     kind = "decision_diffuser"
     learner_class, learner_config_class = DecisionDiffuserModel, DecisionDiffuserConfig
     config_class = DecisionDiffuserAgentConfig
+    answers = frozenset({"return_"})
     execution = "learned inverse dynamics"
-
-    def __init__(self, learner: DecisionDiffuserModel, config: Any = None, card: Mapping[str, Any] | None = None):
-        if learner.config.towards == "return":
-            self.answers = frozenset({"return_"})
-        super().__init__(learner, config, card)
 
     def _execute(self, observation: Tensor, following: Following) -> Tensor:
         model: Any = self.learner

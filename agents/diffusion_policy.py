@@ -103,7 +103,6 @@ class PolicyConfig(SamplingConfig):
     """How a diffusion policy acts."""
 
     steps: Size = 10
-    """Denoising steps from pure noise to actions."""
     executed: Size = 8
     """T_a: actions that are played before the next ones are drawn."""
 

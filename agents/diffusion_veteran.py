@@ -77,13 +77,15 @@ class VeteranConfig(CheckedFields):
     """How a Diffusion Veteran acts."""
 
     candidates: Size = 50
-    """N: plans drawn for each decision."""
+    """N: plans drawn for each decision, of which the critic picks the one of the largest value. Time and memory of a decision
+    grow with it."""
     steps: Size = 5
     """Denoising steps of a plan (DDIM)."""
     temperature: NotNegative = 0.5
     """Scale of the noise from which actions are drawn."""
     replan_every: Count = 20
-    """Environment steps between plans; the paper replans at each."""
+    """Environment steps between plans; the paper replans at each. In between, inverse dynamics acts at each step, towards a
+    target that moves along the plan."""
 
 
 class Veteran(Statistics):

@@ -49,6 +49,8 @@ class SequenceAgent(PlanningAgent):
     def __init__(self, learner: Any, config: Any = None, card: Mapping[str, Any] | None = None):
         if learner.config.towards == "goal":
             self.goal_dim, self.needs_goal = len(learner.config.goal_columns), True
+        if learner.config.towards != "return":
+            self.answers = frozenset()
         super().__init__(learner, config, card)
 
     def _draw(self, observation: Tensor, ask: Ask, horizons: Tensor | None, record: bool) -> Plan:

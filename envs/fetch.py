@@ -28,10 +28,10 @@ class Demonstrations(Recipe):
     """Episodes of a script with noise on its actions."""
 
     SHARD_STEPS: ClassVar[int] = 5_000
-    ALGORITHM: ClassVar[str] = "script with noise"
-    SOURCE: ClassVar[str] = "https://robotics.farama.org/envs/fetch/"
     BYTES_PER_STEP: ClassVar[int] = 300
     PACKAGES: ClassVar[tuple[str, ...]] = (*Recipe.PACKAGES, "gymnasium-robotics")
+    ALGORITHM: ClassVar[str] = "script with noise"
+    SOURCE: ClassVar[str] = "https://robotics.farama.org/envs/fetch/"
 
     env_id: str
     """The environment."""

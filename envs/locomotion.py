@@ -42,8 +42,6 @@ class Rollouts(Recipe):
     """Episodes of snapshots of one training."""
 
     SHARD_STEPS: ClassVar[int] = 10_000
-    ALGORITHM: ClassVar[str] = "stable-baselines3 SAC"
-    SOURCE: ClassVar[str] = "https://github.com/DLR-RM/stable-baselines3"
     BYTES_PER_STEP: ClassVar[int] = 250
     PACKAGES: ClassVar[tuple[str, ...]] = (*Recipe.PACKAGES, "gymnasium", "stable-baselines3", "torch")
 
@@ -86,6 +84,9 @@ class Rollouts(Recipe):
             return partial(actors[rng.integers(len(actors))], rng=rng)
 
         return record(make(self._env_id), self.shard_steps(index), seed, actor)
+
+    ALGORITHM: ClassVar[str] = "stable-baselines3 SAC"
+    SOURCE: ClassVar[str] = "https://github.com/DLR-RM/stable-baselines3"
 
     def description(self, env_id: str) -> str:
         """Who acted, and what the rewards are."""

@@ -61,8 +61,6 @@ class Play(Recipe):
     """Episodes of OGBench's oracles at play."""
 
     SHARD_STEPS: ClassVar[int] = 10 * EPISODE_STEPS
-    ALGORITHM: ClassVar[str] = "OGBench's plan oracles"
-    SOURCE: ClassVar[str] = "https://github.com/seohongpark/ogbench/blob/master/data_gen_scripts/generate_manipspace.py"
     BYTES_PER_STEP: ClassVar[int] = 500
     PACKAGES: ClassVar[tuple[str, ...]] = (*Recipe.PACKAGES, "ogbench")
 
@@ -92,6 +90,9 @@ class Play(Recipe):
                 episodes += [episode] if healthy else []
             env.close()
         return {name: np.concatenate([episode[name] for episode in episodes]) for name in episodes[0]}
+
+    ALGORITHM: ClassVar[str] = "OGBench's plan oracles"
+    SOURCE: ClassVar[str] = "https://github.com/seohongpark/ogbench/blob/master/data_gen_scripts/generate_manipspace.py"
 
     def description(self, env_id: str) -> str:
         """Who acted, and what the rewards are."""

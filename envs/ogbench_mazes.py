@@ -66,8 +66,6 @@ class SeededMaze(gymnasium.Wrapper, RecordConstructorArgs):
 class Guided(Recipe):
     """Episodes of a guide that has the maze's map."""
 
-    ALGORITHM: ClassVar[str] = "a guide that has the maze's map, with noise on its actions"
-    SOURCE: ClassVar[str] = "https://github.com/seohongpark/ogbench/blob/master/data_gen_scripts/generate_locomaze.py"
     BYTES_PER_STEP: ClassVar[int] = 100
     PACKAGES: ClassVar[tuple[str, ...]] = (*Recipe.PACKAGES, "ogbench")
 
@@ -103,6 +101,9 @@ class Guided(Recipe):
                 left, first = left - len(episodes[-1]["actions"]), None
         env.close()
         return {name: np.concatenate([episode[name] for episode in episodes]) for name in episodes[0]}
+
+    ALGORITHM: ClassVar[str] = "a guide that has the maze's map, with noise on its actions"
+    SOURCE: ClassVar[str] = "https://github.com/seohongpark/ogbench/blob/master/data_gen_scripts/generate_locomaze.py"
 
     def description(self, env_id: str) -> str:
         """Who acted, and what the rewards are."""

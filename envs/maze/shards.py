@@ -31,10 +31,6 @@ class MazeRecipe(Recipe):
     """A maze, and how long the expert drives in it."""
 
     SHARD_STEPS: ClassVar[int] = SHARD_STEPS
-    ALGORITHM: ClassVar[str] = "waypoint expert"
-    SOURCE: ClassVar[str] = (
-        "https://github.com/Farama-Foundation/D4RL/blob/master/scripts/generation/generate_maze2d_datasets.py"
-    )
     BYTES_PER_STEP: ClassVar[int] = 45
 
     layout: str
@@ -52,6 +48,11 @@ class MazeRecipe(Recipe):
         arrays = drive(parse(self.layout), self.episode_steps, steps, self.shard_seed(index))
         ends = {"terminations": np.zeros(steps, dtype=bool), "truncations": np.arange(steps) == steps - 1}
         return {"infos/goal": arrays.pop("goals"), **arrays, **ends}
+
+    ALGORITHM: ClassVar[str] = "waypoint expert"
+    SOURCE: ClassVar[str] = (
+        "https://github.com/Farama-Foundation/D4RL/blob/master/scripts/generation/generate_maze2d_datasets.py"
+    )
 
     def description(self, env_id: str) -> str:
         """Who acted, and what the rewards are."""
