@@ -29,7 +29,8 @@ from dfplan.names import unknown
 from dfplan.planning.ask import Ask
 from dfplan.training.weights_file import Header, load_weights, naming, restored, save_weights
 
-P, R = ParamSpec("P"), TypeVar("R")
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 def named(method: Callable[P, R]) -> Callable[P, R]:
@@ -142,8 +143,8 @@ class Agent(ABC):
         there is no goal for each row yet.
         """
         batch = self._rows
-        if batch is None and np.ndim(self._goal) == 2 and len(self._goal) > 1:  # one goal is for any number of rows
-            batch = len(self._goal)
+        if batch is None and self._goal is not None and self._goal.ndim == 2 and len(self._goal) > 1:
+            batch = len(self._goal)  # one goal alone is for any number of rows
         index = read_rows(rows, batch, "rows of ")
         if goal is not None:
             goals = self._goals(self._read_goal(goal), len(index), "rows")

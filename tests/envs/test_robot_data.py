@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from copy import deepcopy
+from dataclasses import replace
 
 import minari
 import numpy as np
@@ -68,7 +69,8 @@ def test_a_recorder_cuts_the_last_episode_and_the_episodes_come_back():
 
 
 def test_data_of_a_missing_package_is_refused_before_anything_is_written(root, monkeypatch, capsys):
-    monkeypatch.setattr(ogbench, "OGBENCH", Package("no_such_package", "no-such-package>=3"))
+    missing = replace(TASKS["cube-single-v0"], package=Package("no_such_package", "no-such-package>=3"))
+    monkeypatch.setitem(TASKS, "cube-single-v0", missing)
     monkeypatch.setattr(sys, "argv", ["collect", "--env", "cube-single"])
     assert module.main() == 2
     assert capsys.readouterr().err == (
