@@ -77,6 +77,7 @@ class DiffusionPolicyModel(Statistics):
         """The diffusion of actions given the last observations (B, T_o, D) and goals (B, G), in recorded units."""
         y, columns = self.observation.normalize(observations).flatten(1), list(self.config.goal_columns)
         if columns:
+            assert goals is not None  # the agent needs one
             goal = self.observation.normalize(self.state_at(goals, columns))[:, columns]
             y = torch.cat([y, goal], dim=1)
         return Diffusion(Conditioned(self.network, y), self.schedule, self.config.prediction, "uniform")

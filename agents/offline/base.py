@@ -140,11 +140,9 @@ class OfflineLearner(Statistics, ABC, Generic[C]):
         """The losses of all members as one: a sum over members, so that each is trained as if it were alone."""
         return self.summed(*self.losses(self.transitions(*batch), Noise(generator, self.config.seeds)))
 
-    def transitions(
-        self, s: Tensor, a: Tensor, r: Tensor, s_next: Tensor, terminated: Tensor, goal: Tensor | None = None
-    ) -> Transitions:
+    def transitions(self, s: Tensor, a: Tensor, r: Tensor, s_next: Tensor, ended: Tensor, *goal: Tensor) -> Transitions:
         """The parts of a batch, in recorded units, as networks see them."""
-        return Transitions(self.state(s, goal), self.scale_action(a), r, self.state(s_next, goal), terminated)
+        return Transitions(self.state(s, *goal), self.scale_action(a), r, self.state(s_next, *goal), ended)
 
     @staticmethod
     def summed(minimized: Mapping[str, Tensor], watched: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -51,8 +51,9 @@ def offline(
     """The recipe of an offline learner: three training seeds in one run, and a learning curve."""
 
     def recipe(spec: Spec, budget: Budget) -> Recipe:
-        fields = {"features": spec.features} | ({"goal_columns": spec.goal_columns} if config is GCIQLConfig else {})
-        fields |= budget.model.get(agent.kind, {})
+        fields: dict[str, Any] = {"features": spec.features, **budget.model.get(agent.kind, {})}
+        if config is GCIQLConfig:
+            fields = {"goal_columns": spec.goal_columns, **fields}
         model = config(spec.observation_dim, spec.action_dim, **fields)
         train = TrainConfig(
             steps=budget.steps["offline"],
