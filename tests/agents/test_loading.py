@@ -51,7 +51,7 @@ def test_a_shipped_agent_acts():
 
 
 def test_names_and_files_that_are_not_there_or_not_agents(tmp_path):
-    with pytest.raises(ValueError, match="no pretrained weights 'maze2d-huge': expected one of .*maze2d-large"):
+    with pytest.raises(ValueError, match=r"no pretrained weights 'maze2d-huge': expected one of .*maze2d-large"):
         from_pretrained("maze2d-huge")
     with pytest.raises(ValueError, match="no pretrained weights"):
         pretrained_path("maze2d-large", kind="another")
