@@ -74,8 +74,7 @@ class GCIQL(OfflineLearner[GCIQLConfig]):
 
     def forward(self, batch: tuple[Tensor, ...], generator: torch.Generator) -> dict[str, Tensor]:
         """The losses of a batch of `dfplan.data.transitions.Relabeled`, all members' as one."""
-        *steps, goal, wanted = batch
-        transitions = self.transitions(*steps, goal)
+        transitions, wanted = self.transitions(*batch[:-1]), batch[-1]
         minimized, watched = self.losses(transitions, Noise(generator, self.config.seeds))
         minimized["policy"] = self.policy_loss(self.state(batch[0], wanted), transitions.a)
         return self.summed(minimized, watched)

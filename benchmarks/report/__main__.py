@@ -14,6 +14,7 @@ from pathlib import Path
 from dfplan import command
 from dfplan.benchmarks.report import pages, plots
 from dfplan.benchmarks.report.summaries import Summary
+from dfplan.envs.registry import MAZES
 from dfplan.whole_files import write_whole
 
 RECORDED = Path("benchmarks", "recorded")
@@ -32,10 +33,11 @@ class Arguments:
 def report(root: Path, summary: Summary, *, check: bool) -> list[str]:
     """Rewrite what is generated, or with `check` only look; paths, relative to `root`, of what was not up to date.
 
+    Plots are of the mazes, in which all rows play: tables show everything.
     Texts are compared as they are, plots by the numbers that they draw. Raises ValueError, before anything is written, for a
     document that cannot be filled.
     """
-    numbers = plots.numbers(summary)
+    numbers = plots.numbers(summary.of(*(env_id for env_id in summary.environments if env_id in MAZES)))
     texts = pages.documents(root, summary, {name: plots.PLOTS[name].caption for name in numbers})
     old = [path for path, text in texts.items() if not path.is_file() or path.read_text(encoding="utf-8") != text]
     stale = [root / "docs" / name for name in plots.stale(root / "docs", numbers)]

@@ -29,10 +29,10 @@ class Summary:
         """Environment ids, in the order of the rows."""
         return list(self.rows["env"].unique())
 
-    def of(self, env_id: str) -> Summary:
-        """The part of one environment."""
-        cells, timings = ([one for one in found if one.env_id == env_id] for found in (self.cells, self.timings))
-        return Summary(cells, timings, self.rows[self.rows["env"] == env_id])  # type: ignore[arg-type]
+    def of(self, *env_ids: str) -> Summary:
+        """The part of these environments."""
+        cells, timings = ([one for one in found if one.env_id in env_ids] for found in (self.cells, self.timings))
+        return Summary(cells, timings, self.rows[self.rows["env"].isin(env_ids)])  # type: ignore[arg-type]
 
 
 def in_order(agents: Iterable[str]) -> list[str]:
