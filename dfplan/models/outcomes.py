@@ -8,13 +8,13 @@ from torch import Tensor, nn
 from dfplan.models.embeddings import Waves
 
 WIDTH = 0.05
-"""Distance, in normalized units, over which the likelihood of an outcome falls: outcomes closer than that are one."""
+"""Deviation of each outcome, in normalized units: outcomes closer than that are one."""
 RARE = 0.05
 """Probability below which an outcome is not drawn."""
 
 
 class StepOutcomes(nn.Module):
-    """p(o' | o, a) of one step as a mixture of `count` outcomes, each with a probability and a density exp(-distance / WIDTH).
+    """p(o' | o, a) of one step as a mixture of `count` outcomes, each with a probability and a normal of deviation WIDTH.
 
     Observations and actions are normalized, (B, observation_dim) and (B, action_dim). All outcomes are equally narrow, so that
     none can stand for two that are far apart. Not to be confused with a prediction of the mean, which lies between the
@@ -43,11 +43,17 @@ class StepOutcomes(nn.Module):
         return hidden[..., : self.count], hidden[..., self.count :].unflatten(-1, (self.count, -1))
 
     def loss(self, observation: Tensor, action: Tensor, after: Tensor) -> Tensor:
-        """Negative log-likelihood of what was observed after each step, up to a constant, in units of distance: a scalar."""
+        """A step of expectation maximization, a scalar: each outcome moves towards what it has a share in, by the likelihood of
+        what was observed after each step, and its probability towards its shares.
+
+        The slope is that of the negative log-likelihood, with the distances weighed less: in its own weighing the few steps
+        that chance carries far would drown all else.
+        """
         odds, change = self(observation, action)
-        # Rounded at 0, or else the many steps that are predicted well would outweigh the few that chance carries far.
-        error = ((after - observation).unsqueeze(-2) - change).square().sum(-1).add(WIDTH**2).sqrt()
-        return -WIDTH * torch.logsumexp(odds.log_softmax(-1) - error / WIDTH, dim=-1).mean()
+        error = ((after - observation).unsqueeze(-2) - change).square().sum(-1)
+        probability = odds.log_softmax(-1)
+        share = (probability - error / (2 * WIDTH**2)).softmax(-1).detach()
+        return (share * (error - probability)).sum(-1).mean()
 
     def draw(self, observation: Tensor, action: Tensor, generator: torch.Generator) -> Tensor:
         """What may be observed after each step (B, observation_dim): the middle of an outcome drawn by its probability.
