@@ -1,4 +1,4 @@
-"""NumPy's global generator, lent: for packages whose randomness no seed reaches."""
+"""A generator in place of NumPy's global one: for packages that draw from the global one and take no seed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 @contextmanager
 def in_place_of_numpys(generator: np.random.RandomState) -> Iterator[None]:
-    """Within it NumPy's global functions draw from this generator; afterwards the global one is as it was."""
+    """Let NumPy's global functions draw from this generator inside the `with` block. Afterwards the global one is as before."""
     before = np.random.get_state()
     np.random.set_state(generator.get_state())
     try:

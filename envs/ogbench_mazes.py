@@ -1,13 +1,12 @@
-"""OGBench's point mazes (Park et al. 2025): a point moves through a maze of square cells, in one of them by teleports too.
+"""OGBench's point mazes (Park et al. 2025): a point moves through a maze of square cells. One maze has teleports.
 
 The environments are the package's own, with its protocol: five tasks by `reset(options={"task_id": 1})`, noise on start and
-goal, a goal that is a whole observation (x, y) in `info["goal"]`, success from `step`, and an end of the episode at success.
-A task's id names its data too, as the package's datasets do: `pointmaze-large-stitch-v0` is `pointmaze-large-v0` with the
-data 'stitch'.
+goal, a goal that is a whole observation (x, y) in `info["goal"]`, and success from `step`, which ends the episode. A task's id
+also names its data, as in the package: `pointmaze-large-stitch-v0` is `pointmaze-large-v0` with the data 'stitch'.
 
-The data are collected by the recipe of the published sets: a guide that has the map goes from cell to cell along a shortest
-way, with noise on each action. For 'navigate' it goes to one random corner, crossing or dead end after another; for 'stitch'
-to a place four cells from its start, where it stays. The guide's way leads through the teleports as if they were floor.
+The data are collected by the recipe of the published sets. A guide, which is a script with the map, goes from cell to cell
+along a shortest path, with noise on each action. For 'navigate' it goes to one random corner, crossing or dead end after
+another. For 'stitch' it goes to a cell four cells from its start and stays there. Its path treats teleports as floor.
 """
 
 from __future__ import annotations
@@ -38,10 +37,10 @@ Cell = tuple[int, int]
 
 
 class SeededMaze(gymnasium.Wrapper, RecordConstructorArgs):
-    """An OGBench maze in which a reset's seed decides about all of the episode.
+    """An OGBench maze in which the seed of a reset determines the whole episode.
 
     The package draws the task, the noise on start and goal, and the exit of each teleport from NumPy's global generator. Here
-    the environment has a generator of its own, which takes that one's place while the package computes.
+    the environment has a generator of its own, which replaces that one while the package computes.
     """
 
     def __init__(self, env: gymnasium.Env):
@@ -50,7 +49,7 @@ class SeededMaze(gymnasium.Wrapper, RecordConstructorArgs):
         self._generator = np.random.RandomState()
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """As the package resets. A seed is also that of the task, where `options` name none."""
+        """As the package resets. The seed also draws the task, unless `options` name one."""
         if seed is not None:
             self._generator = np.random.RandomState(np.random.SeedSequence(seed).generate_state(4))
         with in_place_of_numpys(self._generator):

@@ -1,8 +1,8 @@
-"""How a goal is asked for: by a token before the others, or by a part of a plan's last token.
+"""Two ways to ask for a goal: by a token in front of the others, or by a part of a plan's last token.
 
 Both are patterns of noise levels. With the recipe 'chunks' a condition token holds the goal, and a plan is a few chunks of
-actions that lead towards it. With 'plans' the goal's columns of the last token are known, a plan is as long as the way, and
-inverse dynamics tracks it. Each is trained on the same data, for the same number of steps, with the sizes that the data give.
+actions that lead towards it. With 'plans' the goal's columns of the last token are known, a plan is as long as the path, and
+inverse dynamics tracks it. Both are trained on the same data for the same number of steps; sizes follow from the data.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""What the variational bound says: of a Gaussian process, whose likelihood is known, and of plans in a maze.
+"""The variational bound of a Gaussian process, whose likelihood is known, and of paths in a maze.
 
-A small model learns sequences of a Gaussian process. Its bound on -log p(x) of new ones is compared with the exact value,
-after little and after much training and in three orders of denoising. The bound of plans that the process does not make is
-compared with that of new sequences; so it is, by shipped weights, for recorded ways in D4RL's umaze.
+A small model is trained on sequences of a Gaussian process. Its bound on -log p(x) of new sequences is compared with the exact
+value, after little and after much training and in three orders of denoising. The bound of odd sequences, which the process does
+not make, is compared with that of new ones. The same is done with shipped weights for recorded paths in D4RL's umaze.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Whether a model with a short memory joins parts of what was recorded into what never was: the paper's cross.
+"""Whether a model with a short memory joins parts of recorded trajectories into new ones: the paper's cross.
 
 Recorded trajectories start at one of four corners, rest at the center and leave for the opposite corner, so that they form
-a cross. A model that sees where it came from goes on straight. One that sees only its latest tokens cannot tell at the
-center, and may leave for any corner: V shapes are compositions that nobody recorded.
+a cross. With a memory that reaches back to the first corner, a model should go straight on. With a shorter one the input at the
+center does not show that corner, and the model may leave for any corner: V shapes are compositions that nobody recorded.
 """
 
 from __future__ import annotations

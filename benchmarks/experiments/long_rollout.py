@@ -1,9 +1,9 @@
 """Whether rollouts of ten times the training horizon stay possible: with the paper's stabilization, and without it.
 
 Three systems whose possible states are known: a ball that bounces in a box, the same ball as frames of 32 x 32 pixels, and
-the point mass in D4RL's umaze. Of each, one model is trained with independent noise levels, one by teacher forcing and one
-with full-sequence diffusion. The first two draw one token after another from all tokens of their window but the last, the
-third one draws a whole window after its last token. With k_small the model sees past tokens as slightly noisy.
+the point mass in D4RL's umaze. For each system one model is trained with independent noise levels, one by teacher forcing,
+and one with full-sequence diffusion. The first two draw one token after another, each from the tokens before it in the window.
+The third draws a whole window after the last token. With k_small, past tokens are given to the model as slightly noisy.
 """
 
 from __future__ import annotations

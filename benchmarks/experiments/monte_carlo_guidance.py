@@ -1,8 +1,8 @@
-"""Whether Monte Carlo guidance weighs luck that nobody controls, on the rivers of `fork-v0`.
+"""Whether Monte Carlo guidance accounts for chance, on the rivers of `fork-v0`.
 
-One model is trained on recorded boats, which go into both arms on rivers of all hazards. It plans once, at the start, and
-only what chooses the arm differs: nothing, the gradient of the cost of one prediction, the landing as a known end, the
-shortest plan that is plausible, or Monte Carlo guidance. The cost is the mean distance to the landing.
+One model is trained on recorded boats, which go into both arms on rivers of all hazards. It plans once, at the start.
+Only the way to choose the arm differs: none, the gradient of the cost of one prediction, the landing as a known end, the
+shortest plausible plan, or Monte Carlo guidance. The cost is the mean distance to the landing.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
-"""Whether a policy bears observations that are missing or wrong, if it is given their noise level.
+"""Whether a policy copes better with missing or wrong observations if it is given their noise level.
 
-A cart on a plane is pushed about at random and must stay near the origin. Models learn from a controller that sees everything;
-a policy draws the next token (observation, and the action that leads there) from the eight latest ones. While it acts, a
-share of the observations is corrupted (noise as strong as the signal) or dropped (the last one that was seen stays). Told means
-that such a token is given at its noise level, a dropped one as pure noise; not told, that all are given as clean.
+A cart on a plane is pushed at random and must stay near the origin. Models are trained on data of a controller that reads the
+true state. A policy draws the next token (observation, and the action that leads there) from the last eight. While it acts, a
+share of the observations is corrupted (noise as strong as the signal) or dropped. 'Told' means that such a token is given at
+its noise level, a dropped one as pure noise. 'Not told' means that all tokens are given as clean, and that the last observation
+is given again for a dropped one.
 """
 
 from __future__ import annotations

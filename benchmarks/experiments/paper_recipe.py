@@ -1,8 +1,8 @@
-"""What keeps the paper's recipe below the default one: the actions that it plays, the cost that guides it, or the rest.
+"""Why the paper's recipe scores less than the default one: the actions that it plays, the cost that guides it, or the rest.
 
-The same weights play the actions that they diffused, or learned inverse dynamics track their plans. They are guided by the mean
-distance to the goal, which is greedy, or by the time to arrive. The default recipe, also as shortly trained as the paper's, has
-another network, loss and tokens beside that, and the goal as a known token.
+With the same weights, either the diffused actions are played, or learned inverse dynamics tracks the plans. Guidance is by the
+mean distance to the goal, which is greedy, or by the time to arrive. The default recipe also has another network, loss and
+tokens, and the goal as a known token. It is played after its own training, and after one that is as short as the paper's.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What experiments share: small models of small systems, rollouts, and how numbers are shown."""
+"""Code that experiments share: small models of small systems, rollouts, and the text of numbers and tables."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Luck in OGBench's maze with teleports: does the mean time over futures choose better than the shortest plausible plan?
+"""OGBench's maze with teleports: whether a choice by the mean time over futures is better than the shortest plausible plan.
 
 An entrance leads to one of three exits at random, and one of these is a sealed cell. A plan to a known goal that leads
-through an entrance shows the lucky exit, so it is short and plausible. One model plays with several ways of choosing; the
-weights are those of the default recipe.
+through an entrance shows the lucky exit, so it is short and plausible. One model, with the
+weights of the default recipe, is played with several ways to choose.
 """
 
 from __future__ import annotations

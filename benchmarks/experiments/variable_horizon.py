@@ -1,8 +1,8 @@
 """Whether one model makes plans of 10 to 1,000 steps, with Diffuser beside it.
 
-A small model learns ways in D4RL's umaze, of which tokens beyond a random end are pure noise. It then plans between a recorded
-state and the one so many steps later. Diffuser's shipped weights learned plans of one length; because its network is a
-convolution over time, it can be asked for others too.
+A small model is trained on recorded paths in D4RL's umaze, with pure noise as the tokens beyond a random end. It then plans
+from a recorded state to the one a given number of steps later. Diffuser's shipped weights were trained on plans of one length.
+Its network is a convolution over time, so it can be asked for other lengths too.
 """
 
 from __future__ import annotations

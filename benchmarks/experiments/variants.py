@@ -1,4 +1,4 @@
-"""Shipped weights of Diffusion Forcing, played in mazes with other options: what experiments on options share."""
+"""Shipped weights of Diffusion Forcing, played in mazes with other options: the code that experiments on options share."""
 
 from __future__ import annotations
 

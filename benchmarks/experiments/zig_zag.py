@@ -1,10 +1,10 @@
 """Zig-zag schedules against full-sequence ones and one token after another, at equal network evaluations.
 
 The dial is the lag of a token behind the one before, as a share of the steps that a token takes: 0 is full-sequence, 1 is one
-token after another, and between them lie the paper's zig-zags. Each plan takes the same number of network evaluations, so
-that a token has fewer steps where the lag is larger. The dial is turned for shipped weights of independent levels, which plan
-to a known goal in umaze. Beside them stand models of the same size, data and training that learned the levels of one end of
-the dial alone.
+token after another, and the paper's zig-zags lie between. Each plan takes the same number of network evaluations, so that a
+token has fewer steps where the lag is larger. At each setting of the dial, weights of independent levels play in umaze, with
+plans to a known goal. They are compared with models of the same size, data and training that were trained on the levels of one
+end of the dial only.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""All that is special to a family of environments: widths, budgets, scores."""
+"""What is special to each family of environments: widths, budgets, scores."""

@@ -1,4 +1,4 @@
-"""The point mazes: all that is special to them, of widths, budgets, scores and pictures, for every command alike.
+"""D4RL's point mazes: their widths, budgets, scores and pictures, for all commands.
 
 Reference returns are D4RL's (`dfplan.envs.reference`), layouts those of `dfplan.envs.maze.layouts`. Torch is not needed here.
 """

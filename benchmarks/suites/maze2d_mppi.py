@@ -1,8 +1,8 @@
-"""The rows of model predictive control: what of a task's maze the agents are given.
+"""The rows of model predictive control: what the agents are given of a task's maze.
 
-`mppi` is given the true dynamics and no map: its cost is the straight distance. `mppi_field` is given the map as well,
-as the length of the shortest way; it shows what the environment allows. `with_field` gives the same cost to an agent
-whose dynamics are learned, so that these alone differ.
+`mppi` is given the true dynamics and no map: its cost is the straight distance. `mppi_field` is also given the map, as the
+length of the shortest path; it shows what the environment allows. `with_field` gives the same cost to an agent with
+learned dynamics, so that only the dynamics differ.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""OGBench's manipulation tasks (Park et al. 2025): what is observed of an arm with a gripper, what of it is a goal, and how
+"""OGBench's manipulation tasks (Park et al. 2025): what is observed of an arm with a gripper, which columns are a goal, and how
 long each task is trained.
 
-Scored by success. A goal is a whole observation; what counts of it are the places of cubes, drawer and window, and the buttons.
+Scored by success. A goal is a whole observation, of which the positions of cubes, drawer and window and the buttons count.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """OGBench's point mazes (Park et al. 2025): how far plans reach in them. Scored by success.
 
-A goal is a whole observation, a place. All numbers of plans follow from the data, so that eight sets share one recipe.
+A goal is a whole observation, a position. The sizes of plans follow from the data, so that eight sets share one recipe.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ if TYPE_CHECKING:
 TOKENS = 30
 """Tokens of the longest plan."""
 REACH = 3
-"""Steps of the longest plan, in times after which places in the data have mixed: the longest ways take that many."""
+"""Steps of the longest plan, as a multiple of the steps after which positions in the data have mixed: the longest paths take
+that many."""
 PLAUSIBILITY = {"noise": (0.08, 0.6), "gain": 3.0}
-"""Of steps between places: from a little more than they differ, to a wall and what is behind it."""
+"""Noise on steps between positions: from a little more than recorded steps differ, up to the distance through a wall."""
 
 
 def read(task: Task, source: str) -> Any:

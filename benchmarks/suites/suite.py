@@ -1,7 +1,7 @@
-"""What is special to a family of tasks, as one value; `of` finds it by the name that a task has.
+"""What is special to a family of tasks, as one value; `of` finds it by the name of a task.
 
-A suite is one file beside this one, `NAME.py`, with `SUITE = Suite(...)`: its reference returns, its reading of data, its
-budgets and recipes, its pictures. A new task needs a `Task` in `dfplan.envs.registry` and that file. Torch is not needed here.
+A suite is one file beside this one, `NAME.py`, with `SUITE = Suite(...)`: reference returns, the reading of data,
+budgets, recipes and pictures. A new task needs a `Task` in `dfplan.envs.registry` and that file. Torch is not needed here.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Outcomes of a step: where an action may lead, where chance has a say in it."""
+"""Outcomes of a step: the observations to which an action may lead, where chance decides."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from torch import Tensor, nn
 from dfplan.models.embeddings import Waves
 
 WIDTH = 0.05
-"""Deviation of each outcome, in normalized units: outcomes closer than that are one."""
+"""Deviation of each outcome, in normalized units: closer outcomes count as one."""
 RARE = 0.05
 """Probability below which an outcome is not drawn."""
 
 
 class StepOutcomes(nn.Module):
-    """p(o' | o, a) of one step as a mixture of `count` outcomes, each with a probability and a normal of deviation WIDTH.
+    """p(o' | o, a) of one step as a mixture of `count` outcomes, each with a probability and a normal density of deviation WIDTH.
 
     Observations and actions are normalized, (B, observation_dim) and (B, action_dim). All outcomes are equally narrow, so that
-    none can stand for two that are far apart. Not to be confused with a prediction of the mean, which lies between the
-    outcomes, where no step ends. ValueError for so many that each may be rare.
+    one cannot cover two that are far apart. Not to be confused with a prediction of the mean, which lies between the
+    outcomes, where no step ends. ValueError if `count` is so large that every outcome may be rare.
     """
 
     def __init__(self, observation_dim: int, action_dim: int, count: int, width: int = 128, octaves: int = 6):
@@ -58,7 +58,8 @@ class StepOutcomes(nn.Module):
     def draw(self, observation: Tensor, action: Tensor, generator: torch.Generator) -> Tensor:
         """What may be observed after each step (B, observation_dim): the middle of an outcome drawn by its probability.
 
-        Those below `RARE` are not drawn: they are what the mixture was uncertain about, and a future has many steps.
+        Outcomes below `RARE` are not drawn. Their probability is mostly an error of the mixture, and a future has many steps in
+        which they could be drawn.
         """
         odds, change = self(observation, action)
         probability = odds.softmax(-1)

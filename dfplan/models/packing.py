@@ -1,4 +1,4 @@
-"""Sequences of different lengths side by side in one row, so that a network does no work for what lies beyond their ends."""
+"""Sequences of different lengths side by side in one row, so that a network computes nothing beyond their ends."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dfplan.models.transformer import Transformer
 
 
 class Packed(nn.Module):
-    """A denoiser `(x (B, T, C), k) -> (B, T, C)` of sequences of the given lengths, whose network sees them without padding.
+    """A denoiser `(x (B, T, C), k) -> (B, T, C)` of sequences of the given lengths, whose network gets them without padding.
 
     Each sequence has positions of its own from 0 on and attends to itself alone. Beyond its end the prediction is 0. B may be a
     multiple of the number of lengths N: then row r has the length r % N.
@@ -25,7 +25,7 @@ class Packed(nn.Module):
     segments: Tensor
 
     def __init__(self, network: nn.Module, lengths: Sequence[int], tokens: int):
-        """The lengths are whole numbers in 1..tokens. Raises ValueError for a network that cannot tell sequences apart."""
+        """The lengths are whole numbers in 1..tokens. Raises ValueError for a network that takes no segments."""
         super().__init__()
         if not packs(network):
             raise ValueError(f"a {type(network).__name__} cannot tell sequences of one row apart")
@@ -66,7 +66,7 @@ def packs(network: nn.Module) -> bool:
 
 
 def side_by_side(lengths: Sequence[int], tokens: int) -> list[list[int]]:
-    """Rows of at most so many tokens: which sequences lie in each, the longest ones first, with the shortest that still fit."""
+    """The sequences of each row of at most `tokens` tokens: the longest that is left, then the shortest ones that still fit."""
     order = sorted(range(len(lengths)), key=lambda one: -lengths[one])
     rows = []
     while order:

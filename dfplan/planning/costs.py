@@ -1,7 +1,7 @@
 """Costs of plans: how far they are from a goal, whether they stay within limits, and sums of costs.
 
-Each is a cost as `dfplan.diffusion.costs` says, of tokens or observations in whatever units they are made in; `in_units` wraps
-one that is written in recorded units. The paper's guidance in mazes is `ReachThroughout`.
+Each is a cost in the sense of `dfplan.diffusion.costs`, of tokens or observations in any units. `in_units` wraps a cost that is
+written in recorded units. The paper's guidance in mazes is `ReachThroughout`.
 """
 
 import math

@@ -1,6 +1,6 @@
-"""How training draws levels such as planning asks for: a known start, mostly a known goal, and what lies between.
+"""Draws of noise levels for training, as they occur in planning: a known start, mostly a known goal, and tokens between.
 
-They are this project's own, beside those of the paper (`dfplan.diffusion.levels`). A config names draws with weights, and
+These draws are this project's own. Those of the paper are in `dfplan.diffusion.levels`. A config names draws with weights, and
 `Mixture` draws from all of them.
 """
 

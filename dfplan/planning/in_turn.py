@@ -1,4 +1,4 @@
-"""A goal of several things, asked for one thing at a time: what is left open is NaN."""
+"""A goal of several things, asked for one thing at a time: the columns of all others are NaN, which leaves them open."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from torch import Tensor
 def in_turn(
     goal: Tensor, present: Tensor, groups: Sequence[int], within: Sequence[float], lowest_first: bool = False
 ) -> Tensor:
-    """Goals (B, G) of which one group that is not there yet is kept, and all others are NaN: the first one, or that with the
-    lowest goal in its last column.
+    """Goals (B, G) of which one group that is not at its goal yet is kept, and all others are NaN: the first such group, or the
+    one with the lowest goal in its last column.
 
-    `present` (B, G) are the goal's columns as they are now. Groups are so many neighboring columns each; one is there if its
-    Euclidean distance is at most its entry of `within`. Where all are there the goal is kept whole. So what was moved away
-    again is asked for again.
+    `present` (B, G) has the present values of the goal's columns, and `groups` the number of neighboring columns of each group.
+    A group is at its goal if its Euclidean distance is at most its entry of `within`. Where all groups are, the goal is kept
+    whole. A group that was moved away again is asked for again.
     """
     device, sizes = goal.device, torch.tensor(groups, device=goal.device)
     apart = torch.stack([part.norm(dim=1) for part in (goal - present).split(list(groups), dim=1)], dim=1)

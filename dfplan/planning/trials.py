@@ -1,8 +1,8 @@
-"""Trials: candidates are followed in futures, in which chance decides as it did in the data, before one is chosen.
+"""Trials: before one candidate is chosen, each is followed in several futures, in which chance decides as it did in the data.
 
-A plan to a known goal is what leads there if all goes well: where chance decides what an action leads to, the plan shows the
-lucky outcome. What the agent decides is that it follows the plan. So the follower and learned outcomes of each step play it
-through, several times, and the mean of the times counts, not the time of the lucky one.
+A plan to a known goal shows what leads there if all goes well. Where chance decides the outcome of an action, the plan shows
+the lucky one. The agent does not decide the outcome: it decides to follow the plan. So each candidate is played several times,
+with actions of the follower and drawn outcomes of each step. The mean of the times counts, not the time of the lucky future.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ def mean_time(
 ) -> Tensor | None:
     """Mean time (B * N,), in tokens, after which a follower is at the end of each candidate, over `config.trials` futures.
 
-    A future without an arrival counts `config.lost` tokens, and a candidate that is not plausible as many more than it has.
-    None where the model has no outcomes, plausibility or inverse dynamics, and where plans do not end at a goal. `lookahead`,
-    `speed`: as of `dfplan.planning.execution.by_inverse_dynamics`.
+    A future without an arrival counts as `config.lost` tokens. A candidate that is not plausible counts as its length plus
+    `config.lost`. None if the model has no outcomes, plausibility or inverse dynamics, or if plans do not end at a goal.
+    `lookahead`, `speed`: as of `dfplan.planning.execution.by_inverse_dynamics`.
     """
     ends_there = ask.goal is not None and "goal" not in model.config.condition
     if not (ends_there and config.trials and model.outcomes and model.plausibility and model.inverse):
@@ -69,7 +69,7 @@ def follow(
 ) -> Tensor:
     """Steps (R,) until a follower of each path (R, S + 1, observation_dim) is at its end; infinity if not within `late` (R,).
 
-    Every `stride` steps those that are there, or late, are left out.
+    Every `stride` steps, rows that have arrived or are late are left out.
     """
     columns, normalize, outcomes = list(model.config.judged), model.observation.normalize, model.outcomes
     assert outcomes is not None
