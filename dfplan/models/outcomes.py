@@ -14,7 +14,7 @@ RARE = 0.05
 
 
 class StepOutcomes(nn.Module):
-    """p(o' | o, a) of one step as a mixture of `count` outcomes, each with a probability and a normal density of deviation WIDTH.
+    """p(o' | o, a) of one step as a mixture of `count` outcomes, each with a probability and a normal of deviation WIDTH.
 
     Observations and actions are normalized, (B, observation_dim) and (B, action_dim). All outcomes are equally narrow, so that
     one cannot cover two that are far apart. Not to be confused with a prediction of the mean, which lies between the
