@@ -5,13 +5,18 @@
         return np.concatenate([observation, observation[..., 3:6] - observation[..., :3]], axis=-1)
 
 Weights keep a `Features` by names only. No code is taken from a file: who loads weights with a function of their own
-imports the module that registers it first.
+imports the module that registers it first, or installs a package that names this module as an entry point:
+
+    [project.entry-points."dfplan.features"]
+    reach = "my_robot.features"
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from importlib import import_module
+from importlib.metadata import entry_points
 from typing import Any
 
 import numpy as np
@@ -22,6 +27,8 @@ from dfplan.fields import CheckedFields, Size, Whole, check_columns
 FeatureFunction = Callable[[NDArray[Any]], Any]
 """(..., D) -> (..., F), for any leading sizes, in NumPy."""
 
+PLUGINS = "dfplan.features"
+"""The group of entry points by which installed packages name the modules that register features."""
 _FUNCTIONS: dict[str, FeatureFunction] = {}
 
 
@@ -45,7 +52,13 @@ def register_features(name: str) -> Callable[[FeatureFunction], FeatureFunction]
 
 
 def registered(name: str) -> FeatureFunction:
-    """The function of that name. Raises ValueError, which says what to do, if there is none."""
+    """The function of that name, also of an installed package that names its module as an entry point of `PLUGINS`.
+
+    Raises ValueError, which says what to do, if there is none.
+    """
+    if name not in _FUNCTIONS:
+        for plugin in entry_points(group=PLUGINS, name=name):
+            import_module(plugin.module)
     if name not in _FUNCTIONS:
         raise ValueError(
             f"no features are registered as '{name}'; first import the module that does @dfplan.register_features('{name}')"

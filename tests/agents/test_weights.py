@@ -128,4 +128,4 @@ def test_shipped_weights_say_where_they_come_from():
             assert weights.fingerprint is None
         else:
             assert weights.fingerprint is not None and len(weights.fingerprint) == 64
-        assert weights.command is not None and weights.command.startswith("python benchmarks/train.py --env maze2d-")
+        assert weights.command is not None and weights.command.startswith("python benchmarks/train.py --env ")

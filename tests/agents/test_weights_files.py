@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from every_agent import diffusion_policy
 
 from dfplan.agents.decision_diffuser import DecisionDiffuserAgent, DecisionDiffuserConfig, DecisionDiffuserModel
 from dfplan.agents.diffuser import DiffuserAgent, DiffuserAgentConfig, DiffuserConfig, DiffuserModel
@@ -16,6 +17,7 @@ from dfplan.agents.mppi import LearnedMPPIAgent
 from dfplan.agents.offline.awac import AWAC, AWACAgent, AWACConfig
 from dfplan.agents.offline.bc import BC, BCConfig, BehaviorCloningAgent
 from dfplan.agents.offline.cql import CQL, CQLAgent, CQLConfig
+from dfplan.agents.offline.gciql import GCIQL, GCIQLAgent, GCIQLConfig
 from dfplan.agents.offline.iql import IQL, IQLAgent, IQLConfig
 from dfplan.agents.offline.td3_bc import TD3BC, TD3BCAgent, TD3BCConfig
 from dfplan.data.tokens import TokenLayout
@@ -52,12 +54,14 @@ MAKE = {
             )
         )
     ),
+    "diffusion_policy": diffusion_policy,
     "dynamics": lambda: LearnedMPPIAgent(DynamicsModel(DynamicsConfig(4, 2, width=8, octaves=1))),
     "bc": lambda: BehaviorCloningAgent(BC(BCConfig(**OFFLINE))),
     "iql": lambda: IQLAgent(IQL(IQLConfig(**OFFLINE))),
     "cql": lambda: CQLAgent(CQL(CQLConfig(**OFFLINE))),
     "td3-bc": lambda: TD3BCAgent(TD3BC(TD3BCConfig(**OFFLINE))),
     "awac": lambda: AWACAgent(AWAC(AWACConfig(**OFFLINE))),
+    "gciql": lambda: GCIQLAgent(GCIQL(GCIQLConfig(**OFFLINE, goal_columns=(0, 1)))),
 }
 
 
@@ -162,7 +166,7 @@ def test_sizes_far_beyond_the_file_are_refused_before_anything_is_made_of_them(n
             continue
         for size in (2**16, 10**9, 10**12):
             message = refused(tmp_path / "weights.safetensors", tensors, changed(header, place, size))
-            small = ("tokens", "stride", "levels", "inverse_levels", "longest_gap", "goal_within", "longest")
+            small = ("predicted", "tokens", "stride", "levels", "inverse_levels", "longest_gap", "goal_within", "longest")
             bounded = place[-1] in small or "agent" in place
             assert message or (bounded and size == 2**16), (place, size)
 

@@ -215,3 +215,22 @@ def test_importing_dfplan_is_cheap_and_loading_data_needs_no_torch():
     assert {"load", "register_features"} <= set(dir(dfplan))
     with pytest.raises(AttributeError, match="module 'dfplan' has no attribute 'lode'"):
         dfplan.lode  # noqa: B018
+
+
+def test_an_installed_package_registers_its_features_when_they_are_asked_for(registry, monkeypatch, tmp_path):
+    (tmp_path / "plugin_of_a_test.py").write_text(
+        "from dfplan.data.features import register_features\n@register_features('theirs')\ndef theirs(x):\n    return 2 * x\n"
+    )
+    (tmp_path / "theirs-1.dist-info").mkdir()
+    (tmp_path / "theirs-1.dist-info" / "entry_points.txt").write_text("[dfplan.features]\ntheirs = plugin_of_a_test\n")
+    (tmp_path / "theirs-1.dist-info" / "METADATA").write_text("Name: theirs\nVersion: 1\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert Features(function="theirs")(np.ones(3)).tolist() == [2, 2, 2]
+    with pytest.raises(ValueError, match="no features are registered as 'another'"):
+        module.registered("another")
+
+
+def test_weights_of_a_shipped_robot_load_without_a_further_import():
+    words = "from dfplan.agents.loading import from_pretrained; print(from_pretrained('cube-single').goal_dim)"
+    found = subprocess.run([sys.executable, "-c", words], capture_output=True, text=True, check=False)
+    assert found.stdout == "3\n", found.stderr
