@@ -166,7 +166,16 @@ def test_sizes_far_beyond_the_file_are_refused_before_anything_is_made_of_them(n
             continue
         for size in (2**16, 10**9, 10**12):
             message = refused(tmp_path / "weights.safetensors", tensors, changed(header, place, size))
-            small = ("predicted", "tokens", "stride", "levels", "inverse_levels", "longest_gap", "goal_within", "longest")
+            small = (
+                "predicted",
+                "tokens",
+                "stride",
+                "levels",
+                "inverse_levels",
+                "longest_gap",
+                "goal_within",
+                "longest",
+            )
             bounded = place[-1] in small or "agent" in place
             assert message or (bounded and size == 2**16), (place, size)
 
