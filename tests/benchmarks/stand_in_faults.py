@@ -4,7 +4,6 @@ The file holds a word and the batch's first seed: 'worker', its own process; 'dr
 Ctrl-C for that one; 'always', its own process, again and again. Every batch that is begun is noted in 'begun'.
 """
 
-import itertools
 import os
 import signal
 import time
@@ -29,13 +28,8 @@ class Faulty(RandomAgent):
         if kind in ("worker", "always"):
             os.kill(os.getpid(), signal.SIGKILL)
         parent = os.getppid()
-        for moment in itertools.count():
-            if os.getppid() != parent:  # the driver is gone
-                return
-            if (
-                moment % 400 == 0
-            ):  # again after a while, as a user would: Python loses an interrupt that comes in a callback
-                os.kill(parent, signal.SIGKILL if kind == "driver" else signal.SIGINT)
+        os.kill(parent, signal.SIGKILL if kind == "driver" else signal.SIGINT)
+        while os.getppid() == parent:  # until the driver ends it, or is gone itself
             time.sleep(0.05)
 
 
