@@ -6,7 +6,6 @@ import signal
 # Networks of tests are tiny, and OpenMP's threads keep a core busy while they wait. Set before torch is imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-if (
-    signal.getsignal(signal.SIGINT) is signal.SIG_IGN
-):  # as in a shell's background; the commands that are tested would inherit it
+# In a shell's background Ctrl-C is ignored, and the commands that are tested would inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
