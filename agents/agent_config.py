@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from dfplan.fields import CheckedFields, Count, NotNegative, Positive, Whole
+from dfplan.fields import CheckedFields, Count, NotNegative, Positive, Share, Whole
 from dfplan.planning.plan_config import PlanConfig
 
 
@@ -28,6 +28,9 @@ class AgentConfig(CheckedFields):
     arrival: NotNegative = 0.0
     """A row that is due for a new plan within this Euclidean distance of its goal (recorded units) stays there: its plan is the
     goal itself, at rest. 0 plans anew even there. Inverse dynamics only."""
+    return_quantile: Share | None = None
+    """Where no return is asked for, plans are asked for this quantile of the recorded episodes' returns (0.9: nine of ten were
+    lower); None asks for none. Models that are asked for returns only."""
     keep: Whole = 0
     """Tokens of the last plan whose actions a new one keeps: they are decided already. Diffused actions only, and at most the
     model's `in_flight`."""

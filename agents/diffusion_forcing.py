@@ -70,6 +70,8 @@ class DiffusionForcingAgent(PlanningAgent):
             )
         if config.plan.trials and not (model.outcomes and model.inverse and model.plausibility):
             raise ValueError("trials need a model that has learned outcomes, plausibility and inverse dynamics")
+        if config.return_quantile is not None and "return" not in model.config.condition:
+            raise ValueError("return_quantile needs a model whose condition is a return")
         self.planner = planner or Planner()
         self.goal_dim = len(model.config.goal_columns)
         returns = ("return_",) if "return" in model.config.condition else ()
@@ -165,6 +167,8 @@ class DiffusionForcingAgent(PlanningAgent):
             present, how = observation[:, list(self.model.config.goal_columns)], self.config
             groups = self.model.config.goal_groups
             ask = replace(ask, goal=in_turn(ask.goal, present, groups, how.in_turn, how.lowest_first))
+        if ask.return_ is None and self.config.return_quantile is not None:
+            ask = replace(ask, return_=self.model.return_at(self.config.return_quantile))
         return make_plan(
             self.model,
             observation,

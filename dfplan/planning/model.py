@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -22,6 +23,8 @@ from dfplan.training.losses import total
 
 __all__ = ["Batch", "PlausibilityConfig", "TrajectoryModel", "TrajectoryModelConfig"]
 
+PERCENT = 100
+"""Parts of the recorded returns that lie between two stored quantiles of them."""
 INVERSE_PAIRS, PLAUSIBLE_STEPS, OUTCOMES = 8, 16, 64
 """How many of each window's steps are learned from in one batch."""
 
@@ -53,6 +56,7 @@ class TrajectoryModel(Statistics):
     plausibility: StepPlausibility | None
     value: TokenValue | None
     longest: Tensor
+    returns: Tensor
 
     def __init__(self, config: TrajectoryModelConfig):
         layout = config.layout
@@ -75,6 +79,8 @@ class TrajectoryModel(Statistics):
         if self.learns_returns:
             self.pace = Normalizer.standard(1)
             self.register_buffer("longest", torch.ones(()))
+        if "return" in config.condition:
+            self.register_buffer("returns", torch.zeros(PERCENT + 1))
         self.draw = Mixture(config.draws)
 
     def fit_statistics(self, data: Trajectories) -> None:
@@ -83,6 +89,13 @@ class TrajectoryModel(Statistics):
         if self.learns_returns:
             self.pace = Normalizer.fit(returns_to_go(data)[:, None])
             self.longest = torch.tensor(float((data.episode_ends - data.episode_starts).max()))
+        if "return" in self.config.condition:
+            quantiles = np.quantile(data.returns, np.linspace(0, 1, PERCENT + 1))
+            self.returns = torch.as_tensor(quantiles, dtype=torch.float32)
+
+    def return_at(self, quantile: float) -> float:
+        """A quantile, 0 to 1, of the returns of the recorded episodes, of models that are asked for returns."""
+        return float(np.interp(quantile * PERCENT, np.arange(PERCENT + 1), self.returns.cpu().numpy()))
 
     def forward(self, batch: Sequence[Any], generator: torch.Generator) -> dict[str, Tensor]:
         """Losses of one batch, to be minimized together under 'loss'."""

@@ -47,6 +47,8 @@ def train_well(data, steps, **changes):
     recipe = sized(recipe_for(data, "chunks"), TransformerConfig(width=64, depth=2, octaves=2), 64)
     quick = replace(recipe.train, warmup_steps=20, ema_decay=0.95, learning_rate=3e-3)
     recipe = replace(recipe, model=replace(recipe.model, **changes), train=quick)
+    if "return" not in recipe.model.condition:
+        recipe = replace(recipe, acting=replace(recipe.acting, return_quantile=None))
     return dfplan.train(data, recipe, steps=steps, quiet=True)
 
 
@@ -117,10 +119,20 @@ def test_a_return_that_is_asked_for_decides_what_is_done():
     for wanted in (float(data.returns.min()), float(data.returns.max())):
         agent.reset(ask=Ask(return_=wanted), seed=0)
         ends.append(agent.plan(start).observations[:, -1, -1, 0])
-    agent.reset(seed=0)
-    free = agent.plan(start).observations[:, -1, -1, 0]
-    assert (ends[0] < 0).float().mean() > 0.8 and (ends[1] > 0).float().mean() > 0.8
+    for quantile in (0.1, 0.9, None):
+        unasked = agent.with_options(return_quantile=quantile)
+        unasked.reset(seed=0)
+        ends.append(unasked.plan(start).observations[:, -1, -1, 0])
+    low, high, lowest, highest, free = ends
+    assert (low < 0).float().mean() > 0.8 and (high > 0).float().mean() > 0.8
+    assert torch.equal(low, lowest) and torch.equal(high, highest), "quantiles of the recorded episodes' returns"
     assert 0.02 < (free > 0).float().mean() < 0.98, "unasked, both sides"
+
+
+def test_a_quantile_of_returns_needs_a_model_that_is_asked_for_them():
+    agent = train_well(dfplan.load(drifting()), steps=1, condition=(), value=None)
+    with pytest.raises(ValueError, match="return_quantile needs a model whose condition is a return"):
+        agent.with_options(return_quantile=0.5)
 
 
 @pytest.fixture(scope="module")
