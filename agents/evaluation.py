@@ -20,8 +20,8 @@ import pandas as pd
 from gymnasium.vector import VectorEnv
 
 from dfplan.agents.episodes import Played, Player, Start, play
-from dfplan.agents.intervals import Estimate, mean, share
 from dfplan.arrays import read_whole
+from dfplan.intervals import Estimate, mean, share
 
 BLOCK = 10_000
 """Reset seeds of a block of episodes, so that no two values of `seed` share a start."""

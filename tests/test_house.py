@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 ROOMS = ("dfplan", "envs", "agents", "benchmarks")
 FLOORS = {
     "dfplan": (
-        {"arrays", "fields", "quoting", "whole_files", "locks", "names", "worker_processes"},
+        {"arrays", "fields", "intervals", "quoting", "whole_files", "locks", "names", "worker_processes"},
         {"config_json", "command"},
         {"diffusion", "data", "training"},
         {"models"},
@@ -28,7 +28,7 @@ FLOORS = {
         {"collect"},
     ),
     "agents": (
-        {"loading", "base", "planning_agent", "agent_config", "episodes", "intervals"},
+        {"loading", "base", "planning_agent", "agent_config", "episodes"},
         {"offline", "online", "adapters", "full_sequence", "evaluation"},
         {"diffuser", "decision_diffuser", "diffusion_policy", "diffusion_veteran", "mppi"},
         {"diffusion_forcing", "weights"},

@@ -11,11 +11,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from dfplan.agents.intervals import mean
 from dfplan.benchmarks import protocol
 from dfplan.benchmarks.experiments import shared
 from dfplan.benchmarks.suites import suite
 from dfplan.envs.registry import find
+from dfplan.intervals import mean
 
 CLAIM = "In cube-single the condition token succeeds more often, and in the large maze the goal at a plan's end scores more."
 PAGE = "your-own-task"

@@ -14,8 +14,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from dfplan.agents.intervals import Estimate
 from dfplan.benchmarks.experiments import shared
+from dfplan.intervals import Estimate
 
 CLAIM = (
     "With the memory of a training sequence at least 95% of trajectories over a cross go straight on, as all recorded ones do; "

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from dfplan.agents.intervals import Estimate, mean
+from dfplan.intervals import Estimate, mean
 
 CLAIM = (
     "On fork-v0, Monte Carlo guidance earns at least 95% of the optimum's expected return, averaged over the hazards, plain "

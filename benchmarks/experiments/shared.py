@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from dfplan.agents.intervals import Estimate, mean
+from dfplan.intervals import Estimate, mean
 
 LEVELS = 64
 """K of the small models."""

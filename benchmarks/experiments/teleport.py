@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from dfplan.agents.intervals import mean
 from dfplan.benchmarks import protocol, rows
 from dfplan.benchmarks.experiments import shared
 from dfplan.envs.registry import find
+from dfplan.intervals import mean
 
 CLAIM = (
     "In pointmaze-teleport-navigate, by the stock protocol, candidates weighed by their mean time over futures succeed in at "

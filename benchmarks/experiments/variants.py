@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from dfplan.agents.intervals import Estimate, mean
 from dfplan.benchmarks import protocol
 from dfplan.benchmarks.experiments.shared import difference, table, text
 from dfplan.envs.reference import normalized_score
+from dfplan.intervals import Estimate, mean
 
 Part = Mapping[str, Any]
 Variant = tuple[str, Mapping[str, Any]]

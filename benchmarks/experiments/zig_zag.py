@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from dfplan.agents.intervals import Estimate
 from dfplan.benchmarks.experiments import shared
+from dfplan.intervals import Estimate
 
 CLAIM = (
     "At equal network evaluations a zig-zag schedule scores more than full-sequence and than one token after another, by one "

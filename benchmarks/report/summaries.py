@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from dfplan.agents.intervals import Estimate, compare, interquartile_mean, mean, over_seeds_and_starts
 from dfplan.benchmarks.protocol import EPISODES, score
 from dfplan.benchmarks.results import Cell, Timing
 from dfplan.benchmarks.rows import ROWS, TRAINING_SEEDS
+from dfplan.intervals import Estimate, compare, interquartile_mean, mean, over_seeds_and_starts
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from rich.console import Group
 from rich.markup import escape
 from rich.text import Text
 
-from dfplan.agents import intervals
+from dfplan import intervals
 from dfplan.benchmarks.protocol import EPISODES
 from dfplan.benchmarks.report.published import printed_for, reported
 from dfplan.benchmarks.report.summaries import Summary

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-from dfplan.agents.intervals import Estimate
 from dfplan.benchmarks.experiments import (
     bound,
     composition,
@@ -16,6 +15,7 @@ from dfplan.benchmarks.experiments import (
     variable_horizon,
     zig_zag,
 )
+from dfplan.intervals import Estimate
 
 
 @pytest.fixture(autouse=True)

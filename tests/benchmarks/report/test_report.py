@@ -9,7 +9,6 @@ import pytest
 from rich.console import Console
 from test_cells import small_cell, small_timing
 
-from dfplan.agents.intervals import mean
 from dfplan.benchmarks.protocol import EVALUATION_SEEDS
 from dfplan.benchmarks.report import __main__ as report
 from dfplan.benchmarks.report import pages, tables
@@ -17,6 +16,7 @@ from dfplan.benchmarks.report.summaries import summarize
 from dfplan.benchmarks.report.tables import decimal, duration, machine
 from dfplan.benchmarks.results import cells_in, timings_in, write
 from dfplan.envs.registry import TASKS
+from dfplan.intervals import mean
 
 ROOT = Path(__file__).parents[3]
 RECORDED = ROOT / "benchmarks" / "recorded"

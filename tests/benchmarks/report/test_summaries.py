@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 from test_cells import small_cell, small_timing
 
-from dfplan.agents.intervals import compare, interquartile_mean, mean, over_seeds_and_starts
 from dfplan.benchmarks.report.summaries import episodes_of, in_order, summarize
 from dfplan.envs.reference import normalized_score
+from dfplan.intervals import compare, interquartile_mean, mean, over_seeds_and_starts
 
 UMAZE = "maze2d-umaze-v1"
 SEEDS = list(range(100_000, 100_008))

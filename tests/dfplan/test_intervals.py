@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from dfplan.agents.intervals import (
+from dfplan.intervals import (
     Estimate,
     compare,
     interquartile_mean,
