@@ -80,11 +80,14 @@ def main(arguments: Arguments) -> None:
 
 
 def complete(experiment: Any, file: Path, words: str, quick: bool) -> dict[str, Any]:
-    """Play what the result file lacks and return it whole.
+    """Play what the result file lacks, on one thread, and return it whole.
 
     A finished file with the same settings is returned as it is. Each finished part is kept in NAME.partial.json, and used
     again at the same commit, with the same versions and settings.
     """
+    import torch  # late: --help needs no torch
+
+    torch.set_num_threads(1)
     wanted, partial = experiment.parts(quick), file.with_suffix(".partial.json")
     done, kept = read(file), read(partial)
     if {part: entry["settings"] for part, entry in done["parts"].items()} == wanted:

@@ -8,21 +8,23 @@ inverse dynamics tracks it. Both are trained on the same data for the same numbe
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from dfplan.benchmarks import protocol
+from dfplan.agents.recipes import recipe_for
+from dfplan.benchmarks import protocol, training_run
 from dfplan.benchmarks.experiments import shared
+from dfplan.benchmarks.experiments.shared import Part
 from dfplan.benchmarks.suites import suite
-from dfplan.envs.registry import find
-from dfplan.intervals import mean
+from dfplan.envs.registry import Task, find
+from dfplan.training.fit import fit
 
 CLAIM = "In cube-single the condition token succeeds more often, and in the large maze the goal at a plan's end scores more."
 PAGE = "your-own-task"
 TASKS = ("maze2d-large", "cube-single")
 RECIPES = {"chunks": "a condition token, chunks of actions", "plans": "the last token's part, plans of states"}
 EPISODES, STEPS, BATCH = 50, 2_000, 10
-Part = Mapping[str, Any]
 
 
 def parts(quick: bool) -> dict[str, dict[str, Any]]:
@@ -36,46 +38,37 @@ def parts(quick: bool) -> dict[str, dict[str, Any]]:
 
 
 def play(settings: Part) -> dict[str, Any]:
-    """The scores of the episodes, on one thread, and what they are."""
-    import torch  # late: --help needs no torch
-
-    torch.set_num_threads(1)
+    """The scores of the episodes, and what they are."""
     task = find(settings["task"])
-    agent, seeds = trained(settings), protocol.evaluation_seeds(settings["episodes"])
+    agent, seeds = trained(task, settings), protocol.evaluation_seeds(settings["episodes"])
     found = protocol.evaluate(agent, task.env_id, seeds, batch=BATCH)
     unit, scores = protocol.score(suite.of(task).reference(task), found.returns, found.success)
     numbers = {"scores": [round(float(score), 6) for score in scores], "returns": list(found.returns)}
     return {"unit": unit, "data": agent.card["data"]["steps"], **numbers}
 
 
-def trained(settings: Part) -> Any:
+def trained(task: Task, settings: Part) -> Any:
     """The agent, from its run folder under runs/ if it has been trained before."""
-    import dataclasses
-
-    from dfplan.agents.recipes import recipe_for
-    from dfplan.benchmarks.training_run import read_data
-    from dfplan.training.fit import fit
-
-    task, own = find(settings["task"]), suite.of(find(settings["task"])).spec
-    data = read_data(task, None)
+    data, own = training_run.read_data(task, None), suite.of(task).spec
     if own is not None and not data.features.goal_columns:  # of data that do not say where goals stand
-        data = dataclasses.replace(data, features=dataclasses.replace(data.features, goal_columns=own.goal_columns))
+        data = replace(data, features=replace(data.features, goal_columns=own.goal_columns))
     recipe = recipe_for(data, settings["recipe"], steps=settings["steps"], seed=settings["seed"])
-    folder = Path("runs", "asking-for-goals", f"{settings['task']}-{settings['recipe']}-{settings['steps']}")
-    return fit(recipe, data, folder)
+    return fit(
+        recipe, data, Path("runs", "asking-for-goals", f"{settings['task']}-{settings['recipe']}-{settings['steps']}")
+    )
 
 
 def conclude(played: Mapping[str, Part]) -> tuple[bool, str]:
     """It held if in each task the whole interval of the expected recipe lies above the other's."""
-    found = {name: mean([part["scores"]]) for name, part in played.items()}
-    lines = ["| goal | " + " | ".join(TASKS) + " |", "| --- " * (len(TASKS) + 1) + "|"]
-    for name, words in RECIPES.items():
-        lines.append(f"| {words} | " + " | ".join(shared.text(found[f"{task}, {name}"]) for task in TASKS) + " |")
-    held = shared.above(found["cube-single, chunks"], found["cube-single, plans"])
-    held &= shared.above(found["maze2d-large, plans"], found["maze2d-large, chunks"])
-    first = played["cube-single, chunks"]
+    found = shared.means(
+        {recipe: {task: [played[f"{task}, {recipe}"]["scores"]] for task in TASKS} for recipe in RECIPES}
+    )
+    chunks, plans = found["chunks"], found["plans"]
+    held = shared.above(chunks["cube-single"], plans["cube-single"])
+    held &= shared.above(plans["maze2d-large"], chunks["maze2d-large"])
+    rows, first = [[words, *found[recipe].values()] for recipe, words in RECIPES.items()], played["cube-single, chunks"]
     units = " and ".join(f"{played[f'{task}, chunks']['unit']} in {task}" for task in TASKS)
-    return held, "\n".join(lines) + (
+    return held, shared.table(["goal", *TASKS], rows, ".1f") + (
         f"\n\nMean score of {first['settings']['episodes']} episodes with its 95% interval ({units}), after "
         f"{first['settings']['steps']:,} optimizer steps of one training seed; {first['data']:,} recorded steps of the cube.\n"
     )

@@ -12,11 +12,19 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
+import torch
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from scipy import stats
 
+from dfplan.agents.loading import from_pretrained
+from dfplan.benchmarks import training_run
 from dfplan.benchmarks.experiments import shared
+from dfplan.benchmarks.experiments.shared import Part
+from dfplan.data.windows import Windows
+from dfplan.diffusion.bound import bound
+from dfplan.diffusion.matrices import pyramid
+from dfplan.envs.registry import find
 
 CLAIM = (
     "The bound lies above -log p of a Gaussian process in each order of denoising, falls with training, and tells plans that "
@@ -27,7 +35,6 @@ TOKENS, COLUMNS, SEQUENCES = 8, 2, 100
 STEPS, SEEDS = (100, 600, 3600), (0,)
 ORDERS = {"full sequence": 0.0, "zig-zag": 0.1, "autoregressive": 1.0}
 """The lag between two tokens, as a share of a token's steps."""
-Part = Mapping[str, Any]
 
 
 def parts(quick: bool) -> dict[str, dict[str, Any]]:
@@ -63,51 +70,39 @@ def play(settings: Part) -> dict[str, Any]:
         return {"auroc": _maze(settings["weights"], count, rows)}
     training = {"draw": "independent", "tokens": TOKENS, "steps": settings["steps"], "seed": settings["seed"]}
     model = shared.trained("bound", draw(20_000, seed=0), training)
-    new, own = draw(count, seed=1), {}
-    density = stats.multivariate_normal(np.zeros(TOKENS), process(3.0))
+    new, density = draw(count, seed=1), stats.multivariate_normal(np.zeros(TOKENS), process(3.0))
     exact = -sum(density.logpdf(new[..., column]) for column in range(COLUMNS))
-    for order, share in ORDERS.items():
-        own[order] = shared.rounded(bounds(model, new, share, rows) - exact)
+    gap = {order: shared.rounded(bounds(model, new, share, rows) - exact) for order, share in ORDERS.items()}
     odd = {"two halves": spliced(new), "faster": draw(count, seed=2, length=1.5)}
-    usual = bounds(model, new, 0.0, rows)
-    return {"gap": own, "auroc": {name: auroc(bounds(model, x, 0.0, rows), usual) for name, x in odd.items()}}
+    return {"gap": gap, "auroc": aurocs(model, odd, new, rows)}
 
 
 def _maze(weights: str, count: int, rows: int) -> dict[str, float]:
     """AUROCs of recorded ways from one side of the maze to the other that are cut and joined, or mirrored: then they go
     through a wall, because umaze is open on the right alone."""
-    from dfplan.agents.loading import from_pretrained
-    from dfplan.benchmarks.training_run import read_data
-    from dfplan.data.windows import Windows
-    from dfplan.envs.registry import find
-
-    model, data = from_pretrained(weights).model, read_data(find("maze2d-umaze"), None)
-    ways, _ = Windows(data, model.config.tokens, model.config.layout.stride).sample(
-        np.random.default_rng(0), 20 * count
-    )
+    model, data = from_pretrained(weights).model, training_run.read_data(find("maze2d-umaze"), None)
+    windows = Windows(data, model.config.tokens, model.config.layout.stride)
+    ways, _ = windows.sample(np.random.default_rng(0), 20 * count)
     ways = ways[np.ptp(ways[..., 0], 1) > 1.5][:count]
     mirrored = ways * np.array([1, -1, 1, -1], np.float32) + np.array([0, 4, 0, 0], np.float32)
-    usual = bounds(model, ways, 0.0, rows)
-    odd = {"two halves": spliced(ways), "through a wall": mirrored}
-    return {name: auroc(bounds(model, x, 0.0, rows), usual) for name, x in odd.items()}
+    return aurocs(model, {"two halves": spliced(ways), "through a wall": mirrored}, ways, rows)
 
 
 def bounds(model: Any, x: Any, share: float, steps: int) -> NDArray[np.float64]:
     """The bound (N,) on -log p of sequences (N, T, C) in recorded units, a token in so many steps."""
-    import torch
-
-    from dfplan.diffusion.bound import bound
-    from dfplan.diffusion.matrices import pyramid
-
     matrix = pyramid(x.shape[1], model.config.levels, steps, share * steps)
     z, generator = model.observation.normalize(torch.from_numpy(x)), torch.Generator().manual_seed(0)
     nats = bound(model.diffusion, z, matrix, generator)
     return (nats.double() + x.shape[1] * model.observation.std.double().log().sum()).numpy()
 
 
-def auroc(odd: NDArray[np.float64], usual: NDArray[np.float64]) -> float:
-    """The share of pairs in which the odd one has the higher bound."""
-    return round(float(stats.mannwhitneyu(odd, usual).statistic) / (len(odd) * len(usual)), 4)
+def aurocs(model: Any, odd: Mapping[str, Any], usual: Any, steps: int) -> dict[str, float]:
+    """Of each kind of odd sequences the share of pairs with a usual one in which the odd one has the higher bound."""
+    low, found = bounds(model, usual, 0.0, steps), {}
+    for name, x in odd.items():
+        higher = stats.mannwhitneyu(bounds(model, x, 0.0, steps), low).statistic
+        found[name] = round(float(higher) / (len(x) * len(usual)), 4)
+    return found
 
 
 def gaps(played: Mapping[str, Part]) -> dict[str, dict[int, list[list[float]]]]:
@@ -122,27 +117,25 @@ def gaps(played: Mapping[str, Part]) -> dict[str, dict[int, list[list[float]]]]:
 def conclude(played: Mapping[str, Part]) -> tuple[bool, str]:
     """It held if every mean gap lies above 0 and below that after less training, with its interval, and no AUROC of the most
     training, or of the maze, is below 0.9."""
-    found, held, rows = gaps(played), True, []
-    for order, by_steps in found.items():
-        steps = sorted(by_steps)
-        rows.append([order, *(shared.text(shared.mean(by_steps[n]), ".2f") for n in steps)])
-        held &= all(shared.above(shared.mean(by_steps[n]), 0.0) for n in steps)
-        falls = (shared.difference(by_steps[a], by_steps[b]) for a, b in pairwise(steps))
-        held &= all(shared.above(fall, 0.0) for fall in falls)
+    found = gaps(played)
+    mean, steps = shared.means(found), list(found["zig-zag"])
     last = [part["auroc"] for part in played.values() if part["settings"].get("steps") == steps[-1]]
-    maze = played["maze"]["auroc"]
     worst = {f"{name} of the process": min(one[name] for one in last) for name in last[0]}
-    worst |= {f"{name} in the maze": value for name, value in maze.items()}
+    worst |= {f"{name} in the maze": value for name, value in played["maze"]["auroc"].items()}
+    held = all(shared.above(gap, 0.0) for by_steps in mean.values() for gap in by_steps.values())
+    held &= all(shared.exceeds(own[less], own[more]) for own in found.values() for less, more in pairwise(steps))
     held &= min(worst.values()) >= 0.9
     flagged = ", ".join(f"{value:.3f} ({name})" for name, value in worst.items())
-    return held, shared.table(["order", *(f"{n:,} optimizer steps" for n in steps)], rows) + (
+    head, rows = ["order", *(f"{n:,} optimizer steps" for n in steps)], [[o, *mean[o].values()] for o in ORDERS]
+    return held, shared.table(head, rows, ".2f") + (
         f"\n\nMean distance of the bound above the exact -log p, in nats for a sequence of {TOKENS * COLUMNS} numbers, with "
-        f"its 95% interval over {len(by_steps[steps[-1]][0])} sequences of each of {len(last)} training seeds. AUROC of odd "
-        f"plans, the lowest of the training seeds: {flagged}.\n"
+        f"its 95% interval over {len(found['zig-zag'][steps[-1]][0])} sequences of each of {len(last)} training seeds. AUROC "
+        f"of odd plans, the lowest of the training seeds: {flagged}.\n"
     )
 
 
 def figure(played: Mapping[str, Part]) -> Figure:
     """The distance above the exact value, over training."""
-    curves = {order: (sorted(own), [shared.mean(own[n]) for n in sorted(own)]) for order, own in gaps(played).items()}
-    return shared.plot({"": curves}, "optimizer steps", "bound above the exact -log p, nats", log=True)
+    return shared.plot(
+        {"": shared.means(gaps(played))}, "optimizer steps", "bound above the exact -log p, nats", log=True
+    )

@@ -11,11 +11,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import torch
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from dfplan.benchmarks.experiments import shared
-from dfplan.intervals import Estimate
+from dfplan.benchmarks.experiments.shared import Part
 
 CLAIM = (
     "With the memory of a training sequence at least 95% of trajectories over a cross go straight on, as all recorded ones do; "
@@ -26,8 +27,7 @@ ARM, TOKENS, MEMORIES, SEEDS = 4, 4, (1, 2, 3), (0, 1)
 """Steps from a corner to the center, and tokens of a training sequence."""
 TOLERANCE = 0.15
 """Distance from the cross within which a state lies on it, if its arms have the length 1.41."""
-ENDS = ("straight", "V shape", "back", "elsewhere")
-Part = Mapping[str, Any]
+ENDS, ON = ("straight", "V shape", "back", "elsewhere"), "states on the cross"
 
 
 def parts(quick: bool) -> dict[str, dict[str, Any]]:
@@ -48,8 +48,6 @@ def record(count: int, seed: int) -> NDArray[np.float32]:
 
 def play(settings: Part) -> dict[str, Any]:
     """Of each memory: how each trajectory ends, as an index of `ENDS`, and the share of its states that lie on the cross."""
-    import torch
-
     model = shared.trained("composition", record(4000, seed=0), settings["training"])
     first = torch.from_numpy(record(settings["trajectories"], seed=1)[:, :2])
     ends, on = {}, {}
@@ -72,26 +70,32 @@ def ended(x: NDArray[np.float32]) -> NDArray[np.int64]:
     return np.where(np.abs(x[:, -1]).min(-1) < 0.5, 3, same)
 
 
-def shares(played: Mapping[str, Part], memory: int, end: int) -> Estimate:
-    """The share of trajectories that end so."""
-    return shared.mean([np.equal(part["ends"][str(memory)], end) for part in played.values()])
+def shares(played: Mapping[str, Part]) -> dict[str, Any]:
+    """The share of trajectories with each end, and of states on the cross, by memory."""
+    ended = {
+        name: {m: [np.equal(part["ends"][str(m)], end) for part in played.values()] for m in MEMORIES}
+        for end, name in enumerate(ENDS)
+    }
+    found: dict[str, Any] = shared.means(
+        {**ended, ON: {m: [p["on"][str(m)] for p in played.values()] for m in MEMORIES}}
+    )
+    return found
 
 
 def conclude(played: Mapping[str, Part]) -> tuple[bool, str]:
     """It held if the lower limits of the three shares reach 95%, 30% and 95%."""
-    on = {memory: shared.mean([part["on"][str(memory)] for part in played.values()]) for memory in MEMORIES}
-    rows = [
-        [
-            str(memory),
-            *(shared.text(shares(played, memory, end), ".0%") for end in range(4)),
-            shared.text(on[memory], ".0%"),
-        ]
-        for memory in MEMORIES
+    found, longest = shares(played), MEMORIES[-1]
+    reached = [
+        (found["straight"][longest], 0.95),
+        (found["V shape"][2], 0.3),
+        (found[ON][2], 0.95),
+        (found[ON][longest], 0.95),
     ]
-    held = (shares(played, MEMORIES[-1], 0).low or 0) >= 0.95 and (shares(played, 2, 1).low or 0) >= 0.3
-    held &= min(on[memory].low or 0 for memory in (2, MEMORIES[-1])) >= 0.95
+    rows = [[memory, *(by_memory[memory] for by_memory in found.values())] for memory in MEMORIES]
     count = len(next(iter(played.values()))["on"]["1"])
-    return held, shared.table(["memory, tokens", *ENDS, "states on the cross"], rows) + (
+    return all((share.low or 0) >= least for share, least in reached), shared.table(
+        ["memory, tokens", *found], rows, ".0%"
+    ) + (
         f"\n\nShare of trajectories by where they end, with its 95% interval over {count} of each of {len(played)} training "
         "seeds.\n"
     )
@@ -99,5 +103,5 @@ def conclude(played: Mapping[str, Part]) -> tuple[bool, str]:
 
 def figure(played: Mapping[str, Part]) -> Figure:
     """How trajectories end, over the memory."""
-    curves = {name: (MEMORIES, [shares(played, memory, end) for memory in MEMORIES]) for end, name in enumerate(ENDS)}
-    return shared.plot({"": curves}, "memory, tokens", "share of trajectories")
+    found = shares(played)
+    return shared.plot({"": {name: found[name] for name in ENDS}}, "memory, tokens", "share of trajectories")

@@ -12,10 +12,15 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import torch
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from dfplan.benchmarks import training_run
 from dfplan.benchmarks.experiments import shared
+from dfplan.benchmarks.experiments.shared import Part
+from dfplan.data.windows import Windows
+from dfplan.envs.registry import find
 
 CLAIM = (
     "Over ten times the training horizon, rollouts by Diffusion Forcing with k_small have a smaller share of impossible states "
@@ -30,7 +35,7 @@ SYSTEMS: dict[str, dict[str, Any]] = {
     "frames": {"tokens": 8, "network": {"width": 128, "octaves": 0}, "steps": 600},
     "maze": {"tokens": 16, "network": {}, "steps": 1000},
 }
-SEEDS = {"ball": (0,), "frames": (0,), "maze": (0,)}
+SEEDS = (0,)
 METHODS = {
     "forcing, k_small": (shared.FORCING, K_SMALL),
     "forcing": (shared.FORCING, 0),
@@ -40,31 +45,24 @@ METHODS = {
 """The draw of noise levels, and the level at which the past is seen."""
 SPEED, SIDE, STRIDE, FASTEST = 0.08, 32, 8, 0.5
 """The ball's way in one token; pixels of a side; environment steps of a token in the maze, and its longest way."""
-Part = Mapping[str, Any]
 
 
 def parts(quick: bool) -> dict[str, dict[str, Any]]:
     """A part for each system and training seed."""
-    own = {"data": DATA, "rollouts": 8 if quick else 50}
-    return {
-        f"{name}, seed {seed}": {**system, "system": name, "seed": seed, **own, **({"steps": 100} if quick else {})}
-        for name, system in SYSTEMS.items()
-        for seed in SEEDS[name][: 1 if quick else None]
-    }
+    own = {"data": DATA, "rollouts": 8 if quick else 50, **({"steps": 100} if quick else {})}
+    named = {f"{name}, seed {seed}": {"system": name, "seed": seed} for name in SYSTEMS for seed in SEEDS}
+    return {part: {**SYSTEMS[named[part]["system"]], **named[part], **own} for part in named}
 
 
 def play(settings: Part) -> dict[str, Any]:
     """Of each method: the share of impossible states in each rollout, and in each tenth of them all."""
-    import torch
-
     name, tokens = settings["system"], settings["tokens"]
     data, found = windows(name, tokens, settings["data"], seed=0), {}
     start = torch.from_numpy(windows(name, tokens, settings["rollouts"], seed=1)[:, : tokens - 1])
     for method, (draw, level) in METHODS.items():
         training = {"draw": draw, "tokens": tokens, "steps": settings["steps"], "seed": settings["seed"]}
-        model = shared.trained(
-            f"long-rollout-{name}", data, training, normalized=name != "frames", **settings["network"]
-        )
+        network = {"normalized": name != "frames", **settings["network"]}
+        model = shared.trained(f"long-rollout-{name}", data, training, **network)
         memory, fresh = (1, tokens - 1) if draw == "shared" else (tokens - 1, 1)
         z = model.observation.normalize(start)
         drawn = shared.roll(model, z, z.shape[1] + LONGER * tokens, memory, fresh, stabilization=level)
@@ -78,11 +76,7 @@ def windows(name: str, length: int, count: int, seed: int) -> NDArray[np.float32
     """Sequences (count, length, D) of a system."""
     rng = np.random.default_rng(seed)
     if name == "maze":
-        from dfplan.benchmarks.training_run import read_data
-        from dfplan.data.windows import Windows
-        from dfplan.envs.registry import find
-
-        return Windows(read_data(find("maze2d-umaze"), None), length, STRIDE).sample(rng, count)[0]
+        return Windows(training_run.read_data(find("maze2d-umaze"), None), length, STRIDE).sample(rng, count)[0]
     angle, states = rng.uniform(0, 2 * np.pi, count), []
     place, velocity = rng.uniform(0, 1, (count, 2)), SPEED * np.stack([np.cos(angle), np.sin(angle)], -1)
     for _ in range(length):
@@ -124,40 +118,34 @@ def impossible(name: str, x: NDArray[np.float32]) -> NDArray[np.bool_]:
     return error > SPEED
 
 
-def of(played: Mapping[str, Part], system: str, method: str) -> list[list[float]]:
-    """The shares of impossible states of each rollout, one list for each training seed."""
-    return [part["impossible"][method]["rollouts"] for part in played.values() if part["settings"]["system"] == system]
+def values(played: Mapping[str, Part], measure: str) -> dict[str, dict[str, list[list[float]]]]:
+    """By method and system: the shares of impossible states, a list for each training seed."""
+    found: dict[str, dict[str, list[list[float]]]] = {method: {name: [] for name in SYSTEMS} for method in METHODS}
+    for part in played.values():
+        for method, own in part["impossible"].items():
+            found[method][part["settings"]["system"]].append(own[measure])
+    return found
 
 
 def conclude(played: Mapping[str, Part]) -> tuple[bool, str]:
     """It held if in each system every other method has more, with the whole paired interval."""
-    first, *others = METHODS
-    rows = [
-        [method, *(shared.text(shared.mean(of(played, name, method)), ".1%") for name in SYSTEMS)] for method in METHODS
-    ]
-    held = all(
-        shared.above(shared.difference(of(played, name, other), of(played, name, first)), 0.0)
-        for name in SYSTEMS
-        for other in others
-    )
-    many = len(next(iter(played.values()))["impossible"][first]["rollouts"])
+    found = values(played, "rollouts")
+    first, *others = found.values()
+    held = all(shared.exceeds(other[name], first[name]) for other in others for name in SYSTEMS)
+    rows = [[method, *own.values()] for method, own in shared.means(found).items()]
     steps = {part["settings"]["system"]: part["settings"]["steps"] for part in played.values()}
-    trained = ", ".join(f"{name} {len(of(played, name, first))} x {n:,}" for name, n in steps.items())
-    return held, shared.table(["rollout", *SYSTEMS], rows) + (
-        f"\n\nShare of impossible states in rollouts of {LONGER} training horizons, with its 95% interval over {many} "
-        f"rollouts of each training seed. k_small is level {K_SMALL} of {shared.LEVELS}. Training seeds and optimizer steps: "
-        f"{trained}.\n"
+    trained = ", ".join(f"{name} {len(first[name])} x {n:,}" for name, n in steps.items())
+    return held, shared.table(["rollout", *SYSTEMS], rows, ".1%") + (
+        f"\n\nShare of impossible states in rollouts of {LONGER} training horizons, with its 95% interval over "
+        f"{len(first['ball'][0])} rollouts of each training seed. k_small is level {K_SMALL} of {shared.LEVELS}. Training "
+        f"seeds and optimizer steps: {trained}.\n"
     )
 
 
 def figure(played: Mapping[str, Part]) -> Figure:
     """The share of impossible states over the rollout, of each system."""
-    panels: dict[str, Any] = {name: {} for name in SYSTEMS}
-    for name, curves in panels.items():
-        for method in METHODS:
-            tenths = [p["impossible"][method]["tenths"] for p in played.values() if p["settings"]["system"] == name]
-            curves[method] = (
-                range(1, TENTHS + 1),
-                [shared.mean([list(column)]) for column in zip(*tenths, strict=True)],
-            )
+    found, panels = values(played, "tenths"), {name: {} for name in SYSTEMS}
+    for method, by_system in found.items():
+        for name, seeds in by_system.items():
+            panels[name][method] = shared.means({i: [column] for i, column in enumerate(zip(*seeds, strict=True), 1)})
     return shared.plot(panels, "training horizons", "share of impossible states")

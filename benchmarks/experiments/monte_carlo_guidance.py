@@ -11,10 +11,28 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import gymnasium
 import numpy as np
+import torch
 from matplotlib.figure import Figure
 
-from dfplan.intervals import Estimate, mean
+from dfplan.agents.agent_config import AgentConfig
+from dfplan.agents.diffusion_forcing import DiffusionForcingAgent
+from dfplan.agents.episodes import Start
+from dfplan.agents.episodes import play as play_together
+from dfplan.benchmarks.experiments import shared
+from dfplan.benchmarks.experiments.shared import Part
+from dfplan.benchmarks.report.figures import BLUE, FAINT, GREEN, GRID, INK, ORANGE, PINK, SKY
+from dfplan.data.tokens import TokenLayout
+from dfplan.data.trajectories import Trajectories
+from dfplan.data.windows import Windows
+from dfplan.diffusion.monte_carlo import sample_futures
+from dfplan.envs import fork
+from dfplan.intervals import mean
+from dfplan.models import TransformerConfig
+from dfplan.planning.model import TrajectoryModel, TrajectoryModelConfig
+from dfplan.training.config import TrainConfig
+from dfplan.training.fit import Recipe, fit
 
 CLAIM = (
     "On fork-v0, Monte Carlo guidance earns at least 95% of the optimum's expected return, averaged over the hazards, plain "
@@ -39,7 +57,6 @@ VARIANTS: dict[str, dict[str, Any]] = {
     },
 }
 FUTURES = "futures"
-Part = Mapping[str, Any]
 
 
 def parts(quick: bool) -> dict[str, dict[str, Any]]:
@@ -56,9 +73,6 @@ def parts(quick: bool) -> dict[str, dict[str, Any]]:
 def play(settings: Part) -> dict[str, Any]:
     """Of futures, their spread and the data's at each hazard; of a variant, the raw returns and the share of boats that it
     steers into the short arm."""
-    import torch  # late: --help needs no torch
-
-    torch.set_num_threads(1)
     agent = trained(settings["training"])
     if "draws" in settings:
         pairs = [spread(agent, hazard, settings["steps"], settings["draws"]) for hazard in settings["hazards"]]
@@ -67,11 +81,6 @@ def play(settings: Part) -> dict[str, Any]:
 
 
 def _played(agent: Any, hazards: list[float], episodes: int) -> dict[str, Any]:
-    import gymnasium
-
-    from dfplan.agents.episodes import Start, play
-    from dfplan.envs import fork
-
     returns, short = [], []
     for hazard in hazards:
         courses = [""] * episodes
@@ -80,7 +89,7 @@ def _played(agent: Any, hazards: list[float], episodes: int) -> dict[str, Any]:
             courses[:] = [info.get("course", "") for info in infos]
 
         envs = [gymnasium.make(fork.ENV_ID, hazard=hazard) for _ in range(episodes)]
-        played = play(agent, envs, [Start(SEED + i) for i in range(episodes)], watch=watch)
+        played = play_together(agent, envs, [Start(SEED + i) for i in range(episodes)], watch=watch)
         returns.append([round(value, 6) for value in played.returns])
         short.append([course != "long" for course in courses])
     return {"returns": returns, "short": short}
@@ -88,17 +97,6 @@ def _played(agent: Any, hazards: list[float], episodes: int) -> dict[str, Any]:
 
 def trained(training: Part) -> Any:
     """The agent, from its run folder under runs/ if it has been trained before."""
-    from dfplan.agents.agent_config import AgentConfig
-    from dfplan.agents.diffusion_forcing import DiffusionForcingAgent
-    from dfplan.data.tokens import TokenLayout
-    from dfplan.data.trajectories import Trajectories
-    from dfplan.data.windows import Windows
-    from dfplan.envs import fork
-    from dfplan.models import TransformerConfig
-    from dfplan.planning.model import TrajectoryModel, TrajectoryModelConfig
-    from dfplan.training.config import TrainConfig
-    from dfplan.training.fit import Recipe, fit
-
     layout = TokenLayout(3, 1, stride=STRIDE)
     record: dict[str, Any] = fork.record(training["episodes"], training["seed"], steps=layout.steps(TOKENS))
     model = TrajectoryModelConfig(
@@ -123,11 +121,6 @@ def trained(training: Part) -> Any:
 
 def spread(agent: Any, hazard: float, steps: int, draws: int) -> tuple[float, float]:
     """The standard deviation of y at the last token over futures of a boat that has gone into the short arm, and in truth."""
-    import torch
-
-    from dfplan.diffusion.monte_carlo import sample_futures
-    from dfplan.envs import fork
-
     model = agent.model
     x, k = torch.zeros(1, TOKENS, 3), torch.full((1, TOKENS), model.config.levels)
     known = [[*fork.place("short", step), hazard] for step in (0, STRIDE)]
@@ -141,8 +134,6 @@ def spread(agent: Any, hazard: float, steps: int, draws: int) -> tuple[float, fl
 
 def shares(part: Part) -> np.ndarray[Any, Any]:
     """Expected return of the arm that each boat was steered into, as a share of the optimum's: (hazards, episodes)."""
-    from dfplan.envs import fork
-
     arm = np.array(
         [[fork.expected_return("long", p), fork.expected_return("short", p)] for p in part["settings"]["hazards"]]
     )
@@ -155,11 +146,10 @@ def conclude(played: Mapping[str, Part]) -> tuple[bool, str]:
     and no hazard's futures are spread less than 70% or more than 130% of the data."""
     averages = {name: mean(list(shares(part))) for name, part in played.items() if name != FUTURES}
     hazards = played[FUTURES]["settings"]["hazards"]
-    lines = ["| guidance | share of the optimum | " + " | ".join(f"p = {p:g}" for p in hazards) + " |"]
-    lines.append("| --- | ---: |" + " ---: |" * len(hazards))
+    rows = []
     for name, average in averages.items():
-        cells = " | ".join(f"{100 * share.mean():.0f}%" for share in np.array(played[name]["short"], float))
-        lines.append(f"| {name} | {_percent(average)} | {cells} |")
+        short = np.array(played[name]["short"], float).mean(1)
+        rows.append([name, f"{average:.1%}", *(f"{share:.0%}" for share in short)])
     ratios = [own / true for own, true in zip(played[FUTURES]["spread"], played[FUTURES]["true"], strict=True) if true]
     best = max((average.value, name) for name, average in averages.items() if name.startswith("Monte Carlo"))
     bound = averages[best[1]].low or 0.0
@@ -167,20 +157,17 @@ def conclude(played: Mapping[str, Part]) -> tuple[bool, str]:
     held = best[0] >= 0.95 and all(other.high is not None and other.high < bound for other in others)
     held &= min(ratios) >= 0.7 and max(ratios) <= 1.3
     boats = len(played["no guidance"]["short"][0])
-    return held, "\n".join(lines) + (
+    head = ["guidance", "share of the optimum", *(f"p = {p:g}" for p in hazards)]
+    return held, shared.table(head, rows) + (
         f"\n\nMean share of the optimum's expected return over all hazards p, with its 95% interval over {boats} boats at "
         "each; then the share of boats that were steered into the short arm, which is the better one below "
-        f"p = {_switch():.2f}. The spread of the futures that guidance draws is {100 * min(ratios):.0f} to "
+        f"p = {fork.SWITCH:.2f}. The spread of the futures that guidance draws is {100 * min(ratios):.0f} to "
         f"{100 * max(ratios):.0f}% of the data's.\n"
     )
 
 
 def figure(played: Mapping[str, Part]) -> Figure:
     """Share of boats that are steered into the short arm, over the hazard."""
-    from matplotlib.figure import Figure
-
-    from dfplan.benchmarks.report.figures import BLUE, FAINT, GREEN, GRID, INK, ORANGE, PINK, SKY
-
     shown = {
         "no guidance": (FAINT, "-"),
         "plain guidance": (ORANGE, "-"),
@@ -197,19 +184,8 @@ def figure(played: Mapping[str, Part]) -> Figure:
         axes.plot(
             played[name]["settings"]["hazards"], 100 * short.mean(1), line, color=color, label=name, marker="o", ms=3
         )
-    axes.plot([0, _switch(), _switch(), 1], [100, 100, 0, 0], "--", color=INK, label="optimum", lw=1)
+    axes.plot([0, fork.SWITCH, fork.SWITCH, 1], [100, 100, 0, 0], "--", color=INK, label="optimum", lw=1)
     axes.set(xlabel="hazard of the short arm", ylabel="steered into the short arm, %", ylim=(-4, 104), xlim=(0, 1))
     axes.grid(color=GRID)
     axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     return drawn
-
-
-def _switch() -> float:
-    from dfplan.envs import fork
-
-    return fork.SWITCH
-
-
-def _percent(estimate: Estimate) -> str:
-    low, high = ("?" if limit is None else f"{100 * limit:.1f}" for limit in (estimate.low, estimate.high))
-    return f"{100 * estimate.value:.1f}% [{low}, {high}]"

@@ -13,10 +13,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import torch
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from dfplan.benchmarks.experiments import shared
+from dfplan.benchmarks.experiments.shared import Part
 
 CLAIM = (
     "With 40% or more of the observations corrupted or dropped, the policy that is told stays nearer to the goal than the same "
@@ -32,7 +34,6 @@ METHODS = {
 TOKENS, EPISODE, PUSH = 9, 50, 0.3
 CORRUPTED = shared.LEVELS // 2
 """The level at which noise is as strong as the signal."""
-Part = Mapping[str, Any]
 
 
 def parts(quick: bool) -> dict[str, dict[str, Any]]:
@@ -72,16 +73,14 @@ def play(settings: Part) -> dict[str, Any]:
     for method, (draw, told) in METHODS.items():
         training = {"draw": draw, **settings["training"]}
         model = shared.trained("noisy-observations", observations, training, actions)
-        own = shared.rounded(distances(model, told, cells, count)).copy()
-        found[method] = {f"{kind} {share}": own[i * count : (i + 1) * count] for i, (kind, share) in enumerate(cells)}
+        own = distances(model, told, cells, count).reshape(len(cells), count)
+        found[method] = {f"{kind} {share}": shared.rounded(one) for (kind, share), one in zip(cells, own, strict=True)}
     return {"distances": found}
 
 
 def distances(model: Any, told: bool, cells: list[tuple[str, float]], count: int) -> NDArray[np.float64]:
     """The mean distance from the origin in each of `count` episodes of each cell, (cells * count,): in all cells and for all
     models the same starts, pushes and sensor noise."""
-    import torch
-
     rng, generator, N = np.random.default_rng(1), torch.Generator().manual_seed(1), len(cells)
     schedule, K = model.diffusion.schedule, torch.arange(shared.LEVELS + 1)
     deviation = schedule.noise(K) / schedule.signal(K)
@@ -109,35 +108,30 @@ def distances(model: Any, told: bool, cells: list[tuple[str, float]], count: int
     return total
 
 
-def of(played: Mapping[str, Part], method: str, kind: str, share: float) -> list[NDArray[np.float64]]:
-    """The distances, one array for each training seed."""
-    return [np.array(part["distances"][method][f"{kind} {share}"]) for part in played.values()]
+def values(played: Mapping[str, Part]) -> dict[str, Any]:
+    """By kind, method and share in percent: the distances, one array for each training seed."""
+
+    def of(method: str, kind: str, share: float) -> list[NDArray[np.float64]]:
+        return [np.array(part["distances"][method][f"{kind} {share}"]) for part in played.values()]
+
+    return {kind: {m: {round(100 * s): of(m, kind, s) for s in SHARES} for m in METHODS} for kind in KINDS}
 
 
 def conclude(played: Mapping[str, Part]) -> tuple[bool, str]:
     """It held if all paired intervals from 40% on, and those of the saving, lie above 0."""
-    first, same, _ = METHODS
-    held, rows = True, []
-    for kind in KINDS:
-        for method in METHODS:
-            cells = (shared.text(shared.mean(of(played, method, kind, share)), ".2f") for share in SHARES)
-            rows.append([f"{method}: {kind}", *cells])
-            for share in (s for s in SHARES if s >= 0.4 and method != first):
-                worse = shared.difference(of(played, method, kind, share), of(played, first, kind, share))
-                held &= shared.above(worse, 0.0)
-        clean, bad, told = (of(played, m, kind, s) for m, s in ((first, 0.0), (same, 0.4), (first, 0.4)))
-        held &= shared.above(shared.difference([(a + b) / 2 for a, b in zip(clean, bad, strict=True)], told), 0.0)
-    count = len(of(played, first, KINDS[0], 0.0)[0])
-    return held, shared.table(["policy", *(f"{share:.0%}" for share in SHARES)], rows) + (
-        f"\n\nMean distance from the origin, with its 95% interval over {count} episodes of each of {len(played)} training "
-        "seeds, by the share of observations that are corrupted or dropped.\n"
+    found, held, rows = values(played), True, []
+    for kind, methods in found.items():
+        told, untold, other = methods.values()
+        held &= all(shared.exceeds(one[share], told[share]) for one in (untold, other) for share in told if share >= 40)
+        halfway = [(clean + bad) / 2 for clean, bad in zip(told[0], untold[40], strict=True)]
+        held &= shared.exceeds(halfway, told[40])
+        rows += [[f"{method}: {kind}", *own.values()] for method, own in shared.means(methods).items()]
+    return held, shared.table(["policy", *(f"{share}%" for share in told)], rows, ".2f") + (
+        f"\n\nMean distance from the origin, with its 95% interval over {len(told[0][0])} episodes of each of {len(played)} "
+        "training seeds, by the share of observations that are corrupted or dropped.\n"
     )
 
 
 def figure(played: Mapping[str, Part]) -> Figure:
     """The distance over the share, of each kind."""
-    panels = {
-        kind: {m: ([100 * s for s in SHARES], [shared.mean(of(played, m, kind, s)) for s in SHARES]) for m in METHODS}
-        for kind in KINDS
-    }
-    return shared.plot(panels, "observations, %", "mean distance from the origin")
+    return shared.plot(shared.means(values(played)), "observations, %", "mean distance from the origin")

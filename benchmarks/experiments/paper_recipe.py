@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from dfplan.benchmarks.experiments import variants
+from dfplan.benchmarks.experiments import shared, variants
+from dfplan.benchmarks.experiments.shared import Part
 
 CLAIM = (
     "In umaze at least half of what the paper's recipe scores less than the default one is lost by its diffused actions: "
@@ -36,10 +37,10 @@ def parts(quick: bool) -> dict[str, dict[str, Any]]:
     return variants.parts(MAZES, VARIANTS, quick)
 
 
-def conclude(played: Mapping[str, variants.Part]) -> tuple[bool, str]:
+def conclude(played: Mapping[str, Part]) -> tuple[bool, str]:
     """It held if the whole paired interval of what tracking adds lies above half of the gap to the default recipe."""
     first, tracked, *_, default = VARIANTS
     (maze,) = MAZES
     added = variants.gain(played, maze, tracked, first)
     gap = variants.gain(played, maze, default, first).value
-    return added.low is not None and added.low > gap / 2, variants.shown(played, MAZES, VARIANTS)
+    return shared.above(added, gap / 2), variants.shown(played, MAZES, VARIANTS)

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from dfplan.benchmarks.experiments import variants
+from dfplan.benchmarks.experiments.shared import Part
 
 CLAIM = "In each of the three mazes, `speed` raises the score, and so does `arrival`."
 PAGE = "diffusion-forcing"
@@ -28,7 +29,7 @@ def parts(quick: bool) -> dict[str, dict[str, Any]]:
     return variants.parts(MAZES, VARIANTS, quick)
 
 
-def conclude(played: Mapping[str, variants.Part]) -> tuple[bool, str]:
+def conclude(played: Mapping[str, Part]) -> tuple[bool, str]:
     """It held if, in every maze, each option's whole paired interval lies below the score as shipped."""
     changes = [variants.gain(played, maze, name, "as shipped") for maze in MAZES for name in ("speed=1", "arrival=0")]
     held = all(change.high is not None and change.high < 0 for change in changes)

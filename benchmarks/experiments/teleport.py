@@ -14,6 +14,7 @@ import numpy as np
 
 from dfplan.benchmarks import protocol, rows
 from dfplan.benchmarks.experiments import shared
+from dfplan.benchmarks.experiments.shared import Part
 from dfplan.envs.registry import find
 from dfplan.intervals import mean
 
@@ -33,7 +34,6 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "guided, 8 candidates over 8 futures": {**GUIDED, "candidates": 8, "futures": 8, "scale": 64.0},
     TRIED: {},
 }
-Part = Mapping[str, Any]
 
 
 def parts(quick: bool) -> dict[str, dict[str, Any]]:
@@ -43,10 +43,7 @@ def parts(quick: bool) -> dict[str, dict[str, Any]]:
 
 
 def play(settings: Part) -> dict[str, Any]:
-    """Whether each episode had success, its steps, and how often it was teleported; on one thread."""
-    import torch  # late: --help needs no torch
-
-    torch.set_num_threads(1)
+    """Whether each episode had success, its steps, and how often it was teleported."""
     task = find(TASK)
     agent = rows.row("diffusion-forcing").build(task, seed=0).with_options(**settings["options"])
     seeds = protocol.evaluation_seeds(settings["episodes"])
@@ -71,11 +68,11 @@ def conclude(played: Mapping[str, Part]) -> tuple[bool, str]:
     for name, part in played.items():
         tasks = success[name].reshape(-1, 5).mean(0)  # tasks are taken in turn
         steps = np.asarray(part["lengths"])[success[name] > 0]
-        lines.append([name, shared.text(mean([success[name]])), *(f"{one:.0f}" for one in tasks)])
+        lines.append([name, f"{mean([success[name]]):.1f}", *(f"{one:.0f}" for one in tasks)])
         lines[-1] += [f"{np.mean(part['teleports']):.1f}", f"{steps.mean():.0f}" if len(steps) else "-"]
     gain = shared.difference([success[TRIED]], [success[SHORTEST]])
     episodes = len(success[TRIED])
     return bool(success[TRIED].mean() >= 60 and shared.above(gain, 0.0)), shared.table(head, lines) + (
         f"\n\nSuccess in {episodes} episodes with its 95% interval and by task, teleports in an episode, and the steps that "
-        f"successful episodes took. Paired gain of the mean time over the shortest plan: {shared.text(gain, sign='+')}.\n"
+        f"successful episodes took. Paired gain of the mean time over the shortest plan: {gain:+.1f}.\n"
     )

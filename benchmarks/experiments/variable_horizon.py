@@ -8,12 +8,23 @@ Its network is a convolution over time, so it can be asked for other lengths too
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import torch
 from matplotlib.figure import Figure
 
+from dfplan.agents.loading import from_pretrained
+from dfplan.benchmarks import training_run
 from dfplan.benchmarks.experiments import shared
+from dfplan.benchmarks.experiments.shared import Part
+from dfplan.data.windows import Windows
+from dfplan.diffusion.matrices import pyramid
+from dfplan.diffusion.sampler import sample
+from dfplan.envs.registry import find
+from dfplan.planning.ask import Ask
+from dfplan.planning.ends import known_ends
 
 CLAIM = (
     "One model makes plans of 12 to 1,008 steps between recorded states of which, at each length, at least 90% are possible; "
@@ -21,12 +32,11 @@ CLAIM = (
 )
 PAGE = "claims"
 STRIDE, TOKENS, SEEDS = 12, 85, (0,)
-LENGTHS = (12, 24, 48, 96, 192, 384, 684, 1008)
 OWN = 124
-"""Diffuser's length in umaze, which is asked for too."""
+"""Diffuser's length in umaze."""
+LENGTHS = (12, 24, 48, 96, OWN, 192, 384, 684, 1008)
 FASTEST = 0.065
 """Longest way of one step, in cells: a little more than any that was recorded."""
-Part = Mapping[str, Any]
 
 
 def parts(quick: bool) -> dict[str, dict[str, Any]]:
@@ -39,15 +49,9 @@ def parts(quick: bool) -> dict[str, dict[str, Any]]:
 
 def play(settings: Part) -> dict[str, Any]:
     """Which plans of each length are possible."""
-    import torch
-
-    from dfplan.benchmarks.training_run import read_data
-    from dfplan.data.windows import Windows
-    from dfplan.envs.registry import find
-
-    data, found = read_data(find("maze2d-umaze"), None), {}
+    data, found = training_run.read_data(find("maze2d-umaze"), None), {}
     draw = by_forcing(settings["training"], data) if "training" in settings else by_diffuser(settings["weights"])
-    for length in sorted({*LENGTHS, OWN}):
+    for length in LENGTHS:
         ways = Windows(data, 2, length).sample(np.random.default_rng(1), settings["plans"])[0]
         with torch.no_grad():
             states, stride = draw(torch.from_numpy(ways[:, 0]), torch.from_numpy(ways[:, 1]), length)
@@ -58,13 +62,6 @@ def play(settings: Part) -> dict[str, Any]:
 
 def by_forcing(training: Part, data: Any) -> Any:
     """`draw(starts (B, 4), ends (B, 4), steps) -> planned states (B, T, 4), and the steps between two` of a small model."""
-    import torch
-
-    from dfplan.data.windows import Windows
-    from dfplan.diffusion.matrices import pyramid
-    from dfplan.diffusion.sampler import sample
-    from dfplan.planning.ends import known_ends
-
     ways = Windows(data, TOKENS, STRIDE).sample(np.random.default_rng(0), 5000)[0]
     network: dict[str, Any] = {"width": 96, "causal": False, "octaves": 5}
     model = shared.trained("variable-horizon", ways, training, **network)
@@ -82,13 +79,6 @@ def by_forcing(training: Part, data: Any) -> Any:
 
 def by_diffuser(weights: str) -> Any:
     """`draw` as of `by_forcing`, of shipped weights whose network is asked for plans of another length."""
-    from dataclasses import replace
-
-    import torch
-
-    from dfplan.agents.loading import from_pretrained
-    from dfplan.planning.ask import Ask
-
     agent = from_pretrained(weights)
     learner, stride = agent.learner, agent.learner.config.layout.stride
 
@@ -101,31 +91,33 @@ def by_diffuser(weights: str) -> Any:
     return draw
 
 
-def of(played: Mapping[str, Part], name: str, length: int) -> list[list[bool]]:
-    """Which plans are possible, one list for each training seed."""
-    return [part["possible"][str(length)] for key, part in played.items() if key.startswith(name)]
+def values(played: Mapping[str, Part]) -> dict[str, dict[int, list[list[bool]]]]:
+    """By model and length: which plans are possible, one list for each training seed."""
+    models = {
+        "one model": [part for name, part in played.items() if name != "diffuser"],
+        "Diffuser": [played["diffuser"]],
+    }
+    return {name: {n: [part["possible"][str(n)] for part in own] for n in LENGTHS} for name, own in models.items()}
 
 
 def conclude(played: Mapping[str, Part]) -> tuple[bool, str]:
     """It held if at each length the one model's share reaches 90%, Diffuser's does at its own, and at no length Diffuser's
     interval lies above the one model's."""
-    lengths = sorted({*LENGTHS, OWN})
-    found = {name: {n: shared.mean(of(played, name, n)) for n in lengths} for name in ("forcing", "diffuser")}
-    held = all(found["forcing"][n].value >= 0.9 for n in lengths) and found["diffuser"][OWN].value >= 0.9
-    held &= not any(shared.above(found["diffuser"][n], found["forcing"][n]) for n in lengths)
-    rows = [[f"{n}", *(shared.text(own[n], ".0%") for own in found.values())] for n in lengths]
+    one, diffuser = shared.means(values(played)).values()
+    held = (
+        all(one[n].value >= 0.9 and not shared.above(diffuser[n], one[n]) for n in LENGTHS)
+        and diffuser[OWN].value >= 0.9
+    )
+    rows = [[n, one[n], diffuser[n]] for n in LENGTHS]
     training = next(part["settings"]["training"] for part in played.values() if "training" in part["settings"])
-    seeds, plans = len(of(played, "forcing", OWN)), len(of(played, "forcing", OWN)[0])
-    return held, shared.table(["steps", "one model", "Diffuser"], rows) + (
+    seeds = values(played)["one model"][OWN]
+    return held, shared.table(["steps", "one model", "Diffuser"], rows, ".0%") + (
         "\n\nShare of plans that are possible (no state in a wall, no way between two longer than any that was recorded), with "
-        f"its 95% interval over {plans} plans of each of {seeds} training seeds of the one model, after {training['steps']:,} "
-        f"optimizer steps, and of one of Diffuser, which learned {OWN} steps.\n"
+        f"its 95% interval over {len(seeds[0])} plans of each of {len(seeds)} training seeds of the one model, after "
+        f"{training['steps']:,} optimizer steps, and of one of Diffuser, which learned {OWN} steps.\n"
     )
 
 
 def figure(played: Mapping[str, Part]) -> Figure:
     """The share of possible plans over their length."""
-    lengths = sorted({*LENGTHS, OWN})
-    names = {"one model": "forcing", "Diffuser": "diffuser"}
-    curves = {title: (lengths, [shared.mean(of(played, name, n)) for n in lengths]) for title, name in names.items()}
-    return shared.plot({"": curves}, "steps of a plan", "share of possible plans", log=True)
+    return shared.plot({"": shared.means(values(played))}, "steps of a plan", "share of possible plans", log=True)

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from dfplan.benchmarks import protocol
-from dfplan.benchmarks.experiments.shared import difference, table, text
+from dfplan.agents.diffusion_forcing import DiffusionForcingAgent
+from dfplan.agents.loading import PRETRAINED
+from dfplan.benchmarks import protocol, rows
+from dfplan.benchmarks.experiments import shared
+from dfplan.benchmarks.experiments.shared import Part
 from dfplan.envs.reference import normalized_score
 from dfplan.intervals import Estimate, mean
 
-Part = Mapping[str, Any]
 Variant = tuple[str, Mapping[str, Any]]
 """A recipe, whose weights are shipped, and options of the agent ('options' of `DiffusionForcingAgent.with_options`)."""
 
@@ -30,16 +32,14 @@ def parts(mazes: Sequence[str], variants: Mapping[str, Variant], quick: bool) ->
     }
 
 
+def _weights(maze: str, recipe: str) -> Path:
+    return PRETRAINED / f"{rows.of_data(maze, recipe)}.safetensors"
+
+
 def play(settings: Part) -> dict[str, Any]:
-    """The raw returns of one part, on one thread, with the values of its options and of those that the shipped agent has."""
-    import torch  # late: --help needs no torch
-
-    from dfplan.agents.diffusion_forcing import DiffusionForcingAgent
-
-    torch.set_num_threads(1)
-    agent = DiffusionForcingAgent.load(_weights(settings["maze"], settings["recipe"])).with_options(
-        **settings["options"]
-    )
+    """The raw returns of one part, with the values of its options and of those that the shipped agent has."""
+    agent = DiffusionForcingAgent.load(_weights(settings["maze"], settings["recipe"]))
+    agent = agent.with_options(**settings["options"])
     found = protocol.evaluate(agent, f"{settings['maze']}-v1", protocol.evaluation_seeds(settings["episodes"]))
     return {"speed": agent.config.speed, "arrival": agent.config.arrival, "returns": list(found.returns)}
 
@@ -51,28 +51,20 @@ def scores(played: Mapping[str, Part], maze: str, name: str) -> np.ndarray:
 
 def gain(played: Mapping[str, Part], maze: str, name: str, other: str) -> Estimate:
     """The mean paired difference of one variant's scores to another's, on the same starts."""
-    return difference([scores(played, maze, name)], [scores(played, maze, other)])
+    return shared.difference([scores(played, maze, name)], [scores(played, maze, other)])
 
 
 def shown(played: Mapping[str, Part], mazes: Sequence[str], variants: Mapping[str, Variant]) -> str:
     """A table of all variants: scores, raw returns, and paired differences to the first."""
-    first, *_ = variants
-    rows = []
-    for name in variants:
-        cells = []
-        for maze in mazes:
-            raw = np.mean(played[f"{maze}, {name}"]["returns"])
-            cell = f"{text(mean([scores(played, maze, name)]))}<br>return {raw:.1f}"
-            change = "" if name == first else f"<br>({text(gain(played, maze, name, first), sign='+')})"
-            cells.append(cell + change)
-        rows.append([name, *cells])
+    first = next(iter(variants))
+
+    def cell(maze: str, name: str) -> str:
+        raw = np.mean(played[f"{maze}, {name}"]["returns"])
+        change = "" if name == first else f"<br>({gain(played, maze, name, first):+.1f})"
+        return f"{mean([scores(played, maze, name)]):.1f}<br>return {raw:.1f}{change}"
+
     episodes = len(next(iter(played.values()))["returns"])
-    return table(["variant", *mazes], rows) + (
+    return shared.table(["variant", *mazes], [[name, *(cell(maze, name) for maze in mazes)] for name in variants]) + (
         f"\n\nMean D4RL-normalized score of {episodes} episodes, with its 95% interval, and the mean raw return; in "
         "parentheses the paired difference to the first line, on the same starts.\n"
     )
-
-
-def _weights(maze: str, recipe: str) -> Any:
-    name = maze if recipe == "default" else f"{maze}-{recipe}"
-    return files("dfplan.agents").joinpath("pretrained", f"{name}.safetensors")

@@ -15,8 +15,11 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from dfplan.agents.loading import from_pretrained
+from dfplan.benchmarks import protocol
 from dfplan.benchmarks.experiments import shared
-from dfplan.intervals import Estimate
+from dfplan.benchmarks.experiments.shared import Part
+from dfplan.envs.reference import normalized_score
 
 CLAIM = (
     "At equal network evaluations a zig-zag schedule scores more than full-sequence and than one token after another, by one "
@@ -26,21 +29,17 @@ PAGE = "claims"
 DIAL, ZIG_ZAG = (0.0, 0.025, 0.1, 0.3, 1.0), 0.025
 """The claim's zig-zag is that of the shipped agents: a lag of 0.2 of 8 steps."""
 FIRST, ENDS = "maze2d-umaze-short", {"maze2d-umaze-full-sequence": 0.0, "maze2d-umaze-next-token": 1.0}
-KNOWN = {"horizons": 5, "window": 99}
+OPTIONS = {"horizons": 5, "window": 99}
 """All lengths are tried in each plan, so that each takes as many evaluations."""
-TASKS: dict[str, dict[str, Any]] = {
-    FIRST: {"evaluations": 48, "options": KNOWN, "episodes": 16},
-}
+EVALUATIONS, EPISODES = 48, 16
 MEASURES = {"scores": ".1f", "free": ".0%"}
-Part = Mapping[str, Any]
 
 
 def parts(quick: bool) -> dict[str, dict[str, Any]]:
     """Each weights and place of the dial on the protocol's first episodes, or on two."""
-    turned = [(weights, dial, task) for weights, task in TASKS.items() for dial in DIAL]
-    turned += [(weights, dial, TASKS[FIRST]) for weights, dial in ENDS.items()]
-    few = {"episodes": 2} if quick else {}
-    return {f"{w}, {dial}": {**task, **few, "weights": w, "dial": dial} for w, dial, task in turned}
+    same = {"evaluations": EVALUATIONS, "options": OPTIONS, "episodes": 2 if quick else EPISODES}
+    turned = [*((FIRST, dial) for dial in DIAL), *ENDS.items()]
+    return {f"{weights}, {dial}": {**same, "weights": weights, "dial": dial} for weights, dial in turned}
 
 
 def schedule(evaluations: int, dial: float, tokens: int) -> dict[str, float]:
@@ -51,13 +50,6 @@ def schedule(evaluations: int, dial: float, tokens: int) -> dict[str, float]:
 
 def play(settings: Part) -> dict[str, Any]:
     """The normalized scores, and of each episode the share of its plans that go through no wall."""
-    import torch
-
-    from dfplan.agents.loading import from_pretrained
-    from dfplan.benchmarks import protocol
-    from dfplan.envs.reference import normalized_score
-
-    torch.set_num_threads(1)
     agent, env_id = from_pretrained(settings["weights"]), "maze2d-umaze-v1"
     turned = schedule(settings["evaluations"], settings["dial"], agent.model.config.tokens)
     agent = agent.with_options(**settings["options"], **turned)
@@ -71,26 +63,26 @@ def play(settings: Part) -> dict[str, Any]:
                 plans[id(agent.last_plan)] = agent.last_plan
 
         scores += normalized_score(env_id, protocol.play(agent, env_id, [seed], watch=watch).returns).tolist()
-        shares.append(
-            float(np.mean([~shared.in_wall("umaze", plan.observations.numpy()).any() for plan in plans.values()]))
-        )
+        free = [not shared.in_wall("umaze", plan.observations.numpy()).any() for plan in plans.values()]
+        shares.append(float(np.mean(free)))
     return {"scores": shared.rounded(scores), "free": shared.rounded(shares)}
 
 
 def conclude(played: Mapping[str, Part]) -> tuple[bool, str]:
     """It held if the zig-zag's paired difference to each end of the dial, and to the models trained for one, lies above 0 with
     its whole interval, in scores and in plans through no wall."""
-    rows, held = [], True
+    rows, held, zig_zag = [], True, played[f"{FIRST}, {ZIG_ZAG}"]
     for part in played.values():
         weights, dial = part["settings"]["weights"], part["settings"]["dial"]
-        zig_zag = played[f"{FIRST if weights in ENDS else weights}, {ZIG_ZAG}"]
-        row = [f"{weights}: {dial:g}", *(shared.text(shared.mean([part[key]]), form) for key, form in MEASURES.items())]
-        gains = [shared.difference([zig_zag[key]], [part[key]]) for key in MEASURES]
-        rows.append(row + [shared.text(gain, form, "+") for gain, form in zip(gains, MEASURES.values(), strict=True)])
-        held &= dial not in (0.0, 1.0) or all(shared.above(gain, 0.0) for gain in gains)
+        own = [f"{shared.mean([part[measure]]):{form}}" for measure, form in MEASURES.items()]
+        gains = {measure: shared.difference([zig_zag[measure]], [part[measure]]) for measure in MEASURES}
+        rows.append(
+            [f"{weights}: {dial:g}", *own, *(f"{gains[measure]:+{form}}" for measure, form in MEASURES.items())]
+        )
+        held &= dial not in (0.0, 1.0) or all(shared.above(gain, 0.0) for gain in gains.values())
     head = ["weights: lag", "score", "plans through no wall", "zig-zag's score more", "zig-zag's plans more"]
-    tasks = {part["settings"]["weights"]: part["settings"] for part in played.values()}
-    spent = ", ".join(f"{w} {own['evaluations']} and {own['episodes']}" for w, own in tasks.items())
+    used = {part["settings"]["weights"]: part["settings"] for part in played.values()}
+    spent = ", ".join(f"{weights} {own['evaluations']} and {own['episodes']}" for weights, own in used.items())
     return held, shared.table(head, rows) + (
         "\n\nMean normalized score and share of plans in an episode, with 95% intervals; then how much more the zig-zag with a "
         f"lag of {ZIG_ZAG} has on the same starts. Network evaluations of a plan, and episodes: {spent}.\n"
@@ -98,12 +90,9 @@ def conclude(played: Mapping[str, Part]) -> tuple[bool, str]:
 
 
 def figure(played: Mapping[str, Part]) -> Figure:
-    """Scores over the dial, of each model that turns it, and of those that were trained for one end of it."""
-
-    def curve(weights: str) -> tuple[list[float], list[Estimate]]:
-        own = [part for part in played.values() if part["settings"]["weights"] == weights]
-        return [part["settings"]["dial"] for part in own], [shared.mean([part["scores"]]) for part in own]
-
-    panels = {weights: {"one model": curve(weights)} for weights in TASKS}
-    panels[FIRST] |= {weights: curve(weights) for weights in ENDS}
-    return shared.plot(panels, "lag, as a share of a token's steps", "normalized score")
+    """Scores over the dial, of the model that turns it, and of those that were trained for one end of it."""
+    scores: dict[str, Any] = {}
+    for part in played.values():
+        weights, dial = part["settings"]["weights"], part["settings"]["dial"]
+        scores.setdefault("one model" if weights == FIRST else weights, {})[dial] = [part["scores"]]
+    return shared.plot({FIRST: shared.means(scores)}, "lag, as a share of a token's steps", "normalized score")

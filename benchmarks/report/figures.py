@@ -20,7 +20,7 @@ from PIL.PngImagePlugin import PngInfo
 from dfplan.whole_files import write_whole
 
 INK, FAINT, GRID, PAPER = "#1E2530", "#8A93A3", "#E3E6EB", "#FFFFFF"
-BLUE, ORANGE, PINK, GREEN, SKY = "#0072B2", "#E69F00", "#CC79A7", "#009E73", "#56B4E9"
+BLUE, ORANGE, PINK, GREEN, SKY = COLORS = "#0072B2", "#E69F00", "#CC79A7", "#009E73", "#56B4E9"
 """Okabe and Ito's colors, which stay distinct without full color vision."""
 _KEY = "Source"
 """Of the PNG's texts."""

@@ -32,7 +32,7 @@ POINTS = 80
 """Of a curve over an episode."""
 COLUMNS = 3
 """Panels side by side."""
-_COLORS = dict(zip(FAMILIES, (figures.BLUE, figures.ORANGE, figures.PINK, figures.GREEN, figures.SKY), strict=True))
+_COLORS = dict(zip(FAMILIES, figures.COLORS, strict=True))
 _PRINTED = "#D55E00"
 _LINES = ("-", "--", ":", "-.", (0, (5, 1, 1, 1, 1, 1)), (0, (4, 4)), (0, (8, 2, 2, 2)), (0, (1, 4)))
 _MARKS = "osD^vPX*"

@@ -153,7 +153,7 @@ def test_monte_carlo_guidance_must_switch_where_the_optimum_does_and_the_others_
         return hazard < fork.SWITCH if name.startswith("Monte Carlo") else 1
 
     held, table = monte_carlo_guidance.conclude(steered(ideal))
-    assert held and "| Monte Carlo, 64 futures | 100.0% [100.0, 100.0] | 100% | 100% | 0% |" in table
+    assert held and "| Monte Carlo, 64 futures | 100.0% [100.0%, 100.0%] | 100% | 100% | 0% |" in table
     assert "is 90 to 110% of the data's" in table
     assert not monte_carlo_guidance.conclude(steered(lambda name, hazard: hazard < fork.SWITCH))[0], (
         "none must be as good"

@@ -36,10 +36,11 @@ def wiggled(value, count=20):
 
 def test_numbers_are_shown_with_their_intervals():
     one = Estimate(0.5, 0.4, 0.6)
-    assert shared.text(one, ".0%") == "50% [40%, 60%]" and shared.text(Estimate(1.0), sign="+") == "+1.0 [?, ?]"
     assert shared.above(one, 0.39) and not shared.above(one, 0.4) and not shared.above(Estimate(1.0), one)
-    assert shared.table(["a", "b"], [["c", "d"]]).splitlines() == ["| a | b |", "| --- | ---: |", "| c | d |"]
-    assert len(shared.plot({"": {"one": ([1, 2], [one, Estimate(0.7)])}}, "x", "y", log=True).axes[0].lines) == 1
+    shown = shared.table(["a", "b"], [[1, one], ["c", "d"]], ".0%").splitlines()
+    assert shown == ["| a | b |", "| --- | ---: |", "| 1 | 50% [40%, 60%] |", "| c | d |"]
+    assert shared.means({"a": {1: [[1.0, 3.0], [2.0, 6.0]]}})["a"][1].value == 3.0
+    assert len(shared.plot({"": {"one": {1: one, 2: Estimate(0.7)}}}, "x", "y", log=True).axes[0].lines) == 1
 
 
 def bounded(gap=lambda steps: 100 / steps, auroc=0.95):
@@ -186,8 +187,8 @@ def planned(forcing=1.0, diffuser=0.9):
     parts = {}
     for name, settings in variable_horizon.parts(quick=False).items():
         share = diffuser if name == "diffuser" else forcing
-        lengths = [*variable_horizon.LENGTHS, variable_horizon.OWN]
-        parts[name] = {"settings": settings, "possible": {str(n): [i < 50 * share for i in range(50)] for n in lengths}}
+        possible = {str(n): [i < 50 * share for i in range(50)] for n in variable_horizon.LENGTHS}
+        parts[name] = {"settings": settings, "possible": possible}
     return parts
 
 
