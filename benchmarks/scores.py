@@ -23,25 +23,27 @@ def score(agents: Sequence[Any], env_id: str) -> dict[str, Any]:
     The entry that is named by what the score is, such as 'normalized', is a mean over the episodes; of several agents, each
     one's is in 'each', and the mean over them beside it.
     """
-    each = [_score(agent, env_id, SCORE_SEEDS) for agent in agents]
-    (unit, _), *_ = each[0].items()
-    each = [one | {unit: round(one[unit], 1)} for one in each]
-    return (
-        each[0] if len(each) == 1 else {unit: round(fmean(one[unit] for one in each), 1), "env": env_id, "each": each}
-    )
+    unit, each = _played(agents, env_id, SCORE_SEEDS)
+    return each[0] if len(each) == 1 else {unit: _mean(unit, each), "env": env_id, "each": each}
 
 
 def measure(agents: Sequence[Any], env_id: str) -> dict[str, float]:
     """A point of a learning curve: the mean score of agents on `CURVE_SEEDS`, named by what the score is."""
-    each = [_score(agent, env_id, CURVE_SEEDS) for agent in agents]
-    (unit, _), *_ = each[0].items()
-    return {unit: round(fmean(one[unit] for one in each), 1)}
+    unit, each = _played(agents, env_id, CURVE_SEEDS)
+    return {unit: _mean(unit, each)}
 
 
-def _score(agent: Any, env_id: str, seeds: Sequence[int]) -> dict[str, Any]:
-    """The mean score of an agent, under the name of what it is, then what it is the mean of."""
-    played, where = protocol.evaluate(agent, env_id, seeds), task(env_id)
-    unit, scores = protocol.score(suite.of(where).reference(where), played.returns, played.success)
-    success = None if played.success is None else fmean(played.success)
-    facts = {"returns": list(played.returns), "success": success, "seeds": list(seeds), "env": env_id}
-    return {unit: float(scores.mean()), **facts}
+def _played(agents: Sequence[Any], env_id: str, seeds: Sequence[int]) -> tuple[str, list[dict[str, Any]]]:
+    """What the score is, and of each agent its mean under that name, then what it is the mean of."""
+    where, each = task(env_id), []
+    for agent in agents:
+        played = protocol.evaluate(agent, env_id, seeds)
+        unit, scores = protocol.score(suite.of(where).reference(where), played.returns, played.success)
+        success = None if played.success is None else fmean(played.success)
+        facts = {"returns": list(played.returns), "success": success, "seeds": list(seeds), "env": env_id}
+        each.append({unit: round(float(scores.mean()), 1), **facts})
+    return unit, each
+
+
+def _mean(unit: str, each: Sequence[dict[str, Any]]) -> float:
+    return round(fmean(one[unit] for one in each), 1)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from dfplan.agents.recipes import recipe_for
-from dfplan.benchmarks import protocol, training_run
+from dfplan.benchmarks import protocol
 from dfplan.benchmarks.experiments import shared
 from dfplan.benchmarks.experiments.shared import Part
 from dfplan.benchmarks.suites import suite
@@ -49,7 +49,7 @@ def play(settings: Part) -> dict[str, Any]:
 
 def trained(task: Task, settings: Part) -> Any:
     """The agent, from its run folder under runs/ if it has been trained before."""
-    data, own = training_run.read_data(task, None), suite.of(task).spec
+    data, own = suite.data_of(task), suite.of(task).spec
     if own is not None and not data.features.goal_columns:  # of data that do not say where goals stand
         data = replace(data, features=replace(data.features, goal_columns=own.goal_columns))
     recipe = recipe_for(data, settings["recipe"], steps=settings["steps"], seed=settings["seed"])

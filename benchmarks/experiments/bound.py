@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from dfplan.agents.loading import from_pretrained
-from dfplan.benchmarks import training_run
 from dfplan.benchmarks.experiments import shared
 from dfplan.benchmarks.experiments.shared import Part
+from dfplan.benchmarks.suites import suite
 from dfplan.data.windows import Windows
 from dfplan.diffusion.bound import bound
 from dfplan.diffusion.matrices import pyramid
@@ -80,7 +80,7 @@ def play(settings: Part) -> dict[str, Any]:
 def _maze(weights: str, count: int, rows: int) -> dict[str, float]:
     """AUROCs of recorded ways from one side of the maze to the other that are cut and joined, or mirrored: then they go
     through a wall, because umaze is open on the right alone."""
-    model, data = from_pretrained(weights).model, training_run.read_data(find("maze2d-umaze"), None)
+    model, data = from_pretrained(weights).model, suite.data_of(find("maze2d-umaze"))
     windows = Windows(data, model.config.tokens, model.config.layout.stride)
     ways, _ = windows.sample(np.random.default_rng(0), 20 * count)
     ways = ways[np.ptp(ways[..., 0], 1) > 1.5][:count]

@@ -16,9 +16,9 @@ import torch
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from dfplan.benchmarks import training_run
 from dfplan.benchmarks.experiments import shared
 from dfplan.benchmarks.experiments.shared import Part
+from dfplan.benchmarks.suites import suite
 from dfplan.data.windows import Windows
 from dfplan.envs.registry import find
 
@@ -76,7 +76,7 @@ def windows(name: str, length: int, count: int, seed: int) -> NDArray[np.float32
     """Sequences (count, length, D) of a system."""
     rng = np.random.default_rng(seed)
     if name == "maze":
-        return Windows(training_run.read_data(find("maze2d-umaze"), None), length, STRIDE).sample(rng, count)[0]
+        return Windows(suite.data_of(find("maze2d-umaze")), length, STRIDE).sample(rng, count)[0]
     angle, states = rng.uniform(0, 2 * np.pi, count), []
     place, velocity = rng.uniform(0, 1, (count, 2)), SPEED * np.stack([np.cos(angle), np.sin(angle)], -1)
     for _ in range(length):

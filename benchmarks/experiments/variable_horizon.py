@@ -16,9 +16,9 @@ import torch
 from matplotlib.figure import Figure
 
 from dfplan.agents.loading import from_pretrained
-from dfplan.benchmarks import training_run
 from dfplan.benchmarks.experiments import shared
 from dfplan.benchmarks.experiments.shared import Part
+from dfplan.benchmarks.suites import suite
 from dfplan.data.windows import Windows
 from dfplan.diffusion.matrices import pyramid
 from dfplan.diffusion.sampler import sample
@@ -49,7 +49,7 @@ def parts(quick: bool) -> dict[str, dict[str, Any]]:
 
 def play(settings: Part) -> dict[str, Any]:
     """Which plans of each length are possible."""
-    data, found = training_run.read_data(find("maze2d-umaze"), None), {}
+    data, found = suite.data_of(find("maze2d-umaze")), {}
     draw = by_forcing(settings["training"], data) if "training" in settings else by_diffuser(settings["weights"])
     for length in LENGTHS:
         ways = Windows(data, 2, length).sample(np.random.default_rng(1), settings["plans"])[0]

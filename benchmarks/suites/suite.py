@@ -13,6 +13,7 @@ from typing import Any
 
 from dfplan.benchmarks.recipes.budget import Budget
 from dfplan.data.spec import Spec
+from dfplan.envs.collect import own_data
 from dfplan.envs.registry import TASKS, Task, find, short_name
 
 MAIN = "maze2d"
@@ -61,6 +62,11 @@ class Suite:
 def of(task: Task) -> Suite:
     """The suite of a task. ValueError for a name without a file."""
     return named(task.suite)
+
+
+def data_of(task: Task, source: str | None = None) -> Any:
+    """A task's data from a source, without one its own, which are collected first if they are not there or not whole."""
+    return of(task).read(task, own_data(task.data_id) if source is None else source)
 
 
 def named(name: str) -> Suite:

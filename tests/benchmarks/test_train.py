@@ -19,11 +19,11 @@ from dfplan.agents.agent_config import AgentConfig
 from dfplan.agents.diffusion_forcing import DiffusionForcingAgent
 from dfplan.agents.offline.base import ActingConfig
 from dfplan.agents.offline.bc import BCConfig, BehaviorCloningAgent
-from dfplan.benchmarks import scores, train, training_run
+from dfplan.benchmarks import scores, train
 from dfplan.benchmarks.protocol import TUNING_SEEDS
 from dfplan.benchmarks.recipes.online import ONLINE
 from dfplan.benchmarks.recipes.recipe import RECIPES
-from dfplan.benchmarks.suites import maze2d
+from dfplan.benchmarks.suites import maze2d, suite
 from dfplan.config_json import config_to_json
 from dfplan.data.tokens import TokenLayout
 from dfplan.data.transitions import Replay
@@ -116,7 +116,7 @@ def test_a_run_leaves_weights_with_a_card_and_nothing_besides(tmp_path, data):
     assert (card["name"], card["seed"], card["seeds"], card["steps"]) == ("maze2d-umaze-seed3", 3, [3], 12)
     words = shlex.split(card["command"])
     assert words[:2] == ["python", "benchmarks/train.py"] and words[2:] == [
-        *("--env", "maze2d-umaze", "--recipe", "default", "--seed", "3", "--data", str(data))
+        *("--env", "maze2d-umaze", "--seed", "3", "--data", str(data))
     ], "what does not decide about the weights is not in it"
     assert card["data"]["steps"] == 400 and len(card["data"]["fingerprint"]) == 64
     assert card["hardware"]["threads"] == 1 and card["training_seconds"] > 0 and card["curve"] == []
@@ -155,7 +155,7 @@ def test_the_mazes_own_data_is_collected(tmp_path, monkeypatch, capsys):
         asked.append(env)
         return collect(env, steps=600, workers=1, dataset_id="dfplan/few-v1", quiet=True)
 
-    monkeypatch.setattr(training_run, "own_data", few)
+    monkeypatch.setattr(suite, "own_data", few)
     assert train.main(["--env", "multi2d-umaze"]) == 0
     assert asked == ["maze2d-umaze-v1"], "one set of data serves all tasks of a maze"
     said = capsys.readouterr().out
@@ -216,9 +216,7 @@ def test_any_data_is_trained_on_without_an_environment(tmp_path, data):
     assert train.main(["--data", str(data), "--quiet"]) == 0
     agent = DiffusionForcingAgent.load(tmp_path / "here" / "runs" / "a-drive-seed0" / "weights.safetensors")
     assert "score" not in agent.card and agent.card["name"] == "a-drive"
-    assert shlex.split(agent.card["command"]) == [
-        *("python", "benchmarks/train.py", "--recipe", "default", "--seed", "0", "--data", str(data))
-    ]
+    assert shlex.split(agent.card["command"]) == [*("python", "benchmarks/train.py", "--data", str(data))]
 
 
 @pytest.mark.parametrize(
@@ -230,7 +228,7 @@ def test_any_data_is_trained_on_without_an_environment(tmp_path, data):
     ],
 )
 def test_runs_are_named_after_their_data(source, name):
-    assert training_run.name_of(source) == name
+    assert train.name_of(source) == name
 
 
 def test_a_task_of_a_new_suite_is_trained_for_and_scored(tmp_path, data, monkeypatch):
@@ -295,7 +293,7 @@ def refused(capsys, *words):
 def test_what_cannot_be_trained_is_one_sentence_and_nothing_is_written(tmp_path, monkeypatch, capsys, words, sentence):
     for package in ("huggingface_hub", "d4rl"):
         monkeypatch.setitem(sys.modules, package, None)
-    monkeypatch.setattr(training_run, "own_data", lambda env: pytest.fail("data is collected before the refusal"))
+    monkeypatch.setattr(suite, "own_data", lambda env: pytest.fail("data is collected before the refusal"))
     assert sentence in refused(capsys, *words.split())
     assert files(tmp_path) == []
 
@@ -339,7 +337,7 @@ def test_the_folder_is_looked_at_before_the_data(tmp_path, data, monkeypatch, ca
     mine = tmp_path / "here" / "mine" / "weights.safetensors"
     mine.parent.mkdir()
     mine.write_text("mine")
-    monkeypatch.setattr(training_run, "read_data", lambda *_: pytest.fail("the data is read before the refusal"))
+    monkeypatch.setattr(suite, "data_of", lambda *_: pytest.fail("the data is read before the refusal"))
     ask = ["--env", "maze2d-umaze", "--data", str(data), "--run-dir"]
     said = refused(capsys, *ask, "run", "--steps", "13")
     assert (

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from minari.data_collector.episode_buffer import EpisodeBuffer
 
-from dfplan.benchmarks.training_run import read_data
+from dfplan.benchmarks.suites.suite import data_of
 from dfplan.envs import collect
 from dfplan.envs.registry import task
 
@@ -15,19 +15,19 @@ def test_the_mazes_own_data_is_collected_once_and_again_if_it_is_torn(tmp_path, 
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
     monkeypatch.setitem(collect.DEFAULT_STEPS, "umaze", 300)
     file = tmp_path / "dfplan" / "maze2d-umaze-v1" / "data" / "main_data.hdf5"
-    first = read_data(task("maze2d-umaze-v1"), None)
+    first = data_of(task("maze2d-umaze-v1"))
     written = file.stat().st_ino
-    assert len(first) == 300 and len(read_data(task("maze2d-umaze-v1"), None)) == 300
+    assert len(first) == 300 and len(data_of(task("maze2d-umaze-v1"))) == 300
     assert file.stat().st_ino == written and "warning" not in capsys.readouterr().err
     os.truncate(file, 5000)
-    assert read_data(task("maze2d-umaze-v1"), None).fingerprint == first.fingerprint
+    assert data_of(task("maze2d-umaze-v1")).fingerprint == first.fingerprint
 
 
 def test_a_short_collection_under_the_mazes_own_id_is_said_to_be_so(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
     collect.collect("maze2d-umaze", steps=300, quiet=True)
     capsys.readouterr()
-    assert len(read_data(task("maze2d-umaze-v1"), None)) == 300
+    assert len(data_of(task("maze2d-umaze-v1"))) == 300
     assert "has 300 steps instead of 1,000,000; python -m dfplan.envs.collect" in capsys.readouterr().err
 
 
@@ -48,4 +48,4 @@ def test_of_dictionaries_with_goals_the_mazes_take_the_observation(tmp_path, mon
     spaces = {"observation_space": gym.spaces.Dict(boxes), "action_space": gym.spaces.Box(-1, 1, (2,))}
     with pytest.warns(UserWarning):  # author, code link and the like are not given
         minari.create_dataset_from_buffers("here/maze-v1", [episode], **spaces)
-    assert read_data(task("maze2d-umaze-v1"), "here/maze-v1").observations.shape == (3, 4)
+    assert data_of(task("maze2d-umaze-v1"), "here/maze-v1").observations.shape == (3, 4)
