@@ -125,6 +125,33 @@ def test_futures_do_not_collapse_to_their_mean():
     assert bool((spread(1) < 0.1).all())
 
 
+class Outcomes(torch.nn.Module):
+    """E[x0 | x_k] of tokens that are all 0 with the probability `stays`, else all 2.5 or all -2.5; exact."""
+
+    values = torch.tensor([0.0, 2.5, -2.5])
+
+    def __init__(self, schedule, stays):
+        super().__init__()
+        self.schedule, self.prior = schedule, torch.tensor([stays, (1 - stays) / 2, (1 - stays) / 2]).log()
+
+    def forward(self, x, k):
+        signal, noise = self.schedule.signal(k)[..., None], self.schedule.noise(k)[..., None].clamp(min=1e-4)
+        odds = self.prior - ((x - signal * self.values) / noise).square().sum(1) / 2
+        return (odds.softmax(-1) @ self.values)[:, None, None].expand_as(x)
+
+
+@pytest.mark.parametrize(("tokens", "stays"), [(4, 0.3), (4, 0.7), (8, 0.7)])
+def test_futures_take_each_outcome_as_often_as_it_comes(tokens, stays):
+    """The more tokens show an outcome, the nearer to pure noise it is decided; steps of equal size jump over that."""
+    schedule = NoiseSchedule("cosine", 256)
+    diffusion = Diffusion(Outcomes(schedule, stays), schedule, "x0")
+    k = torch.full((1, tokens), 256)
+    steps = Guidance(ReachThroughout(GOALS, (0, 1))).future_steps
+    drawn = sample_futures(diffusion, torch.zeros(1, tokens, 1), k, k > 0, 4000, steps, generator(5))[:, 0, -1, 0]
+    assert (drawn.abs() < 1).float().mean() == pytest.approx(stays, abs=0.07)
+    assert (drawn > 1).float().mean() == pytest.approx((1 - stays) / 2, abs=0.04)
+
+
 def test_candidates_tilt_what_is_decided_by_the_mean_cost_of_its_futures():
     """Cost c.x: the mean of what is decided moves by -scale * covariance @ c, though the luck of the futures is in c.x too."""
     c, scale = 0.3 * torch.randn(T, C, generator=generator()), 1.5
