@@ -31,7 +31,7 @@ class AWAC(OfflineLearner[AWACConfig]):
 
     def __init__(self, config: AWACConfig):
         super().__init__(config)
-        self.pi = self.stack(config.observation_dim, config.action_dim)
+        self.pi = self.of_states(config.action_dim)
         self.log_std = nn.Parameter(torch.zeros(len(config.seeds), 1, config.action_dim))
         self.q = self.twins()
         self.q_target = self.q.target()

@@ -93,12 +93,13 @@ class OfflineLearner(Statistics, ABC, Generic[C]):
     """Whether it learns from rewards."""
     config: C
     pi: StackedMLP
-    goal_columns: tuple[int, ...] = ()
-    """Observation columns of the goals that the actor is given beside observations; none for those that learn from rewards."""
+    goal_columns: tuple[int, ...]
+    """Observation columns of the goals that networks are given beside observations; none for those that learn from rewards."""
 
     def __init__(self, config: C):
         super().__init__(config.observation_dim, config.action_dim, scale_actions=True)
-        self.config = config
+        self.config, self.goal_columns = config, getattr(config, "goal_columns", ())
+        self._state_dim = config.observation_dim + len(self.goal_columns)
         self._initial = [torch.Generator().manual_seed(seed) for seed in config.seeds]
 
     def fit_statistics(self, data: Trajectories) -> None:
@@ -118,23 +119,21 @@ class OfflineLearner(Statistics, ABC, Generic[C]):
         """The action to play, scaled to [-1, 1], from the actor's outputs: without noise."""
         return outputs.tanh()
 
-    def stack(self, inputs: int, outputs: int, copies: int = 1) -> StackedMLP:
-        """A network for every seed, or `copies` neighboring ones for each."""
-        generators = [generator for generator in self._initial for _ in range(copies)]
-        return StackedMLP((inputs, *self.config.hidden, outputs), generators)
+    def of_states(self, outputs: int) -> StackedMLP:
+        """A network of states for every seed."""
+        return StackedMLP((self._state_dim, *self.config.hidden, outputs), self._initial)
 
     def twins(self) -> StackedMLP:
         """Q_1 and Q_2 of every seed: members 2 i and 2 i + 1 belong to seed i."""
-        return self.stack(self.config.observation_dim + self.config.action_dim, 1, copies=2)
+        twice = [generator for generator in self._initial for _ in range(2)]
+        return StackedMLP((self._state_dim + self.config.action_dim, *self.config.hidden, 1), twice)
 
     def state(self, observation: Tensor, goal: Tensor | None = None) -> Tensor:
         """What networks see (..., observation_dim + G) of observations and goals (..., G) in recorded units."""
         s = self.observation.normalize(observation)
         if not self.goal_columns or goal is None:
             return s
-        there = observation.clone()
-        there[..., list(self.goal_columns)] = goal
-        return torch.cat([s, self.observation.normalize(there)[..., list(self.goal_columns)]], dim=-1)
+        return torch.cat([s, self.normalize_goal(goal, self.goal_columns)], dim=-1)
 
     def forward(self, batch: tuple[Tensor, ...], generator: torch.Generator) -> dict[str, Tensor]:
         """The losses of all members as one: a sum over members, so that each is trained as if it were alone."""

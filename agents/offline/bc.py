@@ -42,8 +42,7 @@ class BC(OfflineLearner[BCConfig]):
 
     def __init__(self, config: BCConfig):
         super().__init__(config)
-        self.goal_columns = config.goal_columns
-        self.pi = self.stack(config.observation_dim + len(config.goal_columns), config.action_dim)
+        self.pi = self.of_states(config.action_dim)
 
     def losses(self, batch: Transitions, noise: Noise) -> Losses:
         """The cloning loss."""

@@ -56,7 +56,7 @@ class CQL(OfflineLearner[CQLConfig]):
 
     def __init__(self, config: CQLConfig):
         super().__init__(config)
-        self.pi = self.stack(config.observation_dim, 2 * config.action_dim)
+        self.pi = self.of_states(2 * config.action_dim)
         self.q = self.twins()
         self.q_target = self.q.target()
         self.log_temperature = nn.Parameter(torch.zeros(len(config.seeds)))

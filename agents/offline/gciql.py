@@ -49,11 +49,9 @@ class GCIQL(OfflineLearner[GCIQLConfig]):
 
     def __init__(self, config: GCIQLConfig):
         super().__init__(config)
-        self.goal_columns = config.goal_columns
-        state = config.observation_dim + len(config.goal_columns)
-        self.pi = self.stack(state, config.action_dim)
-        self.q = self.stack(state + config.action_dim, 1, copies=2)
-        self.v = self.stack(state, 1)
+        self.pi = self.of_states(config.action_dim)
+        self.q = self.twins()
+        self.v = self.of_states(1)
         self.q_target = self.q.target()
 
     def losses(self, batch: Transitions, noise: Noise) -> Losses:
@@ -67,16 +65,12 @@ class GCIQL(OfflineLearner[GCIQLConfig]):
         minimized = {"value": expectile_loss(advantage, self.config.tau), "critic": critic_loss(q, y) / q.shape[1]}
         return minimized, {"q": q.mean(dim=(1, 2)), "advantage": advantage.mean(dim=1)}
 
-    def policy_loss(self, s: Tensor, a: Tensor) -> Tensor:
-        """The actor's, (S,), at states with goals of its own (S, B, ...) and recorded actions (S, B, A)."""
-        pi = self.pi(s).tanh()
-        return actor_loss(least_q(self.q, s, pi, frozen=True), pi, a, self.config.climb)
-
     def forward(self, batch: tuple[Tensor, ...], generator: torch.Generator) -> dict[str, Tensor]:
-        """The losses of a batch of `dfplan.data.transitions.Relabeled`, all members' as one."""
-        transitions, wanted = self.transitions(*batch[:-1]), batch[-1]
+        """The losses of a batch of `dfplan.data.transitions.Relabeled`: the actor's is at states with goals of its own."""
+        transitions, s = self.transitions(*batch[:-1]), self.state(batch[0], batch[-1])
         minimized, watched = self.losses(transitions, Noise(generator, self.config.seeds))
-        minimized["policy"] = self.policy_loss(self.state(batch[0], wanted), transitions.a)
+        pi = self.pi(s).tanh()
+        minimized["policy"] = actor_loss(least_q(self.q, s, pi, frozen=True), pi, transitions.a, self.config.climb)
         return self.summed(minimized, watched)
 
 

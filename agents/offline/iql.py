@@ -40,10 +40,10 @@ class IQL(OfflineLearner[IQLConfig]):
 
     def __init__(self, config: IQLConfig):
         super().__init__(config)
-        self.pi = self.stack(config.observation_dim, config.action_dim)
+        self.pi = self.of_states(config.action_dim)
         self.log_std = nn.Parameter(torch.zeros(len(config.seeds), 1, config.action_dim))
         self.q = self.twins()
-        self.v = self.stack(config.observation_dim, 1)
+        self.v = self.of_states(1)
         self.q_target = self.q.target()
 
     def losses(self, batch: Transitions, noise: Noise) -> Losses:

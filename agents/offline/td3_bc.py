@@ -45,7 +45,7 @@ class TD3BC(OfflineLearner[TD3BCConfig]):
 
     def __init__(self, config: TD3BCConfig):
         super().__init__(config)
-        self.pi = self.stack(config.observation_dim, config.action_dim)
+        self.pi = self.of_states(config.action_dim)
         self.q = self.twins()
         self.pi_target, self.q_target = self.pi.target(), self.q.target()
         self.register_buffer("updates", torch.zeros((), dtype=torch.int64))

@@ -178,10 +178,14 @@ class Statistics(nn.Module):
         return self.action_low + (scaled + 1) / 2 * (self.action_high - self.action_low)
 
     def state_at(self, goal: Tensor, columns: Sequence[int]) -> Tensor:
-        """Observations (B, observation_dim) at goals (B, G) that stand in these G columns, all in recorded units.
+        """Observations (..., observation_dim) at goals (..., G) that stand in these G columns, all in recorded units.
 
         The other columns are at the data's mean.
         """
-        state = self.observation.mean.repeat(len(goal), 1)
-        state[:, list(columns)] = goal
+        state = self.observation.mean.expand(*goal.shape[:-1], -1).clone()
+        state[..., list(columns)] = goal
         return state
+
+    def normalize_goal(self, goal: Tensor, columns: Sequence[int]) -> Tensor:
+        """Goals (..., G) in recorded units to deviations from the means of the G columns in which they stand."""
+        return self.observation.normalize(self.state_at(goal, columns))[..., list(columns)]
