@@ -1,33 +1,24 @@
 """Agents in other libraries' loops. A plain Gymnasium loop needs no adapter: `agent.act(observation)`.
 
 `Policy` has the `predict` that stable-baselines3's `evaluate_policy` calls, and drives Gymnasium's vector environments as well.
-Nothing here imports those libraries.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
+from gymnasium.vector import AutoresetMode
 from numpy.typing import ArrayLike, NDArray
 
-AUTORESETS = ("SameStep", "NextStep", "Disabled")
-"""When a vector environment begins an episode after another has ended, by the names of Gymnasium's `AutoresetMode`."""
-
-
-class Agent(Protocol):
-    """What an adapter needs of an agent; `forget` only where episodes of a batch end at different times."""
-
-    def reset(self, goal: ArrayLike | None = None, seed: int | None = None) -> None:
-        """Begin new episodes."""
-
-    def act(self, observation: ArrayLike) -> NDArray[Any]:
-        """The actions for observations."""
+from dfplan.agents.episodes import Player
 
 
 class Policy:
     """An agent as a policy with memory: `predict(observation, state, episode_start)`.
+
+    agent: needs `forget(rows, goal)` only where episodes of a batch end at different times.
 
     goal: (G,) for every episode, (B, G) for each row, or None: then dictionary observations must bring `desired_goal`
     (goal-conditioned environments), or the agent acts without a goal. seed: the agent's randomness from the first episode on.
@@ -38,12 +29,13 @@ class Policy:
     loop is the same in both. ValueError for anything else.
     """
 
-    def __init__(self, agent: Agent, goal: ArrayLike | None = None, seed: int | None = 0, autoreset: Any = "SameStep"):
-        mode = getattr(autoreset, "value", autoreset)  # Gymnasium's is an enum
-        if mode not in AUTORESETS:
-            expected = ", ".join(AUTORESETS)
-            raise ValueError(f"autoreset must be one of {expected}, or of Gymnasium's AutoresetMode, got {autoreset!r}")
-        self.agent, self.seed, self.autoreset = agent, seed, mode
+    def __init__(self, agent: Player, goal: ArrayLike | None = None, seed: int | None = 0, autoreset: Any = "SameStep"):
+        try:
+            self.autoreset = AutoresetMode(autoreset)
+        except ValueError:
+            modes = ", ".join(mode.value for mode in AutoresetMode)
+            raise ValueError(f"autoreset must be one of Gymnasium's modes, {modes}, got {autoreset!r}") from None
+        self.agent, self.seed = agent, seed
         self._goal = None if goal is None else np.asarray(goal, dtype=np.float32)
         self.reset()
 
@@ -75,7 +67,7 @@ class Policy:
         ended = ended.reshape(rows)
         if rows != self._rows:
             self._rows, self._ended, begins = rows, np.zeros(rows, dtype=bool), np.ones(rows, dtype=bool)
-        elif self.autoreset == "NextStep":
+        elif self.autoreset == AutoresetMode.NEXT_STEP:
             begins, self._ended = self._ended, ended
         else:
             begins = ended

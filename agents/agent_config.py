@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from dfplan.fields import CheckedFields, Count, NotNegative, Positive, Share, Whole
+from dfplan.planning.model import TrajectoryModel
 from dfplan.planning.plan_config import PlanConfig
 
 
@@ -40,3 +41,24 @@ class AgentConfig(CheckedFields):
     lowest_first: bool = False
     """Among these the one with the lowest goal in its last column comes first, as where things lie on one another; else they
     come in their own order."""
+
+    def require_of(self, model: TrajectoryModel) -> None:
+        """ValueError, with one sentence, for a model that has not learned what is needed to act so."""
+        learned, diffused = model.config, self.execution == "diffused_actions"
+        if diffused and not learned.layout.actions:
+            raise ValueError("this model's tokens hold no actions, so that it cannot execute diffused ones")
+        if not diffused and model.inverse is None:
+            raise ValueError("this model has learned no inverse dynamics: expected execution='diffused_actions'")
+        if self.keep > (learned.in_flight if diffused else 0):
+            most = f"at most what the model has in_flight, {learned.in_flight}"
+            raise ValueError(f"keep needs diffused actions, and is {most}, got {self.keep}")
+        if model.inverse is not None and self.lookahead > learned.longest_gap:
+            gap = f"the inverse dynamics' longest gap {learned.longest_gap}"
+            raise ValueError(f"lookahead {self.lookahead} is beyond {gap}")
+        if self.in_turn and len(self.in_turn) != len(learned.goal_groups):
+            groups = f"each of the model's goal_groups, {learned.goal_groups or 'none'}"
+            raise ValueError(f"in_turn needs a distance for {groups}, got {self.in_turn}")
+        if self.plan.trials and not (model.outcomes and model.inverse and model.plausibility):
+            raise ValueError("trials need a model that has learned outcomes, plausibility and inverse dynamics")
+        if self.return_quantile is not None and "return" not in learned.condition:
+            raise ValueError("return_quantile needs a model whose condition is a return")

@@ -258,11 +258,15 @@ class LearningAgent(Agent):
     """What the names of the tensors begin with that acting needs."""
 
     def __init__(self, learner: Any, config: Any = None, card: Mapping[str, Any] | None = None):
-        self.learner = learner.eval()
+        self.learner, self.config = learner.eval(), config or self.config_class()
         self.observation_dim = len(learner.observation.mean)
         self.features = getattr(learner.config, "features", AS_RECORDED)
         self._optimizer: torch.optim.Optimizer | None = None
-        super().__init__(config or self.config_class(), card)
+        self._fit_learner()
+        super().__init__(self.config, card)
+
+    def _fit_learner(self) -> None:
+        """Take from the learner what the agent takes. ValueError for a config that does not fit the learner."""
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
@@ -331,16 +335,10 @@ class LearningAgent(Agent):
         """One step of the optimizer on a training batch, a tuple of arrays in recorded units: the losses.
 
         For small experiments and data that keep coming: `dfplan.training.loop.train` is what made shipped weights (schedule,
-        moving average, checkpoints). Raises ValueError for parts of another number or shape, and for what is not finite.
+        moving average, checkpoints). Raises ValueError for parts of another number or shape, and for what is not finite: losses
+        too, and then the weights stay.
         """
-        return self._learn(self._read_batch(batch, self._parts(len(batch) if isinstance(batch, list | tuple) else 0)))
-
-    def _parts(self, given: int) -> Mapping[str, Shape]:
-        """Names and shapes of a training batch's parts, of which so many are given."""
-        raise NotImplementedError
-
-    def _learn(self, arrays: list[NDArray[Any]]) -> dict[str, float]:
-        """One step of the optimizer on the parts of a batch: the losses. Where they are not finite the weights stay."""
+        arrays = self._read_batch(batch, self._parts(len(batch) if isinstance(batch, list | tuple) else 0))
         if self._optimizer is None:
             self._optimizer = self._new_optimizer()
         with undisturbed(self.device), torch.enable_grad():
@@ -355,6 +353,10 @@ class LearningAgent(Agent):
             finally:
                 self.learner.eval()
         return {name: float(loss.detach()) for name, loss in losses.items()}
+
+    def _parts(self, given: int) -> Mapping[str, Shape]:
+        """Names and shapes of a training batch's parts, of which so many are given."""
+        raise NotImplementedError
 
     def _new_optimizer(self) -> torch.optim.Optimizer:
         return torch.optim.AdamW(self.learner.parameters(), lr=self.learning_rate)

@@ -102,15 +102,15 @@ class DiffuserAgent(SequenceAgent):
     learner_class, learner_config_class, config_class = DiffuserModel, DiffuserConfig, DiffuserAgentConfig
     config: DiffuserAgentConfig
 
-    def __init__(self, learner: DiffuserModel, config: DiffuserAgentConfig | None = None, card: Any = None):
-        config, layout = config or DiffuserAgentConfig(), learner.config.layout
-        if config.execution == "pd":
-            if not len(learner.config.goal_columns) == layout.action_dim == len(config.velocity_columns):
+    def _fit_learner(self) -> None:
+        super()._fit_learner()
+        layout, velocities = self.learner.config.layout, self.config.velocity_columns
+        if self.config.execution == "pd":
+            if not len(self.learner.config.goal_columns) == layout.action_dim == len(velocities):
                 raise ValueError("a PD controller needs one position and one velocity column for each action")
-            check_columns(config.velocity_columns, layout.observation_dim, "velocity_columns")
+            check_columns(velocities, layout.observation_dim, "velocity_columns")
         elif not layout.actions:
             raise ValueError("this model's tokens hold no actions, so that it cannot execute diffused ones")
-        super().__init__(learner, config, card)
 
     @property
     def execution(self) -> str:

@@ -49,34 +49,14 @@ class DiffusionForcingAgent(PlanningAgent):
         card: Any = None,
         planner: Planner | None = None,
     ):
-        layout, config = model.config.layout, config or AgentConfig()
-        if config.execution == "diffused_actions" and not layout.actions:
-            raise ValueError("this model's tokens hold no actions, so that it cannot execute diffused ones")
-        if config.execution == "inverse_dynamics" and model.inverse is None:
-            raise ValueError("this model has learned no inverse dynamics: expected execution='diffused_actions'")
-        if config.keep > model.config.in_flight or (config.keep and config.execution != "diffused_actions"):
-            raise ValueError(
-                "keep needs diffused actions, and is at most what the model has in_flight, "
-                f"{model.config.in_flight}, got {config.keep}"
-            )
-        if model.inverse is not None and config.lookahead > model.config.longest_gap:
-            raise ValueError(
-                f"lookahead {config.lookahead} is beyond the inverse dynamics' longest gap {model.config.longest_gap}"
-            )
-        if config.in_turn and len(config.in_turn) != len(model.config.goal_groups):
-            raise ValueError(
-                f"in_turn needs a distance for each of the model's goal_groups, {model.config.goal_groups or 'none'}, "
-                f"got {config.in_turn}"
-            )
-        if config.plan.trials and not (model.outcomes and model.inverse and model.plausibility):
-            raise ValueError("trials need a model that has learned outcomes, plausibility and inverse dynamics")
-        if config.return_quantile is not None and "return" not in model.config.condition:
-            raise ValueError("return_quantile needs a model whose condition is a return")
         self.planner = planner or Planner()
-        self.goal_dim = len(model.config.goal_columns)
-        returns = ("return_",) if "return" in model.config.condition else ()
-        self.answers = frozenset({"costs", "constraints", *returns})
         super().__init__(model, config, card)
+
+    def _fit_learner(self) -> None:
+        self.config.require_of(self.model)
+        self.goal_dim = len(self.model.config.goal_columns)
+        returns = ("return_",) if "return" in self.model.config.condition else ()
+        self.answers = frozenset({"costs", "constraints", *returns})
 
     @named
     def with_options(self, **changes: Any) -> Self:
@@ -138,30 +118,32 @@ class DiffusionForcingAgent(PlanningAgent):
             self._past = self._past.forget(torch.as_tensor(rows, device=self.device))
 
     def _act(self, batch: NDArray[Any], goals: NDArray[Any] | None) -> NDArray[Any]:
-        layout, history = self.model.config.layout, self.model.config.history
-        if history and self._past is None:
-            self._past = Past.start(
-                len(batch), history * layout.stride, layout.observation_dim, layout.action_dim, self.device
-            )
+        layout, steps = self.model.config.layout, self.model.config.history * self._stride
+        if self._past is None:
+            self._past = Past.start(len(batch), steps, layout.observation_dim, layout.action_dim, self.device)
         action = super()._act(batch, goals)
-        if self._past is not None:
-            self._past = self._past.after(self._tensor(batch), self._tensor(action))
+        self._past = self._past.after(self._tensor(batch), self._tensor(action))
         return action
 
     def _context(self, rows: Tensor) -> dict[str, Any]:
-        """The past of rows that are planned while they act, and their actions that are decided."""
-        past, following, keep = self._past, self._following, self.config.keep * self._stride
-        if not keep or following is None or following.actions is None:
-            return {} if past is None else {"past": past.rows(rows)}
-        layout = self.model.config.layout
-        before = past or Past.start(len(following.clock), 0, layout.observation_dim, layout.action_dim, self.device)
-        return {"past": replace(before.rows(rows), decided=following.actions_left(keep)[rows])}
+        """The lengths to try, and the past of these rows with the actions that are decided."""
+        following, keep = self._following, self.config.keep * self._stride
+        assert self._past is not None
+        past = self._past.rows(rows)
+        if keep and following is not None and following.actions is not None:
+            past = replace(past, decided=following.actions_left(keep)[rows])
+        return {"horizons": self._horizons_left(rows), "past": past}
 
     def _read_horizon(self, horizon: int) -> Tensor:
         return torch.tensor([-(-read_whole(horizon, "the horizon", 1, self._steps) // self._stride)])
 
     def _draw(
-        self, observation: Tensor, ask: Ask, horizons: Tensor | None, record: bool, past: Past | None = None
+        self,
+        observation: Tensor,
+        ask: Ask,
+        record: bool = False,
+        horizons: Tensor | None = None,
+        past: Past | None = None,
     ) -> Plan:
         if ask.goal is not None and self.config.in_turn:
             present, how = observation[:, list(self.model.config.goal_columns)], self.config
@@ -198,11 +180,9 @@ class DiffusionForcingAgent(PlanningAgent):
 
     def _horizons_left(self, rows: Tensor) -> Tensor | None:
         """Plan lengths (R, H) up to a little beyond what is left of each row's plan; None for the config's own."""
-        following, config = self._following, self.config
-        model = self.model
-        if following is None or self._goal is None or config.plan.horizons == 1 or model.plausibility is None:
-            return None
-        if "goal" in model.config.condition:
+        following, config, model = self._following, self.config, self.model
+        of_one_length = config.plan.horizons == 1 or model.plausibility is None or "goal" in model.config.condition
+        if following is None or self._goal is None or of_one_length:
             return None
         longest = model.config.future
         played = following.clock[rows].float() * config.speed / self._stride

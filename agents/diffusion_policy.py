@@ -116,16 +116,11 @@ class DiffusionPolicyAgent(LearningAgent):
     config: PolicyConfig
     execution = "diffused actions"
 
-    def __init__(
-        self, learner: DiffusionPolicyModel, config: PolicyConfig | None = None, card: Mapping[str, Any] | None = None
-    ):
-        config, made = config or PolicyConfig(), learner.config
-        if config.executed > made.predicted:
-            raise ValueError(
-                f"of {made.predicted} predicted actions at most these can be executed, got {config.executed}"
-            )
+    def _fit_learner(self) -> None:
+        made, executed = self.learner.config, self.config.executed
+        if executed > made.predicted:
+            raise ValueError(f"of {made.predicted} predicted actions at most these can be executed, got {executed}")
         self.goal_dim, self.needs_goal = len(made.goal_columns), bool(made.goal_columns)
-        super().__init__(learner, config, card)
 
     def _begin(self) -> None:
         self._seen: Tensor | None = None

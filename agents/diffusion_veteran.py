@@ -169,9 +169,8 @@ class DiffusionVeteranAgent(PlanningAgent):
     execution = "diffusion inverse dynamics"
     learning_rate = 1e-3
 
-    def __init__(self, learner: Veteran, config: VeteranConfig | None = None, card: Mapping[str, Any] | None = None):
-        self.goal_dim = len(learner.config.positions) or None
-        super().__init__(learner, config, card)
+    def _fit_learner(self) -> None:
+        self.goal_dim = len(self.learner.config.positions) or None
 
     @property
     def _stride(self) -> int:
@@ -191,7 +190,7 @@ class DiffusionVeteranAgent(PlanningAgent):
             )
         return goals
 
-    def _draw(self, observation: Tensor, ask: Ask, horizons: Tensor | None, record: bool) -> Plan:
+    def _draw(self, observation: Tensor, ask: Ask, record: bool = False, horizons: Tensor | None = None) -> Plan:
         return self.learner.plan(observation, self.config.candidates, self.config.steps, self._generator)
 
     def _path(self, plan: Plan) -> Tensor:

@@ -46,14 +46,14 @@ class SequenceAgent(PlanningAgent):
     config: SequenceAgentConfig
     learning_rate = 2e-4
 
-    def __init__(self, learner: Any, config: Any = None, card: Mapping[str, Any] | None = None):
-        if learner.config.towards == "goal":
-            self.goal_dim, self.needs_goal = len(learner.config.goal_columns), True
-        if learner.config.towards != "return":
+    def _fit_learner(self) -> None:
+        made = self.learner.config
+        if made.towards == "goal":
+            self.goal_dim, self.needs_goal = len(made.goal_columns), True
+        if made.towards != "return":
             self.answers = frozenset()
-        super().__init__(learner, config, card)
 
-    def _draw(self, observation: Tensor, ask: Ask, horizons: Tensor | None, record: bool) -> Plan:
+    def _draw(self, observation: Tensor, ask: Ask, record: bool = False, horizons: Tensor | None = None) -> Plan:
         return self.learner.plan(observation, ask, self.config, self._generator, record)
 
     def _parts(self, given: int) -> Mapping[str, Shape]:

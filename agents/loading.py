@@ -6,9 +6,9 @@ agent = from_pretrained("maze2d-large-iql")
 
 from __future__ import annotations
 
-import importlib
 from importlib import resources
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
 from dfplan.training.checkpoint import CheckpointError
@@ -43,8 +43,7 @@ def kind_of(path: str | Path) -> str:
 
 def agent_class(kind: str) -> Any:
     """The agent's class for a kind of weights file, a key of `AGENTS`."""
-    module, _, name = AGENTS[kind].partition(":")
-    return getattr(importlib.import_module(module), name)
+    return resolve_name(AGENTS[kind])
 
 
 def load(path: str | Path, member: int | None = None) -> Any:

@@ -52,7 +52,8 @@ class PlanningAgent(LearningAgent):
         goals = self._goals(self._goal if given.goal is None else given.goal, len(batch))
         horizons = None if horizon is None else self._read_horizon(horizon).expand(len(batch), 1)
         with undisturbed(self.device):
-            return self._make_plan(self._tensor(batch), replace(asked, goal=self._tensor(goals)), horizons, record)
+            asked = replace(asked, goal=self._tensor(goals))
+            return self._make_plan(self._tensor(batch), asked, record=record, horizons=horizons)
 
     @property
     def _replan_every(self) -> int:
@@ -70,8 +71,11 @@ class PlanningAgent(LearningAgent):
         return (int(self.learner.config.tokens) - 1) * self._stride
 
     @abstractmethod
-    def _draw(self, observation: Tensor, ask: Ask, horizons: Tensor | None, record: bool) -> Plan:
-        """A plan for each observation (B, observation_dim) of what is asked for, its goal (B, G) or None."""
+    def _draw(self, observation: Tensor, ask: Ask, record: bool = False, horizons: Tensor | None = None) -> Plan:
+        """A plan for each observation (B, observation_dim) of what is asked for, its goal (B, G) or None.
+
+        `horizons` (B, H): lengths to try, in tokens.
+        """
 
     @abstractmethod
     def _execute(self, observation: Tensor, following: Following) -> Tensor:
@@ -82,12 +86,8 @@ class PlanningAgent(LearningAgent):
         raise ValueError(f"all plans of this agent are {self._steps} steps long: leave the horizon out")
 
     def _context(self, rows: Tensor) -> dict[str, Any]:
-        """What `_draw` is given beside, of these rows (R,) of the batch that acts."""
+        """What else `_draw` is given for these rows (R,) of the batch that acts."""
         return {}
-
-    def _horizons_left(self, rows: Tensor) -> Tensor | None:
-        """Plan lengths (R, H) in tokens to try for these rows; None leaves them to the planner."""
-        return None
 
     def _path(self, plan: Plan) -> Tensor:
         """The plan laid out, (B, S + 1, observation_dim), as `_execute` finds it in what is followed."""
@@ -112,24 +112,20 @@ class PlanningAgent(LearningAgent):
             self._following = Following.start(len(batch), self._steps, batch.shape[1], self.device)
         due = self._following.due(self._replan_every)
         if len(due):
-            self._replan(
-                self._following, due, observation[due], replace(self._ask, goal=None if goal is None else goal[due])
-            )
+            ask = replace(self._ask, goal=None if goal is None else goal[due])
+            self._replan(self._following, due, observation[due], ask)
         action = self._execute(observation, self._following).clamp(self.learner.action_low, self.learner.action_high)
         self._following.clock += 1
         return action.cpu().numpy()
 
     def _replan(self, following: Following, rows: Tensor, observation: Tensor, ask: Ask) -> None:
         """Plan for these rows (R,), from observations (R, observation_dim), and follow the new plans."""
-        plan = self._make_plan(observation, ask, self._horizons_left(rows), **self._context(rows))
-        self.last_plan = plan
+        self.last_plan = plan = self._make_plan(observation, ask, **self._context(rows))
         following.put(rows, self._path(plan), plan.lengths, plan.actions, self._possible(plan))
 
-    def _make_plan(
-        self, observation: Tensor, ask: Ask, horizons: Tensor | None = None, record: bool = False, **context: Any
-    ) -> Plan:
+    def _make_plan(self, observation: Tensor, ask: Ask, **context: Any) -> Plan:
         # bf16 products are several times faster where the hardware has them, and plans do not suffer.
         with torch.autocast(self.device.type, torch.bfloat16):
-            plan = self._draw(observation, ask, horizons, record, **context)
+            plan = self._draw(observation, ask, **context)
         require_finite("plan", plan.observations, *(() if plan.actions is None else (plan.actions,)))
         return plan

@@ -150,7 +150,7 @@ def test_the_vector_example_runs_in_both_modes(mode, agent):
     names, source = {}, block("test:vector")
     assert source.count("AutoresetMode.NEXT_STEP") == source.count('"maze2d-umaze"') == 1 and "range(320)" in source
     exec(source.replace(".NEXT_STEP", f".{mode}").replace('"maze2d-umaze"', f'"{agent}"'), names)
-    assert names["policy"].autoreset == {"NEXT_STEP": "NextStep", "SAME_STEP": "SameStep"}[mode]
+    assert names["policy"].autoreset.value == {"NEXT_STEP": "NextStep", "SAME_STEP": "SameStep"}[mode]
     assert names["returns"].sum() > 400 and np.isfinite(names["action"]).all()
 
 

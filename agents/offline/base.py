@@ -168,14 +168,11 @@ class OfflineAgent(LearningAgent):
     acting = ("pi.", "observation.", "action_")
     execution = "learned policy"
 
-    def __init__(
-        self, learner: OfflineLearner[Any], config: ActingConfig | None = None, card: Mapping[str, Any] | None = None
-    ):
-        config = config or ActingConfig()
-        if config.member >= len(learner.config.seeds):
-            raise ValueError(f"member must lie in 0..{len(learner.config.seeds) - 1}, got {config.member}")
-        self.goal_dim, self.needs_goal = len(learner.goal_columns) or None, bool(learner.goal_columns)
-        super().__init__(learner, config, card)
+    def _fit_learner(self) -> None:
+        seeds, columns = self.learner.config.seeds, self.learner.goal_columns
+        if self.config.member >= len(seeds):
+            raise ValueError(f"member must lie in 0..{len(seeds) - 1}, got {self.config.member}")
+        self.goal_dim, self.needs_goal = len(columns) or None, bool(columns)
 
     @property
     def parameters(self) -> int:

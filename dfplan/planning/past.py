@@ -14,7 +14,7 @@ class Past:
     """The last L steps of R rows, the latest at the end, and the actions that are decided whatever is planned."""
 
     observations: Tensor
-    """(R, L, observation_dim) observed before the present; L = history * stride."""
+    """(R, L, observation_dim) observed before the present; L = history * stride, which may be 0."""
     actions: Tensor
     """(R, L, action_dim) taken then."""
     seen: Tensor
@@ -31,8 +31,8 @@ class Past:
 
     def after(self, observation: Tensor, action: Tensor) -> Past:
         """One step later: in `observation` (R, observation_dim) the action (R, action_dim) was taken."""
-        observations = torch.cat([self.observations[:, 1:], observation[:, None]], 1)
-        actions = torch.cat([self.actions[:, 1:], action[:, None]], 1)
+        observations = torch.cat([self.observations, observation[:, None]], 1)[:, 1:]
+        actions = torch.cat([self.actions, action[:, None]], 1)[:, 1:]
         return Past(observations, actions, (self.seen + 1).clamp(max=self.observations.shape[1]), self.decided)
 
     def rows(self, index: Tensor) -> Past:

@@ -90,7 +90,7 @@ def test_successive_episodes_are_played_as_alone_in_either_mode(mode):
 
 def test_a_mode_may_be_named_as_gymnasium_names_it():
     assert together(AutoresetMode.NEXT_STEP, 2, autoreset="NextStep") == alone(2)
-    with pytest.raises(ValueError, match=r"autoreset must be one of SameStep, NextStep, Disabled, .* got 'next'"):
+    with pytest.raises(ValueError, match=r"autoreset must be one of .* NextStep, SameStep, Disabled, got 'next'"):
         Policy(Remembering(), autoreset="next")
 
 

@@ -131,9 +131,9 @@ def planned_for(agent):
     """Of each further plan, the lengths that were tried for each row, None for the planner's own, in tokens."""
     tried, draw = [], agent._draw
 
-    def counted(observation, ask, horizons, record):
+    def counted(observation, ask, horizons=None, **how):
         tried.append(None if horizons is None else horizons.tolist())
-        return draw(observation, ask, horizons, record)
+        return draw(observation, ask, horizons=horizons, **how)
 
     agent._draw = counted
     return tried
