@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from dfplan.agents.full_sequence import SequenceAgent, SequenceAgentConfig
 from dfplan.diffusion.levels import inpainted, shared
 from dfplan.diffusion.loss import Diffusion
 from dfplan.fields import NotNegative
-from dfplan.models import InverseDynamics, TemporalUNet
+from dfplan.models import Conditioned, InverseDynamics, TemporalUNet
 from dfplan.planning.ask import Ask
 from dfplan.planning.ends import known_ends
 from dfplan.planning.execution import Following
@@ -47,22 +47,6 @@ class DecisionDiffuserConfig(SequenceConfig):
             )
         if self.layout.actions:
             raise ValueError("Decision Diffuser plans states only: the layout must have actions=False")
-
-
-class Conditioned(nn.Module):
-    """The denoiser given y: f(x, k, none) + omega (f(x, k, y) - f(x, k, none)); at omega = 1, f(x, k, y)."""
-
-    def __init__(self, network: TemporalUNet, y: Tensor, omega: float = 1.0):
-        super().__init__()
-        self.network, self.y, self.omega = network, y, omega
-
-    def forward(self, x: Tensor, k: Tensor) -> Tensor:
-        """The prediction (B, T, C) for noisy plans (B, T, C) at levels (B, T)."""
-        if self.omega == 1:
-            return self.network(x, k, self.y)
-        y = torch.cat([self.y, torch.full_like(self.y, torch.nan)])
-        given, free = self.network(x.repeat(2, 1, 1), k.repeat(2, 1), y).chunk(2)
-        return free + self.omega * (given - free)
 
 
 class DecisionDiffuserModel(SequenceModel):
@@ -117,7 +101,7 @@ class DecisionDiffuserModel(SequenceModel):
         """Plans from observations (B, observation_dim), given goals (B, G), a return or nothing."""
         y = observation[:, :0]
         if self.config.towards == "goal":
-            y = self.observation.normalize(self.state_at(ask.goal, self.columns))[:, self.columns]
+            y = self.normalize_goal(ask.goal, self.columns)
         elif self.config.towards == "return":
             wanted = (
                 config.target * self.best_return if ask.return_ is None else self.best_return.new_tensor(ask.return_)

@@ -17,8 +17,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dfplan.agents.base import LearningAgent
-from dfplan.agents.decision_diffuser import Conditioned
-from dfplan.agents.full_sequence import SamplingConfig
 from dfplan.arrays import Shape
 from dfplan.data.features import AS_RECORDED, Features
 from dfplan.data.queries import Queries
@@ -31,7 +29,8 @@ from dfplan.diffusion.loss import Diffusion
 from dfplan.diffusion.noise import NoiseSchedule, Prediction
 from dfplan.diffusion.sampler import sample
 from dfplan.fields import Size, SizeOrZero, check_columns
-from dfplan.models import TemporalUNet, UNetConfig
+from dfplan.models import Conditioned, TemporalUNet, UNetConfig
+from dfplan.planning.full_sequence import SamplingConfig
 from dfplan.training.losses import total
 
 
@@ -75,11 +74,9 @@ class DiffusionPolicyModel(Statistics):
 
     def given(self, observations: Tensor, goals: Tensor | None = None) -> Diffusion:
         """The diffusion of actions given the last observations (B, T_o, D) and goals (B, G), in recorded units."""
-        y, columns = self.observation.normalize(observations).flatten(1), list(self.config.goal_columns)
-        if columns:
-            assert goals is not None  # the agent needs one
-            goal = self.observation.normalize(self.state_at(goals, columns))[:, columns]
-            y = torch.cat([y, goal], dim=1)
+        y = self.observation.normalize(observations).flatten(1)
+        if goals is not None:
+            y = torch.cat([y, self.normalize_goal(goals, self.config.goal_columns)], dim=1)
         return Diffusion(Conditioned(self.network, y), self.schedule, self.config.prediction, "uniform")
 
     def forward(self, batch: tuple[Tensor, ...], generator: torch.Generator) -> dict[str, Tensor]:

@@ -145,10 +145,6 @@ class Veteran(Statistics):
         tokens, value = tokens[row * candidates + best].float(), values[row, best]
         return Plan.whole(self.observation.denormalize(tokens).unsqueeze(2), tokens=tokens, scores={"value": value})
 
-    def act(self, s: Tensor, target: Tensor, generator: torch.Generator, temperature: float) -> Tensor:
-        """Actions (B, A) in recorded units that lead from normalized states (B, C) to targets a stride later."""
-        return self.unscale_action(self.inverse.sample(s, target, generator, temperature))
-
 
 def paths(data: Trajectories, config: VeteranModelConfig) -> BatchSource:
     """What a Veteran learns from: see `dfplan.data.sparse_paths.Sparse`. ValueError for data without such windows."""
@@ -200,7 +196,8 @@ class DiffusionVeteranAgent(PlanningAgent):
 
     def _execute(self, observation: Tensor, following: Following) -> Tensor:
         s, target = self.learner.observation.normalize(observation), following.at(following.clock + self._stride)
-        return self.learner.act(s, target, self._generator, self.config.temperature)
+        action = self.learner.inverse.sample(s, target, self._generator, self.config.temperature)
+        return self.learner.unscale_action(action)
 
     def _parts(self, given: int) -> Mapping[str, Shape]:
         """As `paths` draws them."""

@@ -87,38 +87,34 @@ def play(
     envs = envs[: len(starts)]
     reset = [start.reset(env) for env, start in zip(envs, starts, strict=True)]
     observations, infos = [observation for observation, _ in reset], [info for _, info in reset]
-    done = [_success(info) for info in infos]
-    first = [0 if one else None for one in done]
-    rewards: list[np.ndarray] = []
-    lengths: list[int | None] = [None] * len(envs)
     expected = (len(envs), *(envs[0].action_space.shape or ()))
     goals = [goal_of(observation, info) for observation, info in reset]
     goal = None if getattr(agent, "goal_dim", None) == 0 or any(one is None for one in goals) else stacked(goals)
     agent.reset(goal=goal, seed=starts[0].seed, **(asked or {}))
-    batch = stacked(observations)
+    batch, playing = stacked(observations), list(range(len(envs)))
+    rewards: list[np.ndarray] = []
+    success = [[_success(info)] for info in infos]  # of each episode, at the reset and at each of its steps
     if watch is not None:
         watch(agent, batch, infos)
-    while None in lengths and len(rewards) != longest:
+    while playing and len(rewards) != longest:
         actions = agent.act(batch)
         _check(actions, expected)
         rewards.append(np.zeros(len(envs)))
-        for i in (i for i, length in enumerate(lengths) if length is None):
+        for i in tuple(playing):
             observations[i], rewards[-1][i], terminated, truncated, infos[i] = envs[i].step(actions[i])
-            done[i] = _success(infos[i])
-            if first[i] is None and done[i]:
-                first[i] = len(rewards)
+            success[i].append(_success(infos[i]))
             if terminated or truncated:
-                lengths[i] = len(rewards)
+                playing.remove(i)
         batch = stacked(observations)
         if watch is not None:
             watch(agent, batch, infos)
-    counted = np.array(rewards)
+    counted, lengths = np.array(rewards), tuple(len(steps) - 1 for steps in success)
     if not np.isfinite(counted).all():
         raise ValueError(f"the environment gives rewards that are not finite, {counted[~np.isfinite(counted)][0]}")
-    ended = tuple(len(rewards) if length is None else length for length in lengths)
-    if all(one is None for one in done):
-        return Played(counted, ended, None, None)
-    return Played(counted, ended, tuple(first), tuple(map(bool, done)))
+    if all(steps[-1] is None for steps in success):
+        return Played(counted, lengths, None, None)
+    first = tuple(next((step for step, done in enumerate(steps) if done), None) for steps in success)
+    return Played(counted, lengths, first, tuple(bool(steps[-1]) for steps in success))
 
 
 def stacked(observations: Sequence[Any]) -> Any:

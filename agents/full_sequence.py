@@ -15,20 +15,10 @@ from torch import Tensor
 
 from dfplan.agents.planning_agent import PlanningAgent
 from dfplan.arrays import Shape
-from dfplan.fields import CheckedFields, Share, Size, Whole
+from dfplan.fields import Whole
 from dfplan.planning.ask import Ask
-from dfplan.planning.full_sequence import SequenceModel
+from dfplan.planning.full_sequence import SamplingConfig, SequenceModel
 from dfplan.planning.plan import Plan
-
-
-@dataclass(frozen=True)
-class SamplingConfig(CheckedFields):
-    """How a whole sequence is denoised."""
-
-    steps: Size = 20
-    """Denoising steps from pure noise to a clean sequence."""
-    eta: Share = 0.0
-    """0 for DDIM, 1 for DDPM's ancestral step."""
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ class MPPIAgent(Agent):
     """
 
     config: MPPIConfig
+    rollout: Rollout
     last_plan: Plan | None
     execution = "sampled controls"
     _dtype = np.float64
@@ -56,14 +57,11 @@ class MPPIAgent(Agent):
         if self._clock % config.hold == 0:
             if self._clock:
                 U = np.concatenate([U[:, 1:], np.zeros_like(U[:, :1])], axis=1)
-            U, self.last_plan = improve(self._futures, self.cost, batch, goals, U, config, self._rng)
+            U, self.last_plan = improve(self.rollout, self.cost, batch, goals, U, config, self._rng)
             require_finite("plan", U)
         self._controls = U
         self._clock += 1
         return U[:, 0]
-
-    def _futures(self, states: Array, controls: Array) -> Array:
-        return self.rollout(states, controls)
 
 
 class LearnedMPPIAgent(MPPIAgent, LearningAgent):
@@ -91,7 +89,8 @@ class LearnedMPPIAgent(MPPIAgent, LearningAgent):
         self.cost, self.goal_dim = cost or GoalCost(columns=columns), len(columns) or None
         LearningAgent.__init__(self, learner, config, card)
 
-    def _futures(self, states: Array, controls: Array) -> Array:
+    def rollout(self, states: Array, controls: Array) -> Array:
+        """The states (N, S, D) that follow each control (N, S, A), from states (N, D)."""
         return self.learner.rollout(states, self._action(controls))
 
     def _action(self, controls: Array) -> Array:

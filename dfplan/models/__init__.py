@@ -15,7 +15,7 @@ from dfplan.models.plausibility import StepPlausibility
 from dfplan.models.recurrent import Recurrent, RecurrentConfig
 from dfplan.models.token_value import TokenValue
 from dfplan.models.transformer import Transformer, TransformerConfig
-from dfplan.models.unet import TemporalUNet, TemporalValue, UNetConfig
+from dfplan.models.unet import Conditioned, TemporalUNet, TemporalValue, UNetConfig
 
 ModelConfig = Annotated[TransformerConfig | RecurrentConfig, Field(discriminator="kind")]
 
@@ -35,6 +35,7 @@ def build(columns: int, levels: int, config: ModelConfig, parts: Sequence[int] =
 
 __all__ = [
     "ByParts",
+    "Conditioned",
     "InverseDynamics",
     "ModelConfig",
     "Recurrent",

@@ -148,6 +148,25 @@ class ConditionEmbedding(nn.Module):
         return torch.where(absent, self.none, self.mlp(self.waves(y.nan_to_num())))
 
 
+class Conditioned(nn.Module):
+    """A denoiser given y (B, condition): f(x, k, none) + omega (f(x, k, y) - f(x, k, none)); at omega = 1, f(x, k, y).
+
+    This is classifier-free guidance (Ho and Salimans 2022), in one pass of the network for both predictions.
+    """
+
+    def __init__(self, network: TemporalUNet, y: Tensor, omega: float = 1.0):
+        super().__init__()
+        self.network, self.y, self.omega = network, y, omega
+
+    def forward(self, x: Tensor, k: Tensor) -> Tensor:
+        """The prediction (B, T, C) for noisy sequences (B, T, C) at levels (B, T)."""
+        if self.omega == 1:
+            return self.network(x, k, self.y)
+        y = torch.cat([self.y, torch.full_like(self.y, torch.nan)])
+        given, free = self.network(x.repeat(2, 1, 1), k.repeat(2, 1), y).chunk(2)
+        return free + self.omega * (given - free)
+
+
 class TemporalValue(nn.Module):
     """J: clean tokens (B, T, C) to a return (B,), by the downward half of a U-Net and a mean over time.
 

@@ -23,7 +23,7 @@ from dfplan.diffusion.guidance import Guidance
 from dfplan.diffusion.loss import Diffusion
 from dfplan.diffusion.noise import NoiseSchedule, Prediction, ScheduleName
 from dfplan.diffusion.sampler import Known, sample
-from dfplan.fields import CheckedFields, Size, check_columns
+from dfplan.fields import CheckedFields, Share, Size, check_columns
 from dfplan.models import UNetConfig
 from dfplan.planning.ask import Ask
 from dfplan.planning.plan import Plan
@@ -68,6 +68,16 @@ class SequenceConfig(CheckedFields):
         return (self.tokens - 1) * self.layout.stride
 
 
+@dataclass(frozen=True)
+class SamplingConfig(CheckedFields):
+    """How a whole sequence is denoised."""
+
+    steps: Size = 20
+    """Denoising steps from pure noise to a clean sequence."""
+    eta: Share = 0.0
+    """0 for DDIM, 1 for DDPM's ancestral step."""
+
+
 class SequenceModel(Statistics):
     """Units, returns and sampling of a full-sequence planner; its networks and loss are a subclass's."""
 
@@ -107,7 +117,7 @@ class SequenceModel(Statistics):
         self,
         diffusion: Diffusion,
         known: Known,
-        config: Any,
+        config: SamplingConfig,
         generator: torch.Generator,
         record: bool,
         guidance: Guidance | None = None,

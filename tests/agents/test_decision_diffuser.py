@@ -6,12 +6,12 @@ import torch
 from sequence_toy import NETWORK, TOKENS, batches_of, drives, fixture, layout
 
 from dfplan.agents.decision_diffuser import (
-    Conditioned,
     DecisionDiffuserAgent,
     DecisionDiffuserAgentConfig,
     DecisionDiffuserConfig,
     DecisionDiffuserModel,
 )
+from dfplan.models import Conditioned
 from dfplan.planning.ask import Ask
 from dfplan.planning.execution import each_step
 

@@ -163,8 +163,9 @@ def test_one_observation_and_a_batch(agent):
 
 
 def test_the_target_is_always_a_stride_ahead_on_the_plan(agent, monkeypatch):
-    targets, act = [], agent.learner.act
-    monkeypatch.setattr(agent.learner, "act", lambda s, target, *rest: targets.append(target) or act(s, target, *rest))
+    targets, inverse = [], agent.learner.inverse
+    draw = inverse.sample
+    monkeypatch.setattr(inverse, "sample", lambda s, target, *rest: targets.append(target) or draw(s, target, *rest))
     agent.reset(seed=0)
     for _ in range(3):
         agent.act(START)
