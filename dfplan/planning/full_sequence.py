@@ -125,8 +125,10 @@ class SequenceModel(Statistics):
         """Full-sequence sampling around the known tokens (B, T, C), in `config.steps` steps with `config.eta`."""
         layout, T = self.config.layout, self.config.tokens
         matrix = matrices.full_sequence(T, self.config.levels, config.steps)
-        shape, options = (len(known.mask), T, layout.width), {"eta": config.eta, "record": record}
-        drawn = sample(diffusion, matrix, shape, generator, known=known, guidance=guidance, **options)
+        shape = len(known.mask), T, layout.width
+        drawn = sample(
+            diffusion, matrix, shape, generator, known=known, guidance=guidance, eta=config.eta, record=record
+        )
         return Plan.whole(
             self._states(drawn.tokens),
             tokens=drawn.tokens,

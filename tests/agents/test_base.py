@@ -396,7 +396,7 @@ def test_options_are_checked_when_they_are_set(agent):
         return  # it has none
     for field in dataclasses.fields(agent.config):
         value = getattr(agent.config, field.name)
-        for wrong in ("nothing of the kind", np.nan, None):
+        for wrong in ("nothing of the kind", np.nan, *([] if field.default is None else [None])):
             with pytest.raises(
                 ValueError, match=re.escape(f"{type(agent.config).__name__}: {field.name}") + r".* must be "
             ):

@@ -45,7 +45,9 @@ NEEDED = {MPPIConfig: {"action_dim": 2}}
 
 @pytest.mark.parametrize("config, name", FIELDS, ids=lambda value: getattr(value, "__name__", value))
 def test_a_field_of_another_type_or_without_sense_is_refused_with_its_name(config, name):
-    for value in WRONG.get(kind(config, name), ("text", None, 1.5)):
+    hint = kind(config, name)
+    nothing = (None,) * (type(None) not in get_args(hint))
+    for value in WRONG.get(hint, ("text", 1.5, *nothing)):
         with pytest.raises(ValueError, match=f"^{config.__name__}: {name}.* must .*, got ") as caught:
             config(**NEEDED.get(config, {}) | {name: value})
         assert len(str(caught.value)) < 200 and "\n" not in str(caught.value)
