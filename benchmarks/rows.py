@@ -18,6 +18,7 @@ from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
 
+from dfplan.data.spec import Spec
 from dfplan.envs.registry import Task, short_name
 from dfplan.names import unknown
 
@@ -76,9 +77,7 @@ class Row:
         """Where the weights of a training seed are, None where there are none."""
         if self.recipe is None or seed is None:
             return self.path
-        if self.stacked > 1:
-            return weights_file(self.weights_name(task)) if seed < self.stacked else None
-        return weights_file(self.weights_name(task), seed)
+        return weights_file(self.weights_name(task), seed - seed % self.stacked)
 
     def lacking(self, task: Task, wanted: Sequence[int] | None = None) -> list[list[str]]:
         """Arguments of `python benchmarks/train.py`, for the weights that are not there of each wanted training seed.
@@ -210,9 +209,7 @@ def weights_file(name: str, seed: int = 0) -> Path | None:
 
 def require_recipes(task: Task) -> None:
     """ValueError for a task that has no recipes."""
-    budget = suite_of(task).budget
-    if budget is not None:
-        budget(task)
+    suite_of(task).budget(task, Spec(1, 1, longest=task.max_episode_steps))
 
 
 def suite_of(task: Task) -> Any:

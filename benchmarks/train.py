@@ -21,12 +21,10 @@ from typing import Any, Literal
 
 from dfplan import command
 from dfplan.benchmarks import provenance, rows, scores
-from dfplan.benchmarks.recipes.budget import Budget, budget_of
 from dfplan.benchmarks.recipes.online import ONLINE
 from dfplan.benchmarks.recipes.recipe import RECIPES
 from dfplan.benchmarks.suites import suite
 from dfplan.config_json import config_to_json
-from dfplan.data.readers import load
 from dfplan.data.spec import Spec
 from dfplan.envs.registry import Task, find, short_name
 from dfplan.names import unknown
@@ -141,10 +139,10 @@ def _offline(arguments: Arguments, task: Task | None, folder: Path, about: dict[
         require_trainable(folder, recipe.train, {"model": config_to_json(recipe.model)}, arguments.devices)
         return recipe
 
-    began, spec = time.perf_counter(), None if task is None else suite.of(task).spec
+    began, spec = time.perf_counter(), suite.of(task).spec
     # Where widths are known, whatever is wrong with the run is found before the data are read.
     early = None if spec is None else recipe_for(spec)
-    data = load(str(arguments.data)) if task is None else suite.data_of(task, arguments.data)
+    data = suite.data_of(task, arguments.data)
     recipe = early or recipe_for(Spec.of(data))
     if not arguments.quiet:
         print(f"{data.name}: {len(data):,} steps, ready after {time.perf_counter() - began:.0f} s")
@@ -163,7 +161,7 @@ def _online(arguments: Arguments, task: Task, weights: str, folder: Path, about:
 
     family = suite.of(task)
     where = find(family.learns_in(task, not rows.of_recipe(name).single_goal))
-    recipe = ONLINE[name](weights, where.env_id, budget_for(task, Spec(1, 1, longest=task.max_episode_steps)))
+    recipe = ONLINE[name](weights, where.env_id, family.budget(task, Spec(1, 1, longest=task.max_episode_steps)))
     recipe = replace(recipe, steps=arguments.steps or recipe.steps)
     make = partial(where.make, disable_env_checker=True, **(family.with_goal if recipe.hindsight else {}))
     device = "cpu" if arguments.accelerator == "auto" else arguments.accelerator  # fastest for networks this small
@@ -175,16 +173,10 @@ def _online(arguments: Arguments, task: Task, weights: str, folder: Path, about:
 
 def recipe_of(name: str, task: Task | None, spec: Spec) -> Recipe:
     """A recipe for a task and data of these widths: the suite's own, if it has one of that name."""
-    own = {} if task is None else suite.of(task).recipes
-    make = resolve_name(own[name]) if name in own else RECIPES[name]
-    recipe: Recipe = make(spec, budget_for(task, spec))
+    family = suite.of(task)
+    make = resolve_name(family.recipes[name]) if name in family.recipes else RECIPES[name]
+    recipe: Recipe = make(spec, family.budget(task, spec))
     return recipe
-
-
-def budget_for(task: Task | None, spec: Spec) -> Budget:
-    """The numbers of a task that recipes ask for, or those that follow from the data."""
-    chosen = None if task is None else suite.of(task).budget
-    return budget_of(spec) if chosen is None or task is None else chosen(task)
 
 
 def _scored(recipe: str, where: Task) -> dict[str, Any]:

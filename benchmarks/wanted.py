@@ -104,8 +104,8 @@ def wanted(
 
 def timings(cells: Sequence[Wanted], decisions: int) -> list[Wanted]:
     """One timing for each row on each task, of its first training seed."""
-    found = []
-    for cell in reversed({(cell.env_id, cell.name): cell for cell in reversed(cells)}.values()):
+    firsts: dict[tuple[str, str], Wanted] = {}
+    for cell in cells:
         own_key = key(cell.agent, task(cell.env_id), cell.training_seed, env=cell.env_id, device=cell.device)
-        found.append(replace(cell, seeds=(), decisions=decisions, key=own_key))
-    return found
+        firsts.setdefault((cell.env_id, cell.name), replace(cell, seeds=(), decisions=decisions, key=own_key))
+    return list(firsts.values())

@@ -73,7 +73,7 @@ BUDGETS = {
 """By maze."""
 
 
-def budget(task: Task) -> Budget:
+def budget(task: Task, spec: Spec = SPEC) -> Budget:
     """The budget of a task's maze. ValueError for a maze that has none."""
     maze = MAZES[task.env_id].maze
     if maze not in BUDGETS:

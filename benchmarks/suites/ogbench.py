@@ -118,7 +118,7 @@ def read(task: Task, source: str) -> Any:
     return load(source, features=things.features, goal=things.goal)
 
 
-def budget(task: Task) -> Budget:
+def budget(task: Task, spec: Spec | None = None) -> Budget:
     """Numbers of the recipes: a goal of several things is learned, and asked for, one thing at a time."""
     things = THINGS[short_name(task.data_id)]
     spec = Spec(GOALS + 2 * len(things.goal), 5, things.goal, longest=1001)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pkgutil import resolve_name
 from typing import Any
 
-from dfplan.benchmarks.recipes.budget import Budget
+from dfplan.benchmarks.recipes.budget import Budget, budget_of
 from dfplan.data.spec import Spec
 from dfplan.envs.collect import own_data
 from dfplan.envs.registry import TASKS, Task, find, short_name
@@ -20,7 +20,7 @@ MAIN = "maze2d"
 """The suite that 'all' stands for, where environments are named."""
 
 
-def read(task: Task, source: str) -> Any:
+def read(task: Task | None, source: str) -> Any:
     """As `dfplan.load` reads it."""
     from dfplan.data.readers import load  # late: torch takes seconds to import
 
@@ -31,7 +31,7 @@ def read(task: Task, source: str) -> Any:
 class Suite:
     """A family of tasks."""
 
-    tasks: tuple[str, ...]
+    tasks: tuple[str, ...] = ()
     """Ids of those in the tables, without versions: what 'all' of the suite stands for."""
     rows: tuple[str, ...] = ("diffusion-forcing", "random")
     """What a run plays that names no agents: no rows that take an hour."""
@@ -39,10 +39,10 @@ class Suite:
     """The raw returns that a task's normalized score calls 0 ('min') and 100 ('max'); None where there is no such score."""
     spec: Spec | None = None
     """Widths of all its tasks, if they have the same: data of other widths are refused. None: those of the data."""
-    read: Callable[[Task, str], Any] = read
+    read: Callable[[Any, Any], Any] = read
     """A task's data from a source of `dfplan.load`: with its goal and its features."""
-    budget: Callable[[Task], Budget] | None = None
-    """Numbers of a task for the recipes, ValueError for one that has none. None: those that follow from the data."""
+    budget: Callable[[Any, Spec], Budget] = lambda task, spec: budget_of(spec)
+    """Numbers of a task for the recipes, here those that follow from the data. ValueError for a task that has none."""
     recipes: Mapping[str, str] = field(default_factory=dict)
     """Recipes in place of those of the same name that all suites share: 'module:function' of (spec, budget)."""
     learns_in: Callable[[Task, bool], str] = lambda task, any_goal: task.env_id
@@ -59,14 +59,14 @@ class Suite:
         return tuple(name for name in self.tasks if short_name(find(name).data_id) == name)
 
 
-def of(task: Task) -> Suite:
-    """The suite of a task. ValueError for a name without a file."""
-    return named(task.suite)
+def of(task: Task | None) -> Suite:
+    """The suite of a task; of data without a task, one without anything special. ValueError for a name without a file."""
+    return Suite() if task is None else named(task.suite)
 
 
-def data_of(task: Task, source: str | None = None) -> Any:
+def data_of(task: Task | None, source: str | None = None) -> Any:
     """A task's data from a source, without one its own, which are collected first if they are not there or not whole."""
-    return of(task).read(task, own_data(task.data_id) if source is None else source)
+    return of(task).read(task, own_data(task.data_id) if source is None and task is not None else source)
 
 
 def named(name: str) -> Suite:
