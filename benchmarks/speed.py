@@ -1,4 +1,4 @@
-"""How long single decisions and whole plans take, measured alike for every agent."""
+"""How long single decisions take, measured alike for every agent."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from dfplan.agents.episodes import Player
-from dfplan.benchmarks.protocol import EVALUATION_SEEDS, TUNING_SEEDS, begin
+from dfplan.benchmarks.protocol import EVALUATION_SEEDS, begin
 from dfplan.envs.registry import task
 
 THREADS = min(2, os.cpu_count() or 1)
@@ -49,14 +49,3 @@ def time_decisions(agent: Player, env_id: str, decisions: int, seed: int, thread
         "plans": len(planned),
         "threads": threads,
     }
-
-
-def time_plans(agent: Any, env_id: str, plans: int) -> np.ndarray:
-    """Milliseconds (plans,) of single plans, each from another start, after one to warm up."""
-    env, milliseconds = task(env_id).make(disable_env_checker=True), []
-    for seed in TUNING_SEEDS[: plans + 1]:
-        observation = begin(agent, env, env_id, seed)
-        began = time.perf_counter()
-        agent.plan(observation, record=False)
-        milliseconds.append(1e3 * (time.perf_counter() - began))
-    return np.array(milliseconds[1:])

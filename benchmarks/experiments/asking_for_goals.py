@@ -7,7 +7,6 @@ inverse dynamics tracks it. Both are trained on the same data for the same numbe
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from typing import Any
 from dfplan.agents.recipes import recipe_for
 from dfplan.benchmarks import protocol
 from dfplan.benchmarks.experiments import shared
-from dfplan.benchmarks.experiments.shared import Part
+from dfplan.benchmarks.experiments.shared import Part, Parts, Settings, Verdict
 from dfplan.benchmarks.suites import suite
 from dfplan.envs.registry import Task, find
 from dfplan.training.fit import fit
@@ -27,7 +26,7 @@ RECIPES = {"chunks": "a condition token, chunks of actions", "plans": "the last 
 EPISODES, STEPS, BATCH = 50, 2_000, 10
 
 
-def parts(quick: bool) -> dict[str, dict[str, Any]]:
+def parts(quick: bool) -> Settings:
     """Each recipe in each task: trained on the task's own data, then played on the protocol's first 50 episodes, or 5."""
     episodes, steps = (5, 200) if quick else (EPISODES, STEPS)
     return {
@@ -37,7 +36,7 @@ def parts(quick: bool) -> dict[str, dict[str, Any]]:
     }
 
 
-def play(settings: Part) -> dict[str, Any]:
+def play(settings: Part) -> Part:
     """The scores of the episodes, and what they are."""
     task = find(settings["task"])
     agent, seeds = trained(task, settings), protocol.evaluation_seeds(settings["episodes"])
@@ -58,7 +57,7 @@ def trained(task: Task, settings: Part) -> Any:
     )
 
 
-def conclude(played: Mapping[str, Part]) -> tuple[bool, str]:
+def conclude(played: Parts) -> Verdict:
     """It held if in each task the whole interval of the expected recipe lies above the other's."""
     found = shared.means(
         {recipe: {task: [played[f"{task}, {recipe}"]["scores"]] for task in TASKS} for recipe in RECIPES}

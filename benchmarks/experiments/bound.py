@@ -19,7 +19,7 @@ from scipy import stats
 
 from dfplan.agents.loading import from_pretrained
 from dfplan.benchmarks.experiments import shared
-from dfplan.benchmarks.experiments.shared import Part
+from dfplan.benchmarks.experiments.shared import Part, Parts, Settings, Verdict
 from dfplan.benchmarks.suites import suite
 from dfplan.data.windows import Windows
 from dfplan.diffusion.bound import bound
@@ -37,11 +37,11 @@ ORDERS = {"full sequence": 0.0, "zig-zag": 0.1, "autoregressive": 1.0}
 """The lag between two tokens, as a share of a token's steps."""
 
 
-def parts(quick: bool) -> dict[str, dict[str, Any]]:
+def parts(quick: bool) -> Settings:
     """A part for each length of training and each training seed, and one for the maze."""
-    steps, seeds, sequences = (STEPS[:2], SEEDS[:1], 40) if quick else (STEPS, SEEDS, SEQUENCES)
+    steps, sequences = (STEPS[:2], 40) if quick else (STEPS, SEQUENCES)
     own = {"sequences": sequences, "rows": shared.LEVELS}
-    process = {f"{n} steps, seed {seed}": {"steps": n, "seed": seed, **own} for n in steps for seed in seeds}
+    process = {f"{n} steps, seed {seed}": {"steps": n, "seed": seed, **own} for n in steps for seed in SEEDS}
     return {**process, "maze": {"weights": "maze2d-umaze-short", **own, "rows": 32}}
 
 
@@ -63,7 +63,7 @@ def spliced(x: Any) -> Any:
     return np.concatenate([x[:, :half], np.roll(x, 1, 0)[:, half:]], 1)
 
 
-def play(settings: Part) -> dict[str, Any]:
+def play(settings: Part) -> Part:
     """Of the process, how far the bound lies above the exact value for each new sequence, in nats; and AUROCs."""
     count, rows = settings["sequences"], settings["rows"]
     if "weights" in settings:
@@ -105,7 +105,7 @@ def aurocs(model: Any, odd: Mapping[str, Any], usual: Any, steps: int) -> dict[s
     return found
 
 
-def gaps(played: Mapping[str, Part]) -> dict[str, dict[int, list[list[float]]]]:
+def gaps(played: Parts) -> dict[str, dict[int, list[list[float]]]]:
     """By order and steps of training: the gaps of each training seed."""
     found: dict[str, dict[int, list[list[float]]]] = {order: {} for order in ORDERS}
     for part in played.values():
@@ -114,7 +114,7 @@ def gaps(played: Mapping[str, Part]) -> dict[str, dict[int, list[list[float]]]]:
     return found
 
 
-def conclude(played: Mapping[str, Part]) -> tuple[bool, str]:
+def conclude(played: Parts) -> Verdict:
     """It held if every mean gap lies above 0 and below that after less training, with its interval, and no AUROC of the most
     training, or of the maze, is below 0.9."""
     found = gaps(played)
@@ -134,7 +134,7 @@ def conclude(played: Mapping[str, Part]) -> tuple[bool, str]:
     )
 
 
-def figure(played: Mapping[str, Part]) -> Figure:
+def figure(played: Parts) -> Figure:
     """The distance above the exact value, over training."""
     return shared.plot(
         {"": shared.means(gaps(played))}, "optimizer steps", "bound above the exact -log p, nats", log=True

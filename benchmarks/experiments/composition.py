@@ -7,7 +7,6 @@ center does not show that corner, and the model may leave for any corner: V shap
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from dfplan.benchmarks.experiments import shared
-from dfplan.benchmarks.experiments.shared import Part
+from dfplan.benchmarks.experiments.shared import Part, Parts, Settings, Verdict
 
 CLAIM = (
     "With the memory of a training sequence at least 95% of trajectories over a cross go straight on, as all recorded ones do; "
@@ -30,7 +29,7 @@ TOLERANCE = 0.15
 ENDS, ON = ("straight", "V shape", "back", "elsewhere"), "states on the cross"
 
 
-def parts(quick: bool) -> dict[str, dict[str, Any]]:
+def parts(quick: bool) -> Settings:
     """A part for each training seed."""
     steps, trajectories = (300, 40) if quick else (2500, 100)
     training = {"draw": shared.FORCING, "tokens": TOKENS, "steps": steps}
@@ -46,7 +45,7 @@ def record(count: int, seed: int) -> NDArray[np.float32]:
     return (way[:, None] * corners + rng.normal(0, 0.02, (count, len(way), 2))).astype(np.float32)
 
 
-def play(settings: Part) -> dict[str, Any]:
+def play(settings: Part) -> Part:
     """Of each memory: how each trajectory ends, as an index of `ENDS`, and the share of its states that lie on the cross."""
     model = shared.trained("composition", record(4000, seed=0), settings["training"])
     first = torch.from_numpy(record(settings["trajectories"], seed=1)[:, :2])
@@ -70,7 +69,7 @@ def ended(x: NDArray[np.float32]) -> NDArray[np.int64]:
     return np.where(np.abs(x[:, -1]).min(-1) < 0.5, 3, same)
 
 
-def shares(played: Mapping[str, Part]) -> dict[str, Any]:
+def shares(played: Parts) -> dict[str, Any]:
     """The share of trajectories with each end, and of states on the cross, by memory."""
     ended = {
         name: {m: [np.equal(part["ends"][str(m)], end) for part in played.values()] for m in MEMORIES}
@@ -82,7 +81,7 @@ def shares(played: Mapping[str, Part]) -> dict[str, Any]:
     return found
 
 
-def conclude(played: Mapping[str, Part]) -> tuple[bool, str]:
+def conclude(played: Parts) -> Verdict:
     """It held if the lower limits of the three shares reach 95%, 30% and 95%."""
     found, longest = shares(played), MEMORIES[-1]
     reached = [
@@ -101,7 +100,7 @@ def conclude(played: Mapping[str, Part]) -> tuple[bool, str]:
     )
 
 
-def figure(played: Mapping[str, Part]) -> Figure:
+def figure(played: Parts) -> Figure:
     """How trajectories end, over the memory."""
     found = shares(played)
     return shared.plot({"": {name: found[name] for name in ENDS}}, "memory, tokens", "share of trajectories")

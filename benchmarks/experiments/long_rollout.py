@@ -8,7 +8,6 @@ The third draws a whole window after the last token. With k_small, past tokens a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from dfplan.benchmarks.experiments import shared
-from dfplan.benchmarks.experiments.shared import Part
+from dfplan.benchmarks.experiments.shared import Part, Parts, Settings, Verdict
 from dfplan.benchmarks.suites import suite
 from dfplan.data.windows import Windows
 from dfplan.envs.registry import find
@@ -47,14 +46,17 @@ SPEED, SIDE, STRIDE, FASTEST = 0.08, 32, 8, 0.5
 """The ball's way in one token; pixels of a side; environment steps of a token in the maze, and its longest way."""
 
 
-def parts(quick: bool) -> dict[str, dict[str, Any]]:
+def parts(quick: bool) -> Settings:
     """A part for each system and training seed."""
     own = {"data": DATA, "rollouts": 8 if quick else 50, **({"steps": 100} if quick else {})}
-    named = {f"{name}, seed {seed}": {"system": name, "seed": seed} for name in SYSTEMS for seed in SEEDS}
-    return {part: {**SYSTEMS[named[part]["system"]], **named[part], **own} for part in named}
+    return {
+        f"{name}, seed {seed}": {**system, "system": name, "seed": seed, **own}
+        for name, system in SYSTEMS.items()
+        for seed in SEEDS
+    }
 
 
-def play(settings: Part) -> dict[str, Any]:
+def play(settings: Part) -> Part:
     """Of each method: the share of impossible states in each rollout, and in each tenth of them all."""
     name, tokens = settings["system"], settings["tokens"]
     data, found = windows(name, tokens, settings["data"], seed=0), {}
@@ -118,7 +120,7 @@ def impossible(name: str, x: NDArray[np.float32]) -> NDArray[np.bool_]:
     return error > SPEED
 
 
-def values(played: Mapping[str, Part], measure: str) -> dict[str, dict[str, list[list[float]]]]:
+def values(played: Parts, measure: str) -> dict[str, dict[str, list[list[float]]]]:
     """By method and system: the shares of impossible states, a list for each training seed."""
     found: dict[str, dict[str, list[list[float]]]] = {method: {name: [] for name in SYSTEMS} for method in METHODS}
     for part in played.values():
@@ -127,7 +129,7 @@ def values(played: Mapping[str, Part], measure: str) -> dict[str, dict[str, list
     return found
 
 
-def conclude(played: Mapping[str, Part]) -> tuple[bool, str]:
+def conclude(played: Parts) -> Verdict:
     """It held if in each system every other method has more, with the whole paired interval."""
     found = values(played, "rollouts")
     first, *others = found.values()
@@ -142,9 +144,10 @@ def conclude(played: Mapping[str, Part]) -> tuple[bool, str]:
     )
 
 
-def figure(played: Mapping[str, Part]) -> Figure:
+def figure(played: Parts) -> Figure:
     """The share of impossible states over the rollout, of each system."""
-    found, panels = values(played, "tenths"), {name: {} for name in SYSTEMS}
+    found = values(played, "tenths")
+    panels: dict[str, Any] = {name: {} for name in SYSTEMS}
     for method, by_system in found.items():
         for name, seeds in by_system.items():
             panels[name][method] = shared.means({i: [column] for i, column in enumerate(zip(*seeds, strict=True), 1)})

@@ -7,7 +7,6 @@ shortest plausible plan, or Monte Carlo guidance. The cost is the mean distance 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from dfplan.agents.diffusion_forcing import DiffusionForcingAgent
 from dfplan.agents.episodes import Start
 from dfplan.agents.episodes import play as play_together
 from dfplan.benchmarks.experiments import shared
-from dfplan.benchmarks.experiments.shared import Part
+from dfplan.benchmarks.experiments.shared import Part, Parts, Settings, Verdict
 from dfplan.benchmarks.report.figures import BLUE, FAINT, GREEN, GRID, INK, ORANGE, PINK, SKY
 from dfplan.data.tokens import TokenLayout
 from dfplan.data.trajectories import Trajectories
@@ -59,7 +58,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 FUTURES = "futures"
 
 
-def parts(quick: bool) -> dict[str, dict[str, Any]]:
+def parts(quick: bool) -> Settings:
     """The spread of the futures, then each variant on the same episodes: 20 at each hazard, or 5 at every second one."""
     hazards, episodes = (list(HAZARDS[::2]), 5) if quick else (list(HAZARDS), EPISODES)
     training = {**TRAINING, "steps": 1000} if quick else TRAINING
@@ -70,7 +69,7 @@ def parts(quick: bool) -> dict[str, dict[str, Any]]:
     }
 
 
-def play(settings: Part) -> dict[str, Any]:
+def play(settings: Part) -> Part:
     """Of futures, their spread and the data's at each hazard; of a variant, the raw returns and the share of boats that it
     steers into the short arm."""
     agent = trained(settings["training"])
@@ -141,7 +140,7 @@ def shares(part: Part) -> np.ndarray[Any, Any]:
     return np.take_along_axis(arm, np.array(part["short"], int), axis=1) / best[:, None]
 
 
-def conclude(played: Mapping[str, Part]) -> tuple[bool, str]:
+def conclude(played: Parts) -> Verdict:
     """It held if the best Monte Carlo variant reaches 95%, each that is not Monte Carlo lies below it with its whole interval,
     and no hazard's futures are spread less than 70% or more than 130% of the data."""
     averages = {name: mean(list(shares(part))) for name, part in played.items() if name != FUTURES}
@@ -166,7 +165,7 @@ def conclude(played: Mapping[str, Part]) -> tuple[bool, str]:
     )
 
 
-def figure(played: Mapping[str, Part]) -> Figure:
+def figure(played: Parts) -> Figure:
     """Share of boats that are steered into the short arm, over the hazard."""
     shown = {
         "no guidance": (FAINT, "-"),

@@ -9,7 +9,6 @@ is given again for a dropped one.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from dfplan.benchmarks.experiments import shared
-from dfplan.benchmarks.experiments.shared import Part
+from dfplan.benchmarks.experiments.shared import Part, Parts, Settings, Verdict
 
 CLAIM = (
     "With 40% or more of the observations corrupted or dropped, the policy that is told stays nearer to the goal than the same "
@@ -36,11 +35,11 @@ CORRUPTED = shared.LEVELS // 2
 """The level at which noise is as strong as the signal."""
 
 
-def parts(quick: bool) -> dict[str, dict[str, Any]]:
+def parts(quick: bool) -> Settings:
     """A part for each training seed."""
-    steps, episodes, seeds = (200, 10, SEEDS[:1]) if quick else (1500, 40, SEEDS)
+    steps, episodes = (200, 10) if quick else (1500, 40)
     settings = {"tokens": TOKENS, "steps": steps}
-    return {f"seed {seed}": {"training": {**settings, "seed": seed}, "episodes": episodes} for seed in seeds}
+    return {f"seed {seed}": {"training": {**settings, "seed": seed}, "episodes": episodes} for seed in SEEDS}
 
 
 def start(rng: np.random.Generator, count: int) -> NDArray[np.float64]:
@@ -66,7 +65,7 @@ def record(count: int, seed: int) -> tuple[NDArray[np.float32], NDArray[np.float
     return observations, actions
 
 
-def play(settings: Part) -> dict[str, Any]:
+def play(settings: Part) -> Part:
     """Of each method, kind and share: the mean distance from the origin in each episode."""
     observations, actions = record(1000, seed=0)
     cells, count, found = [(kind, share) for kind in KINDS for share in SHARES], settings["episodes"], {}
@@ -108,7 +107,7 @@ def distances(model: Any, told: bool, cells: list[tuple[str, float]], count: int
     return total
 
 
-def values(played: Mapping[str, Part]) -> dict[str, Any]:
+def values(played: Parts) -> dict[str, Any]:
     """By kind, method and share in percent: the distances, one array for each training seed."""
 
     def of(method: str, kind: str, share: float) -> list[NDArray[np.float64]]:
@@ -117,7 +116,7 @@ def values(played: Mapping[str, Part]) -> dict[str, Any]:
     return {kind: {m: {round(100 * s): of(m, kind, s) for s in SHARES} for m in METHODS} for kind in KINDS}
 
 
-def conclude(played: Mapping[str, Part]) -> tuple[bool, str]:
+def conclude(played: Parts) -> Verdict:
     """It held if all paired intervals from 40% on, and those of the saving, lie above 0."""
     found, held, rows = values(played), True, []
     for kind, methods in found.items():
@@ -132,6 +131,6 @@ def conclude(played: Mapping[str, Part]) -> tuple[bool, str]:
     )
 
 
-def figure(played: Mapping[str, Part]) -> Figure:
+def figure(played: Parts) -> Figure:
     """The distance over the share, of each kind."""
     return shared.plot(shared.means(values(played)), "observations, %", "mean distance from the origin")

@@ -7,11 +7,8 @@ tokens, and the goal as a known token. It is played after its own training, and 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from dfplan.benchmarks.experiments import shared, variants
-from dfplan.benchmarks.experiments.shared import Part
+from dfplan.benchmarks.experiments.shared import Parts, Settings, Verdict
 
 CLAIM = (
     "In umaze at least half of what the paper's recipe scores less than the default one is lost by its diffused actions: "
@@ -32,12 +29,12 @@ VARIANTS: dict[str, variants.Variant] = {
 play = variants.play
 
 
-def parts(quick: bool) -> dict[str, dict[str, Any]]:
+def parts(quick: bool) -> Settings:
     """Each variant in umaze."""
     return variants.parts(MAZES, VARIANTS, quick)
 
 
-def conclude(played: Mapping[str, Part]) -> tuple[bool, str]:
+def conclude(played: Parts) -> Verdict:
     """It held if the whole paired interval of what tracking adds lies above half of the gap to the default recipe."""
     first, tracked, *_, default = VARIANTS
     (maze,) = MAZES

@@ -37,6 +37,12 @@ FORCING = "independent+ramp"
 """Their draw of levels, half and half: independent ones, and such as occur while a sequence is drawn from its past."""
 Part = Mapping[str, Any]
 """A part of an experiment: its settings, or what was played with them."""
+Parts = Mapping[str, Part]
+"""By name: what was played, with its settings."""
+Settings = dict[str, dict[str, Any]]
+"""By name: the settings of each part, as plain JSON."""
+Verdict = tuple[bool, str]
+"""Whether the claim held, and the table in Markdown."""
 
 
 def trained(

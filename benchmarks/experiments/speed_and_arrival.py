@@ -6,11 +6,8 @@ within which a new plan stays at the goal. Neither is learned.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from dfplan.benchmarks.experiments import variants
-from dfplan.benchmarks.experiments.shared import Part
+from dfplan.benchmarks.experiments.shared import Parts, Settings, Verdict
 
 CLAIM = "In each of the three mazes, `speed` raises the score, and so does `arrival`."
 PAGE = "diffusion-forcing"
@@ -24,12 +21,12 @@ VARIANTS: dict[str, variants.Variant] = {
 play = variants.play
 
 
-def parts(quick: bool) -> dict[str, dict[str, Any]]:
+def parts(quick: bool) -> Settings:
     """Each variant in each maze."""
     return variants.parts(MAZES, VARIANTS, quick)
 
 
-def conclude(played: Mapping[str, Part]) -> tuple[bool, str]:
+def conclude(played: Parts) -> Verdict:
     """It held if, in every maze, each option's whole paired interval lies below the score as shipped."""
     changes = [variants.gain(played, maze, name, "as shipped") for maze in MAZES for name in ("speed=1", "arrival=0")]
     held = all(change.high is not None and change.high < 0 for change in changes)

@@ -7,14 +7,13 @@ weights of the default recipe, is played with several ways to choose.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from dfplan.benchmarks import protocol, rows
 from dfplan.benchmarks.experiments import shared
-from dfplan.benchmarks.experiments.shared import Part
+from dfplan.benchmarks.experiments.shared import Part, Parts, Settings, Verdict
 from dfplan.envs.registry import find
 from dfplan.intervals import mean
 
@@ -36,13 +35,13 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 
 
-def parts(quick: bool) -> dict[str, dict[str, Any]]:
+def parts(quick: bool) -> Settings:
     """Each variant on the same episodes, 20 of each of the five tasks or one."""
     episodes = 5 if quick else protocol.EPISODES
     return {name: {"options": options, "episodes": episodes} for name, options in VARIANTS.items()}
 
 
-def play(settings: Part) -> dict[str, Any]:
+def play(settings: Part) -> Part:
     """Whether each episode had success, its steps, and how often it was teleported."""
     task = find(TASK)
     agent = rows.row("diffusion-forcing").build(task, seed=0).with_options(**settings["options"])
@@ -60,7 +59,7 @@ def play(settings: Part) -> dict[str, Any]:
     return {"success": found.success, "lengths": found.lengths, "teleports": teleports}
 
 
-def conclude(played: Mapping[str, Part]) -> tuple[bool, str]:
+def conclude(played: Parts) -> Verdict:
     """It held if the mean time over futures reaches 60%, and the interval of its paired gain lies above 0."""
     success = {name: 100 * np.asarray(part["success"], float) for name, part in played.items()}
     head = ["how a plan is chosen", "success %", *(f"task {number}" for number in range(1, 6)), "teleports", "steps"]

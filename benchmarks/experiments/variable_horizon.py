@@ -7,7 +7,6 @@ Its network is a convolution over time, so it can be asked for other lengths too
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -17,7 +16,7 @@ from matplotlib.figure import Figure
 
 from dfplan.agents.loading import from_pretrained
 from dfplan.benchmarks.experiments import shared
-from dfplan.benchmarks.experiments.shared import Part
+from dfplan.benchmarks.experiments.shared import Part, Parts, Settings, Verdict
 from dfplan.benchmarks.suites import suite
 from dfplan.data.windows import Windows
 from dfplan.diffusion.matrices import pyramid
@@ -39,15 +38,15 @@ FASTEST = 0.065
 """Longest way of one step, in cells: a little more than any that was recorded."""
 
 
-def parts(quick: bool) -> dict[str, dict[str, Any]]:
+def parts(quick: bool) -> Settings:
     """A part for each training seed of the small model, and one for Diffuser."""
-    steps, plans, seeds = (60, 10, SEEDS[:1]) if quick else (2000, 50, SEEDS)
+    steps, plans = (60, 10) if quick else (2000, 50)
     training = {"draw": "goal_ramp", "tokens": TOKENS, "steps": steps}
-    forcing = {f"forcing, seed {seed}": {"training": {**training, "seed": seed}, "plans": plans} for seed in seeds}
+    forcing = {f"forcing, seed {seed}": {"training": {**training, "seed": seed}, "plans": plans} for seed in SEEDS}
     return {**forcing, "diffuser": {"weights": "maze2d-umaze-diffuser", "plans": plans}}
 
 
-def play(settings: Part) -> dict[str, Any]:
+def play(settings: Part) -> Part:
     """Which plans of each length are possible."""
     data, found = suite.data_of(find("maze2d-umaze")), {}
     draw = by_forcing(settings["training"], data) if "training" in settings else by_diffuser(settings["weights"])
@@ -91,7 +90,7 @@ def by_diffuser(weights: str) -> Any:
     return draw
 
 
-def values(played: Mapping[str, Part]) -> dict[str, dict[int, list[list[bool]]]]:
+def values(played: Parts) -> dict[str, dict[int, list[list[bool]]]]:
     """By model and length: which plans are possible, one list for each training seed."""
     models = {
         "one model": [part for name, part in played.items() if name != "diffuser"],
@@ -100,7 +99,7 @@ def values(played: Mapping[str, Part]) -> dict[str, dict[int, list[list[bool]]]]
     return {name: {n: [part["possible"][str(n)] for part in own] for n in LENGTHS} for name, own in models.items()}
 
 
-def conclude(played: Mapping[str, Part]) -> tuple[bool, str]:
+def conclude(played: Parts) -> Verdict:
     """It held if at each length the one model's share reaches 90%, Diffuser's does at its own, and at no length Diffuser's
     interval lies above the one model's."""
     one, diffuser = shared.means(values(played)).values()
@@ -118,6 +117,6 @@ def conclude(played: Mapping[str, Part]) -> tuple[bool, str]:
     )
 
 
-def figure(played: Mapping[str, Part]) -> Figure:
+def figure(played: Parts) -> Figure:
     """The share of possible plans over their length."""
     return shared.plot({"": shared.means(values(played))}, "steps of a plan", "share of possible plans", log=True)

@@ -13,7 +13,7 @@ from dfplan.agents.diffusion_forcing import DiffusionForcingAgent
 from dfplan.agents.loading import PRETRAINED
 from dfplan.benchmarks import protocol, rows
 from dfplan.benchmarks.experiments import shared
-from dfplan.benchmarks.experiments.shared import Part
+from dfplan.benchmarks.experiments.shared import Part, Parts, Settings
 from dfplan.envs.reference import normalized_score
 from dfplan.intervals import Estimate, mean
 
@@ -21,7 +21,7 @@ Variant = tuple[str, Mapping[str, Any]]
 """A recipe, whose weights are shipped, and options of the agent ('options' of `DiffusionForcingAgent.with_options`)."""
 
 
-def parts(mazes: Sequence[str], variants: Mapping[str, Variant], quick: bool) -> dict[str, dict[str, Any]]:
+def parts(mazes: Sequence[str], variants: Mapping[str, Variant], quick: bool) -> Settings:
     """Each variant in each maze on the protocol's first 100 episodes, or 5."""
     episodes = 5 if quick else protocol.EPISODES
     return {
@@ -36,7 +36,7 @@ def _weights(maze: str, recipe: str) -> Path:
     return PRETRAINED / f"{rows.of_data(maze, recipe)}.safetensors"
 
 
-def play(settings: Part) -> dict[str, Any]:
+def play(settings: Part) -> Part:
     """The raw returns of one part, with the values of its options and of those that the shipped agent has."""
     agent = DiffusionForcingAgent.load(_weights(settings["maze"], settings["recipe"]))
     agent = agent.with_options(**settings["options"])
@@ -44,17 +44,17 @@ def play(settings: Part) -> dict[str, Any]:
     return {"speed": agent.config.speed, "arrival": agent.config.arrival, "returns": list(found.returns)}
 
 
-def scores(played: Mapping[str, Part], maze: str, name: str) -> np.ndarray:
+def scores(played: Parts, maze: str, name: str) -> np.ndarray:
     """D4RL-normalized scores of a variant's episodes."""
     return normalized_score(f"{maze}-v1", played[f"{maze}, {name}"]["returns"])
 
 
-def gain(played: Mapping[str, Part], maze: str, name: str, other: str) -> Estimate:
+def gain(played: Parts, maze: str, name: str, other: str) -> Estimate:
     """The mean paired difference of one variant's scores to another's, on the same starts."""
     return shared.difference([scores(played, maze, name)], [scores(played, maze, other)])
 
 
-def shown(played: Mapping[str, Part], mazes: Sequence[str], variants: Mapping[str, Variant]) -> str:
+def shown(played: Parts, mazes: Sequence[str], variants: Mapping[str, Variant]) -> str:
     """A table of all variants: scores, raw returns, and paired differences to the first."""
     first = next(iter(variants))
 

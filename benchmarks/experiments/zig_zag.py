@@ -9,7 +9,6 @@ end of the dial only.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,7 @@ from matplotlib.figure import Figure
 from dfplan.agents.loading import from_pretrained
 from dfplan.benchmarks import protocol
 from dfplan.benchmarks.experiments import shared
-from dfplan.benchmarks.experiments.shared import Part
+from dfplan.benchmarks.experiments.shared import Part, Parts, Settings, Verdict
 from dfplan.envs.reference import normalized_score
 
 CLAIM = (
@@ -35,7 +34,7 @@ EVALUATIONS, EPISODES = 48, 16
 MEASURES = {"scores": ".1f", "free": ".0%"}
 
 
-def parts(quick: bool) -> dict[str, dict[str, Any]]:
+def parts(quick: bool) -> Settings:
     """Each weights and place of the dial on the protocol's first episodes, or on two."""
     same = {"evaluations": EVALUATIONS, "options": OPTIONS, "episodes": 2 if quick else EPISODES}
     turned = [*((FIRST, dial) for dial in DIAL), *ENDS.items()]
@@ -48,7 +47,7 @@ def schedule(evaluations: int, dial: float, tokens: int) -> dict[str, float]:
     return {"steps": steps, "uncertainty": (evaluations - steps) / (tokens - 1)}
 
 
-def play(settings: Part) -> dict[str, Any]:
+def play(settings: Part) -> Part:
     """The normalized scores, and of each episode the share of its plans that go through no wall."""
     agent, env_id = from_pretrained(settings["weights"]), "maze2d-umaze-v1"
     turned = schedule(settings["evaluations"], settings["dial"], agent.model.config.tokens)
@@ -68,7 +67,7 @@ def play(settings: Part) -> dict[str, Any]:
     return {"scores": shared.rounded(scores), "free": shared.rounded(shares)}
 
 
-def conclude(played: Mapping[str, Part]) -> tuple[bool, str]:
+def conclude(played: Parts) -> Verdict:
     """It held if the zig-zag's paired difference to each end of the dial, and to the models trained for one, lies above 0 with
     its whole interval, in scores and in plans through no wall."""
     rows, held, zig_zag = [], True, played[f"{FIRST}, {ZIG_ZAG}"]
@@ -89,7 +88,7 @@ def conclude(played: Mapping[str, Part]) -> tuple[bool, str]:
     )
 
 
-def figure(played: Mapping[str, Part]) -> Figure:
+def figure(played: Parts) -> Figure:
     """Scores over the dial, of the model that turns it, and of those that were trained for one end of it."""
     scores: dict[str, Any] = {}
     for part in played.values():
