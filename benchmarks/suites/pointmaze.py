@@ -42,7 +42,7 @@ def default(spec: Spec, budget: Budget) -> Recipe:
     coarse = (stride, reach // stride + 1)
     recipe = diffusion_forcing.default(spec, replace(budget, coarse=coarse, plausibility=PLAUSIBILITY, speed=1.2))
     small = TransformerConfig(width=96, depth=3, octaves=5)  # a token is a place
-    acting = replace(recipe.acting, plan=replace(recipe.acting.plan, trials=8))
+    acting = replace(recipe.acting, plan=replace(recipe.acting.plan, trials=8, samples=8, margin=-12.0))
     return replace(recipe, model=replace(recipe.model, model=small, outcomes=8), acting=acting)
 
 
