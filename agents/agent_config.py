@@ -41,6 +41,9 @@ class AgentConfig(CheckedFields):
     lowest_first: bool = False
     """Among these the one with the lowest goal in its last column comes first, as where things lie on one another; else they
     come in their own order."""
+    clearance: NotNegative = 0.0
+    """A group waits while another one, of as many columns, is within this distance (recorded units) of its goal; of two that
+    wait for each other, one is asked to go half the way first. 0: none waits."""
 
     def require_of(self, model: TrajectoryModel) -> None:
         """ValueError, with one sentence, for a model that has not learned what is needed to act so."""
@@ -58,6 +61,10 @@ class AgentConfig(CheckedFields):
         if self.in_turn and len(self.in_turn) != len(learned.goal_groups):
             groups = f"each of the model's goal_groups, {learned.goal_groups or 'none'}"
             raise ValueError(f"in_turn needs a distance for {groups}, got {self.in_turn}")
+        if learned.alike and not self.in_turn:
+            raise ValueError("a model of things that are alike is asked for one at a time: expected in_turn")
+        if self.clearance and (not self.in_turn or len(set(learned.goal_groups)) > 1):
+            raise ValueError("clearance needs in_turn, and goal_groups of as many columns each")
         if self.plan.trials and not (model.outcomes and model.inverse and model.plausibility):
             raise ValueError("trials need a model that has learned outcomes, plausibility and inverse dynamics")
         if self.return_quantile is not None and "return" not in learned.condition:

@@ -19,7 +19,7 @@ from dfplan.agents.planning_agent import PlanningAgent
 from dfplan.arrays import Shape, read_whole
 from dfplan.planning.ask import Ask
 from dfplan.planning.execution import Following, by_inverse_dynamics, diffused_action
-from dfplan.planning.in_turn import in_turn
+from dfplan.planning.in_turn import Exchange, in_turn
 from dfplan.planning.model import TrajectoryModel, TrajectoryModelConfig
 from dfplan.planning.past import Past
 from dfplan.planning.plan import Plan
@@ -148,10 +148,16 @@ class DiffusionForcingAgent(PlanningAgent):
         if ask.goal is not None and self.config.in_turn:
             present, how = observation[:, list(self.model.config.goal_columns)], self.config
             groups = self.model.config.goal_groups
-            ask = replace(ask, goal=in_turn(ask.goal, present, groups, how.in_turn, how.lowest_first))
+            ask = replace(ask, goal=in_turn(ask.goal, present, groups, how.in_turn, how.lowest_first, how.clearance))
         if ask.return_ is None and self.config.return_quantile is not None:
             ask = replace(ask, return_=self.model.return_at(self.config.return_quantile))
-        return make_plan(
+        exchange = None
+        if ask.goal is not None and self.model.config.alike:
+            if ask.steered:
+                raise ValueError("a model of things that are alike is asked for goals without costs and constraints")
+            exchange = Exchange(self.model.config, observation, ask.goal)
+            observation, ask = exchange.observation, replace(ask, goal=exchange.goal)
+        plan = make_plan(
             self.model,
             observation,
             ask,
@@ -162,6 +168,7 @@ class DiffusionForcingAgent(PlanningAgent):
             planner=self._with_trials(),
             past=past,
         )
+        return plan if exchange is None else exchange.back(plan)
 
     def _with_trials(self) -> Planner:
         """The planner, which follows candidates as this agent does, if trials are asked for."""

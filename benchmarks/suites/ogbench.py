@@ -24,6 +24,9 @@ and contact), of each cube (place, quaternion, cosine and sine of its yaw), and 
 GOALS = ARM - JOINTS
 """Where the goal's columns begin in what all the functions below return."""
 
+CLEARANCE = 0.35
+"""Distance of a cube from another one's goal within which it is in the way, but not below it: cubes are 0.4 wide."""
+
 
 @dataclass(frozen=True)
 class Things:
@@ -39,8 +42,8 @@ class Things:
     """Steps within which goals of training are reached: about what moving one thing takes, with what must be done before."""
     steps: int
     """Optimizer steps of the default recipe."""
-    lowest_first: bool = False
-    """Whether things lie on one another, so that the lower goals come first."""
+    alike: tuple[tuple[int, ...], ...] = ()
+    """Columns of each thing, where all are alike: they lie on one another, so that the lower goals come first."""
 
     @property
     def goal(self) -> tuple[int, ...]:
@@ -49,12 +52,17 @@ class Things:
 
 
 def _cubes(count: int, steps: int) -> Things:
-    return Things("ogbench-cubes", (3,) * count, (0.3,) * count, 100, steps, lowest_first=True)
+    places, rest = 7, 7 + 3 * count
+    columns = [
+        (*range(places + 3 * i, places + 3 * i + 3), *range(rest + 7 * i, rest + 7 * i + 7)) for i in range(count)
+    ]
+    alike = tuple(columns) if count > 1 else ()
+    return Things("ogbench-cubes", (3,) * count, (0.3,) * count, 100 if count == 1 else 150, steps, alike)
 
 
 THINGS = {
-    "cube-single": _cubes(1, 3_000),
-    "cube-double": _cubes(2, 4_000),
+    "cube-single": _cubes(1, 6_000),
+    "cube-double": _cubes(2, 6_000),
     "cube-triple": _cubes(3, 6_000),
     "scene": Things("ogbench-scene", (3, 1, 1, 1, 1), (0.3, 0.6, 0.5, 0.5, 0.5), 200, 7_000),
     "puzzle-3x3": Things("ogbench-buttons", (1,) * 9, (0.5,) * 9, 100, 7_000),
@@ -123,10 +131,15 @@ def budget(task: Task, spec: Spec | None = None) -> Budget:
     things = THINGS[short_name(task.data_id)]
     spec = Spec(GOALS + 2 * len(things.goal), 5, things.goal, longest=1001)
     own, several = budget_of(spec), len(things.groups) > 1
-    model: dict[str, Any] = {"goal_within": things.goal_within, "goal_groups": things.groups if several else ()}
+    model: dict[str, Any] = {
+        "goal_within": things.goal_within,
+        "goal_groups": things.groups if several else (),
+        "alike": things.alike,
+    }
     acting: dict[str, Any] = {
         "in_turn": things.within if several else (),
-        "lowest_first": several and things.lowest_first,
+        "lowest_first": bool(things.alike),
+        "clearance": CLEARANCE if things.alike else 0.0,
     }
     return replace(
         own,

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from dfplan.data.goals import hindsight
 from dfplan.data.padded_windows import PaddedWindows
 from dfplan.data.returns import returns_to_go
+from dfplan.data.things import ALONE, exchanges, one_at_a_time
 from dfplan.data.trajectories import BoolArray, FloatArray, Trajectories
 
 
@@ -14,7 +17,8 @@ class Queries:
     """Windows as of `PaddedWindows`, each with a goal that was reached later and the pace of reward from the present on.
 
     `goal_within` is the largest number of steps between the present and its goal, which stands in `goal_columns` of an
-    observation; 0 where no goals are drawn.
+    observation; 0 where no goals are drawn. With `groups`, most goals are of one thing alone and NaN elsewhere; with `alike`,
+    all are, and that thing is the first one (see `dfplan.data.things`).
     Raises what `PaddedWindows` raises, and ValueError for data without goal columns where goals are drawn.
     """
 
@@ -26,12 +30,20 @@ class Queries:
         history: int = 0,
         goal_within: int = 0,
         goal_columns: tuple[int, ...] = (),
+        groups: Sequence[int] = (),
+        alike: Sequence[Sequence[int]] = (),
     ):
         self.data, self.goal_within, self.goal_columns = data, goal_within, goal_columns
         self.windows = PaddedWindows(data, tokens, stride, history)
         self.paces = returns_to_go(data)
         if goal_within and not goal_columns:
             raise ValueError(f"{data.name}: there are no goal columns; load the data with goal=(...).")
+        self.groups, self.history = groups, history * stride
+        if groups:
+            self.spread = data.observations[:, list(goal_columns)].std(axis=0) + 1e-6
+        self.exchanges = (
+            (exchanges(alike, range(data.observations.shape[1])), exchanges(alike, goal_columns)) if alike else None
+        )
 
     def sample(
         self, rng: np.random.Generator, batch_size: int
@@ -42,4 +54,12 @@ class Queries:
         goals = np.zeros((batch_size, 0), np.float32)
         if self.goal_within:
             goals = hindsight(self.data, now, rng, self.goal_within, self.goal_columns)
+        if self.groups:
+            present = observations[:, self.history, list(self.goal_columns)]
+            share = ALONE if self.exchanges is None else 1.0
+            goals, which = one_at_a_time(goals, present, self.groups, self.spread, rng, share)
+            if self.exchanges is not None:
+                seen, asked = (table[which] for table in self.exchanges)
+                observations = np.take_along_axis(observations, seen[:, None], axis=2)
+                goals = np.take_along_axis(goals, asked, axis=1)
         return observations, actions, valid, goals, self.paces[now]

@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
+from dfplan.data.things import exchanges
+from dfplan.planning.model_config import TrajectoryModelConfig
+from dfplan.planning.plan import Plan
+
 
 def in_turn(
-    goal: Tensor, present: Tensor, groups: Sequence[int], within: Sequence[float], lowest_first: bool = False
+    goal: Tensor,
+    present: Tensor,
+    groups: Sequence[int],
+    within: Sequence[float],
+    lowest_first: bool = False,
+    clearance: float = 0.0,
 ) -> Tensor:
     """Goals (B, G) of which one group that is not at its goal yet is kept, and all others are NaN: the first such group, or the
     one with the lowest goal in its last column.
@@ -17,13 +27,60 @@ def in_turn(
     `present` (B, G) has the present values of the goal's columns, and `groups` the number of neighboring columns of each group.
     A group is at its goal if its Euclidean distance is at most its entry of `within`. Where all groups are, the goal is kept
     whole. A group that was moved away again is asked for again.
+
+    With a `clearance`, a group waits while another one is within that distance of its goal. Where all wait for one another, the
+    one that is next is asked to go half the way first.
     """
-    device, sizes = goal.device, torch.tensor(groups, device=goal.device)
+    device, count = goal.device, len(groups)
+    sizes, index = torch.tensor(groups, device=device), torch.arange(count, device=device)
     apart = torch.stack([part.norm(dim=1) for part in (goal - present).split(list(groups), dim=1)], dim=1)
     away = apart > torch.tensor(within, dtype=apart.dtype, device=device)
-    rank = (
-        goal[:, sizes.cumsum(0) - 1] if lowest_first else torch.arange(len(groups), device=device).expand(len(goal), -1)
-    )
-    one = rank.masked_fill(~away, rank.max().item() + 1).argmin(dim=1, keepdim=True)
-    number = torch.arange(len(groups), device=device).repeat_interleave(sizes)
+    order = goal[:, sizes.cumsum(0) - 1] if lowest_first else index.expand(len(goal), -1).to(goal.dtype)
+    blocked = torch.zeros_like(away)
+    if clearance:
+        between = torch.cdist(goal.unflatten(1, (count, -1)), present.unflatten(1, (count, -1)))
+        blocked = (between.masked_fill(torch.eye(count, device=device) > 0, torch.inf) < clearance).any(dim=2)
+    one = _first(order, away & ~blocked, away)
+    waits = blocked.gather(1, one)
+    number = index.repeat_interleave(sizes)
+    goal = torch.where(away.any(dim=1, keepdim=True) & waits, (goal + present) / 2, goal)
     return goal.masked_fill(away.any(dim=1, keepdim=True) & (number != one), torch.nan)
+
+
+def _first(order: Tensor, free: Tensor, away: Tensor) -> Tensor:
+    """(B, 1): which of the free groups, or where there is none of those that are away, has the lowest order (B, groups)."""
+    among = torch.where(free.any(dim=1, keepdim=True), free, away)
+    return order.masked_fill(~among, torch.inf).argmin(dim=1, keepdim=True)
+
+
+class Exchange:
+    """Puts the thing that a goal is of in the place of the first, and back, for things that are alike.
+
+    Of a goal of several things the first one is asked for.
+    """
+
+    def __init__(self, config: TrajectoryModelConfig, observation: Tensor, goal: Tensor):
+        device = goal.device
+        part = torch.tensor(config.goal_group_of, device=device)
+        asked = torch.stack([(goal.isfinite() & (part == group)).any(1) for group in range(len(config.alike))], 1)
+        which = asked.long().argmax(1)
+        self._seen, self._asked = (
+            torch.as_tensor(exchanges(config.alike, columns), device=device)[which]
+            for columns in (range(config.layout.observation_dim), config.goal_columns)
+        )
+        self._absent = [column for thing in config.alike[1:] for column in thing]
+        self.observation = observation.gather(1, self._seen)
+        """(B, observation_dim) after the exchange."""
+        self.goal = goal.gather(1, self._asked).masked_fill(part > 0, torch.nan)
+        """(B, G) after the exchange."""
+
+    def back(self, plan: Plan) -> Plan:
+        """A plan that was made after the exchange as one of the things as they are: those that were not seen stay where they
+        were. It keeps no normalized tokens."""
+        history = [(self._back(rows), levels) for rows, levels in plan.history]
+        return replace(plan, observations=self._back(plan.observations), tokens=None, history=history)
+
+    def _back(self, observations: Tensor) -> Tensor:
+        observations = observations.clone()
+        observations[..., self._absent] = self.observation[:, None, None, self._absent]
+        return observations.gather(-1, self._seen[:, None, None].expand_as(observations))

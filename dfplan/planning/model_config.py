@@ -10,6 +10,7 @@ What is known of it is clean, what is not is noise: each column of each token ha
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Literal
 
 from dfplan.data.features import AS_RECORDED, Features
@@ -78,7 +79,11 @@ class TrajectoryModelConfig(CheckedFields):
     """Goals of the condition token are drawn from the observations 1 to this many steps after the present."""
     goal_groups: tuple[Size, ...] = ()
     """How many of the goal's columns, in their order, belong to each thing that can be asked for alone, such as (3, 3) for the
-    places of two blocks. In half of the training sequences the condition token holds one of these alone. (): never."""
+    places of two blocks. In most training sequences the condition token holds one of these alone. (): never."""
+    alike: tuple[tuple[int, ...], ...] = ()
+    """Observation columns of each of these things, in one order, where all are alike. Goals are then of one thing alone, which
+    takes the place of the first, and the others are absent, in training and in planning: what is learned of one holds for all,
+    and the others are not seen. (): each is learned by itself."""
     history: SizeOrZero = 0
     """Tokens before the present, which are known as far as an episode has come."""
     in_flight: SizeOrZero = 0
@@ -107,10 +112,33 @@ class TrajectoryModelConfig(CheckedFields):
                 "goal_groups need a goal in the condition token and share out its columns: "
                 f"expected them to add up to {len(self.goal_columns)}, got {self.goal_groups}"
             )
+        if self.alike:
+            self._check_alike()
         if self.in_flight >= self.future or (self.in_flight and not self.layout.actions):
             raise ValueError(
                 f"in_flight needs actions in the tokens, and must be below the {self.future} tokens of a plan, "
                 f"got {self.in_flight}"
+            )
+
+    def _check_alike(self) -> None:
+        every = [column for thing in self.alike for column in thing]
+        check_columns(tuple(every), self.layout.observation_dim, "alike")
+        starts = accumulate(self.goal_groups, initial=0)
+        goals = [self.goal_columns[start : start + size] for start, size in zip(starts, self.goal_groups, strict=False)]
+        places = [
+            [thing.index(column) for column in goal if column in thing]
+            for thing, goal in zip(self.alike, goals, strict=False)
+        ]
+        if (
+            len(self.alike) != len(self.goal_groups)
+            or len({len(thing) for thing in self.alike}) != 1
+            or any(len(place) != self.goal_groups[0] or place != places[0] for place in places)
+            or self.history
+            or self.layout.kept > 1
+        ):
+            raise ValueError(
+                "alike needs as many other columns of each of the goal_groups, its goal's among them at the same places, and "
+                f"neither a history nor tokens of several observations, got {self.alike}"
             )
 
     @property
@@ -146,6 +174,11 @@ class TrajectoryModelConfig(CheckedFields):
         return tuple(number for number, size in enumerate(sizes) for _ in range(size))
 
     @property
+    def absent_part(self) -> tuple[int, ...]:
+        """Columns of a token that hold things beside the first, where all are alike."""
+        return tuple(self.layout.last.start + column for thing in self.alike[1:] for column in thing)
+
+    @property
     def action_part(self) -> tuple[int, ...]:
         """Columns of a token that hold actions."""
         return tuple(range(self.layout.observation_width, self.layout.width))
@@ -162,6 +195,9 @@ class TrajectoryModelConfig(CheckedFields):
             return ()
         layout, last = self.layout, max(len(self.goal_groups), 1)
         group = {column: 1 + number for column, number in zip(self.goal_part, self.goal_group_of, strict=True)}
+        group |= {
+            layout.last.start + column: 2 + number for number, thing in enumerate(self.alike[1:]) for column in thing
+        }
         kinds = [group.get(column, 0) for column in range(layout.observation_width)]
         kinds += [last + 1] * (layout.width - layout.observation_width) + [last + 2] * (self.width - layout.width)
         numbers = sorted(set(kinds))

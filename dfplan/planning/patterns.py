@@ -20,8 +20,6 @@ from dfplan.planning.past import Past
 
 UNSEEN = 0.25
 """Share of the training sequences whose past is cut off somewhere, as it is where an episode begins."""
-ALONE = 0.5
-"""Share of the training sequences that are asked for one group of a goal's columns alone, where there are groups."""
 
 
 def condition_token(
@@ -71,13 +69,12 @@ def draw_pattern(
         drawn = inpainted(drawn, flying.unsqueeze(-1) & action)
     # The first token of a window has no actions, the present has none where they were not seen; tokens have no return.
     none = (position == 0) | ((position <= present) & ~whole)
-    drawn = unknown(drawn, (none.unsqueeze(-1) & action) | _mask(config, config.return_part, device), config.levels)
+    never = _mask(config, config.return_part + config.absent_part, device)
+    drawn = unknown(drawn, (none.unsqueeze(-1) & action) | never, config.levels)
     if not config.condition:
         return x0, drawn
     kept = {name: _uniform(B, generator, device) >= config.unconditional for name in given}
     asked = {name: value.masked_fill(~kept[name], torch.nan) for name, value in given.items()}
-    if config.goal_groups:
-        asked["goal"] = asked["goal"].masked_fill(_left_open(config, B, generator, device), torch.nan)
     token, k = condition_token(config, B, device, asked)
     k, counted = (torch.cat(pair, 1) for pair in ((k, drawn.k), (torch.zeros_like(k, dtype=torch.bool), drawn.counted)))
     return torch.cat([token, x0], 1), Drawn(k, counted, torch.cat([torch.zeros_like(drawn.goal[:, :1]), drawn.goal], 1))
@@ -103,11 +100,13 @@ def ask_pattern(
     known = torch.zeros_like(values, dtype=torch.bool)
     action = _mask(config, config.action_part, device)
     known[:, : present + 1] = True
-    known |= _mask(config, config.return_part, device)
+    never = _mask(config, config.return_part + config.absent_part, device)
+    known |= never
     if config.condition:
         asked = {name: value for name, value in given.items() if name in config.condition}
         values[:, :1], level[:, :1] = condition_token(config, R, device, asked)
     values[:, present, :W], level[:, present, : layout.observation_width] = start, 0
+    level = level.masked_fill(never, config.levels)
     if past is not None and config.history:
         seen, whole = past.seen_tokens(layout.stride)
         before = slice(present - config.history, present + 1)
@@ -129,13 +128,6 @@ def ask_pattern(
         level[:, flying, action] = torch.where(there, 0, config.levels)
         known[:, flying, action] = there
     return Known(values.masked_fill(level == config.levels, 0.0), known, level)  # of what is absent nothing shows
-
-
-def _left_open(config: TrajectoryModelConfig, batch: int, generator: torch.Generator, device: torch.device) -> Tensor:
-    """(batch, G) bool: in a share `ALONE` of the rows, True in the goal's columns but for one group, which is asked for."""
-    alone = _uniform(batch, generator, device) < ALONE
-    one = (_uniform(batch, generator, device) * len(config.goal_groups)).long()
-    return alone & (torch.tensor(config.goal_group_of, device=device) != one)
 
 
 def _mask(config: TrajectoryModelConfig, columns: tuple[int, ...], device: torch.device) -> Tensor:

@@ -62,16 +62,17 @@ def propose(
     )
     layout = model.config.layout
     tokens = drawn.tokens[:, present:, : layout.width]
+    seen = [column for column in range(layout.observation_width) if column not in model.config.absent_part]
     return Plan(
         _observations(model, tokens, lengths),
         lengths,
-        _of_tokens(drawn.levels, present, layout.observation_width),
+        _of_tokens(drawn.levels, present, seen),
         tokens,
         _actions(model, tokens, lengths) if layout.actions else None,
         history=[
             (
                 _observations(model, x[:, present:, : layout.width], lengths),
-                _of_tokens(k, present, layout.observation_width),
+                _of_tokens(k, present, seen),
             )
             for x, k in drawn.history
         ],
@@ -129,9 +130,9 @@ def _guidance(model: TrajectoryModel, ask: Ask, lengths: Tensor, each: int, conf
     return Guidance(WeightedSum(terms), futures=futures, future_steps=steps, decided=decided, candidates=candidates)
 
 
-def _of_tokens(levels: Tensor, present: int, width: int) -> Tensor:
-    """Levels (B, T) of a plan's tokens, from those of a sequence: of the least certain of their first `width` columns."""
-    return levels[:, present:] if levels.ndim == 2 else levels[:, present:, :width].amax(-1)
+def _of_tokens(levels: Tensor, present: int, columns: list[int]) -> Tensor:
+    """Levels (B, T) of a plan's tokens, from those of a sequence: of the least certain of these columns."""
+    return levels[:, present:] if levels.ndim == 2 else levels[:, present:, columns].amax(-1)
 
 
 def _observations(model: TrajectoryModel, tokens: Tensor, lengths: Tensor) -> Tensor:

@@ -330,6 +330,42 @@ def test_things_are_asked_for_in_turn(small):
         agent.with_options(in_turn=(0.5,))
 
 
+def test_of_things_that_are_alike_the_one_that_is_asked_for_takes_the_place_of_the_first(small):
+    """Two things in one column each: with both their columns and goals exchanged, plans are the same but for the order."""
+    made = dataclasses.replace(
+        small.model.config,
+        goal_columns=(0, 1),
+        parts=True,
+        condition=("goal",),
+        goal_within=1,
+        goal_groups=(1, 1),
+        alike=((0,), (1,)),
+        inverse=False,
+        plausibility=None,
+    )
+    made = dataclasses.replace(made, layout=dataclasses.replace(made.layout, actions=True))
+    model = TrajectoryModel(made)
+    torch.nn.init.normal_(model.diffusion.model.network.out.weight)
+    agent = DiffusionForcingAgent(model, AgentConfig(execution="diffused_actions", in_turn=(0.5, 0.5)))
+
+    def plan(start, goal):
+        agent.reset(goal=goal, seed=0)
+        return agent.plan(start)
+
+    one, other = plan([1, 2, 3, 4], (9.0, 2.0)), plan([2, 1, 3, 4], (2.0, 9.0))
+    assert torch.equal(one.observations, other.observations[..., [1, 0, 2, 3]])
+    assert torch.equal(one.actions, other.actions) and other.observations[0, 0, 0].tolist() == [2, 1, 3, 4]
+    assert torch.equal(one.history[1][0], other.history[1][0][..., [1, 0, 2, 3]])
+    with pytest.raises(ValueError, match="goals without costs"):
+        agent.plan([1, 2, 3, 4], guide=lambda observations: observations.sum((1, 2)))
+    assert (one.observations[..., 1] == 2).all(), "what is not asked for stays"
+    assert not one.levels.any() and plan([1, 7, 3, 4], (9.0, 7.0)).actions.equal(one.actions), "it is not seen"
+    with pytest.raises(ValueError, match="asked for one at a time"):
+        agent.with_options(in_turn=())
+    with pytest.raises(ValueError, match="clearance needs in_turn, and goal_groups of as many columns"):
+        small.with_options(clearance=0.1)
+
+
 def test_candidates_are_tried_as_the_agent_follows_them(small):
     with pytest.raises(ValueError, match="trials need a model that has learned outcomes"):
         small.with_options(trials=2)

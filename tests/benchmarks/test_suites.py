@@ -73,7 +73,7 @@ def test_a_puzzle_is_asked_for_by_its_buttons():
 
 
 def _walk(goals):
-    observations = np.random.default_rng(0).normal(size=(40, 25)).astype(np.float32)
+    observations = np.random.default_rng(0).normal(size=(40, 40)).astype(np.float32)
     features = Features(goal_columns=tuple(range(7, 7 + goals)))
     return Trajectories(
         observations, observations[:, :5], observations[:, 0] * 0, np.array([0]), "walk", features=features
@@ -83,13 +83,23 @@ def _walk(goals):
 @pytest.mark.parametrize("name", ogbench.THINGS)
 def test_ogbenchs_default_recipe_learns_each_thing_and_asks_for_one_at_a_time(name):
     task, things = find(name), ogbench.THINGS[name]
-    spec = Spec(25, 5, things.goal, longest=1001, mixing=300)
+    spec = Spec(40, 5, things.goal, longest=1001, mixing=300)
     recipe = resolve_name(suite.of(task).recipes["default"])(spec, suite.of(task).budget(task))
     several = len(things.groups) > 1
     assert recipe.model.goal_groups == (things.groups if several else ()) and recipe.model.condition == ("goal",)
     assert recipe.model.goal_within == things.goal_within
     assert recipe.batches(_walk(len(things.goal))).__self__.goal_within == things.goal_within
     assert recipe.acting.in_turn == (things.within if several else ()) and recipe.train.steps == things.steps
+    assert recipe.model.alike == things.alike and bool(recipe.acting.clearance) == bool(things.alike)
+
+
+def test_cubes_are_alike_in_all_that_is_seen_of_them():
+    observation = np.random.default_rng(0).normal(size=19 + 9 * 2)
+    other = np.concatenate([observation[:19], observation[28:], observation[19:28]])
+    seen, things = ogbench.cubes(observation), ogbench.THINGS["cube-double"]
+    order = np.arange(27)
+    order[[*things.alike[0], *things.alike[1]]] = [*things.alike[1], *things.alike[0]]
+    assert np.array_equal(seen[order], ogbench.cubes(other))
 
 
 @pytest.mark.slow

@@ -36,3 +36,19 @@ def test_the_lowest_goal_may_come_first():
 def test_each_row_has_a_turn_of_its_own():
     goal, present = torch.zeros(2, 2), torch.tensor([[9.0, 9.0], [0.0, 9.0]])
     assert in_turn(goal, present, (1, 1), (0.1, 0.1)).isnan().tolist() == [[False, True], [True, False]]
+
+
+@pytest.mark.parametrize(
+    ("present", "expected"),
+    [
+        ((0.0, 0.0, 5.0, 0.0), [9.0, 0.0, None, None]),
+        ((0.0, 0.0, 9.1, 0.0), [None, None, 0.0, 4.0]),
+        ((0.1, 4.0, 9.1, 0.0), [4.55, 2.0, None, None]),
+        ((4.5, 2.0, 9.1, 0.0), [None, None, 0.0, 4.0]),
+    ],
+    ids=["free", "the first waits", "both wait", "both waited"],
+)
+def test_what_stands_in_the_way_goes_first_and_of_a_circle_one_goes_half_the_way(present, expected):
+    """Two things on a plane, asked to (9, 0) and (0, 4)."""
+    found = in_turn(torch.tensor([[9.0, 0.0, 0.0, 4.0]]), torch.tensor([present]), (2, 2), (0.2, 0.2), clearance=0.5)
+    assert torch.allclose(found[0].nan_to_num(-1), torch.tensor([-1 if one is None else one for one in expected]))

@@ -1,5 +1,7 @@
 """What is known of a sequence: in training as in planning, and nothing else is shown to the network."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -196,30 +198,36 @@ def test_learning_by_patterns_lowers_the_loss_and_recovers_what_the_condition_sa
     assert 0.2 < (free > 0).float().mean() < 0.8, "unasked it draws both"
 
 
-def test_things_of_a_goal_are_asked_for_alone_in_half_of_the_sequences():
-    """Goals in the columns 0 to 2 of which 0, 1 are one thing: each has a level of its own, and both have the same share."""
-    made = TrajectoryModelConfig(
-        LAYOUT,
-        (0, 1, 2),
-        3,
-        SMALL,
-        levels=K,
-        plausibility=None,
-        parts=True,
-        condition=("goal",),
-        goal_within=1,
-        goal_groups=(2, 1),
-    )
-    assert made.part_of == (0, 0, 1, 2, 2) and made.goal_group_of == (0, 0, 1)
-    generator, shape = torch.Generator().manual_seed(0), (4_000, 3)
+def things(**options):
+    """A config of goals in the columns 0 to 2 of four, of two things."""
+    layout = dataclasses.replace(LAYOUT, observation_dim=4)
+    asked = {"condition": ("goal",), "goal_within": 1, "goal_groups": (2, 1), "parts": True, "plausibility": None}
+    return TrajectoryModelConfig(layout, (0, 1, 2), 3, SMALL, levels=K, **asked | options)
+
+
+def test_what_a_goal_leaves_open_is_absent_and_each_thing_has_a_level_of_its_own():
+    made = things()
+    assert made.part_of[:4] == (1, 1, 2, 0) and made.goal_group_of == (0, 0, 1)
+    generator, shape = torch.Generator().manual_seed(0), (400, 3)
     drawn = Mixture({"independent": 1.0})(*shape, K, generator)
-    given = {"goal": torch.full(shape, 7.0)}
-    x, (k, *_) = draw_pattern(made, torch.zeros(*shape, 5), drawn, torch.ones(shape) > 0, given, generator)
+    given = {"goal": torch.tensor([7.0, 7.0, torch.nan]).expand(shape)}
+    x0 = torch.zeros(*shape, made.layout.width)
+    x, (k, *_) = draw_pattern(made, x0, drawn, torch.ones(shape) > 0, given, generator)
     known = k[:, 0, :3] == 0
-    assert bool((known[:, 0] == known[:, 1]).all()) and bool((x[:, 0, :3] == 7.0 * known).all())
-    shares = [(known[:, 0] & known[:, 2]), (known[:, 0] & ~known[:, 2]), (~known[:, 0] & known[:, 2])]
-    found = torch.stack(shares).float().mean(dim=1)
-    assert torch.allclose(found, torch.tensor([0.45, 0.225, 0.225]), atol=0.03), "9 in 10 are asked at all"
+    assert not known[:, 2].any() and bool((known[:, 0] == known[:, 1]).all())
+    assert bool((x[:, 0, :3] == 7.0 * known).all())
+    assert 0.8 < known[:, 0].float().mean() < 1, "9 in 10 are asked at all"
+
+
+@pytest.mark.parametrize("alike", [((0, 1),), ((0, 1), (2,)), ((0,), (3,)), ((0, 1), (3, 2))])
+def test_things_that_are_alike_have_as_many_columns_and_goals_at_the_same_places(alike):
+    groups = {"goal_columns": (0, 2), "goal_groups": (1, 1)}
+    made = dataclasses.replace(things(), **groups, alike=((0, 1), (2, 3)))
+    assert made.alike == ((0, 1), (2, 3))
+    with pytest.raises(ValueError, match="alike needs as many other columns of each of the goal_groups"):
+        dataclasses.replace(made, alike=alike)
+    with pytest.raises(ValueError, match="neither a history nor"):
+        dataclasses.replace(made, history=1)
 
 
 @pytest.mark.parametrize(
