@@ -3,5 +3,7 @@
 from dfplan.benchmarks.suites.suite import Suite
 
 SUITE = Suite(
-    tasks=("FetchReach", "FetchPush"), recipes={"default": "dfplan.benchmarks.recipes.diffusion_forcing:plans"}
+    tasks=("FetchReach", "FetchPush"),
+    rows=("diffusion-forcing-plans", "random"),
+    recipes={"default": "dfplan.benchmarks.recipes.diffusion_forcing:plans"},
 )
