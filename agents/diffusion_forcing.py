@@ -94,15 +94,11 @@ class DiffusionForcingAgent(PlanningAgent):
         return parts
 
     @property
-    def _policy(self) -> bool:
-        """Whether nothing is asked for, so that only the next tokens are drawn."""
-        return self._goal is None and not self._ask.steered and not self.model.config.condition
-
-    @property
     def _replan_every(self) -> int:
-        """A policy plans a few tokens, so it must decide again at their end."""
+        """Where nothing is asked for, only the next tokens are drawn, so that it must decide again at their end."""
+        asked = self._goal is not None or self._ask.steered or self.model.config.condition
         every, drawn = self.config.replan_every, self.config.plan.policy_tokens
-        return min(every, self._stride * drawn) if self._policy else every
+        return every if asked else min(every, self._stride * drawn)
 
     @property
     def _steps(self) -> int:
@@ -157,17 +153,8 @@ class DiffusionForcingAgent(PlanningAgent):
                 raise ValueError("a model of things that are alike is asked for goals without costs and constraints")
             exchange = Exchange(self.model.config, observation, ask.goal)
             observation, ask = exchange.observation, replace(ask, goal=exchange.goal)
-        plan = make_plan(
-            self.model,
-            observation,
-            ask,
-            self.config.plan,
-            self._generator,
-            horizons=horizons,
-            record=record,
-            planner=self._with_trials(),
-            past=past,
-        )
+        options: dict[str, Any] = {"record": record, "horizons": horizons, "past": past, "planner": self._with_trials()}
+        plan = make_plan(self.model, observation, ask, self.config.plan, self._generator, **options)
         return plan if exchange is None else exchange.back(plan)
 
     def _with_trials(self) -> Planner:

@@ -62,6 +62,15 @@ class DiffusionPolicyConfig(Widths):
             raise ValueError("goals need both goal_columns and goal_within, got only one of them")
 
 
+@dataclass(frozen=True)
+class PolicyConfig(SamplingConfig):
+    """How a diffusion policy acts."""
+
+    steps: Size = 10
+    executed: Size = 8
+    """T_a: actions that are played before the next ones are drawn."""
+
+
 class DiffusionPolicyModel(Statistics):
     """p(a_t, ..., a_{t + T_p - 1} | o_{t - T_o + 1}, ..., o_t, goal), actions scaled to [-1, 1]."""
 
@@ -94,15 +103,6 @@ class DiffusionPolicyModel(Statistics):
         matrix = matrices.full_sequence(shape[1], self.config.levels, how.steps)
         drawn = sample(self.given(observations, goals), matrix, shape, generator, eta=how.eta)
         return self.unscale_action(drawn.tokens.clamp(-1, 1))
-
-
-@dataclass(frozen=True)
-class PolicyConfig(SamplingConfig):
-    """How a diffusion policy acts."""
-
-    steps: Size = 10
-    executed: Size = 8
-    """T_a: actions that are played before the next ones are drawn."""
 
 
 class DiffusionPolicyAgent(LearningAgent):
