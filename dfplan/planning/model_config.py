@@ -88,6 +88,8 @@ class TrajectoryModelConfig(CheckedFields):
     """Tokens before the present, which are known as far as an episode has come."""
     in_flight: SizeOrZero = 0
     """Tokens after the present whose actions may be known while their observations are not, because they are decided."""
+    acted: SizeOrZero = 0
+    """Tokens after the present that hold actions, in layouts with actions: nobody plays those of the others. 0: all do."""
     inverse: bool = True
     """Whether inverse dynamics is learned: the action that leads from an observation towards another one."""
     outcomes: SizeOrZero = 0
@@ -111,6 +113,11 @@ class TrajectoryModelConfig(CheckedFields):
             raise ValueError(
                 "goal_groups need a goal in the condition token and share out its columns: "
                 f"expected them to add up to {len(self.goal_columns)}, got {self.goal_groups}"
+            )
+        if self.acted and not (self.parts and self.layout.actions and self.in_flight <= self.acted <= self.future):
+            raise ValueError(
+                "acted needs parts=True and actions in the tokens, is at least in_flight, and at most the "
+                f"{self.future} tokens of a plan, got {self.acted}"
             )
         if self.alike:
             self._check_alike()

@@ -67,8 +67,9 @@ def draw_pattern(
         decided = (_uniform(B, generator, device) * (config.in_flight + 1)).long()
         flying = whole & (position > present) & (position <= present + decided)
         drawn = inpainted(drawn, flying.unsqueeze(-1) & action)
-    # The first token of a window has no actions, the present has none where they were not seen; tokens have no return.
-    none = (position == 0) | ((position <= present) & ~whole)
+    # The first token of a window has no actions, the present has none where they were not seen, and those beyond `acted` have
+    # none; tokens have no return.
+    none = (position == 0) | ((position <= present) & ~whole) | (position > present + (config.acted or T))
     never = _mask(config, config.return_part + config.absent_part, device)
     drawn = unknown(drawn, (none.unsqueeze(-1) & action) | never, config.levels)
     if not config.condition:
@@ -102,6 +103,8 @@ def ask_pattern(
     known[:, : present + 1] = True
     never = _mask(config, config.return_part + config.absent_part, device)
     known |= never
+    if config.acted:
+        known[:, present + 1 + config.acted :] |= action
     if config.condition:
         asked = {name: value for name, value in given.items() if name in config.condition}
         values[:, :1], level[:, :1] = condition_token(config, R, device, asked)

@@ -143,8 +143,9 @@ def _observations(model: TrajectoryModel, tokens: Tensor, lengths: Tensor) -> Te
 
 
 def _actions(model: TrajectoryModel, tokens: Tensor, lengths: Tensor) -> Tensor:
-    """Actions (B, (T - 1) * stride, action_dim) in recorded units; beyond a plan's length the mean action."""
-    actions = model.config.layout.unpack_actions(tokens)
+    """Actions (B, S, action_dim) in recorded units of the tokens that hold any; beyond a plan's length the mean action."""
+    acted = model.config.acted or tokens.shape[1]
+    actions = model.config.layout.unpack_actions(tokens[:, : 1 + acted])
     step = torch.arange(actions.shape[1], device=tokens.device).unsqueeze(-1)
     inside = step < (lengths * model.config.layout.stride).view(-1, 1, 1)
     return model.action.denormalize(torch.where(inside, actions, 0.0))
