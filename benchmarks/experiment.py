@@ -35,6 +35,7 @@ class Arguments:
             "speed-and-arrival",
             "teleport",
             "monte-carlo-guidance",
+            "futures",
             "asking-for-goals",
             "zig-zag",
             "noisy-observations",

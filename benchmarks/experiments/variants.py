@@ -26,19 +26,25 @@ def parts(mazes: Sequence[str], variants: Mapping[str, Variant], quick: bool) ->
     episodes = 5 if quick else protocol.EPISODES
     return {
         f"{maze}, {name}": {"maze": maze, "recipe": recipe, "options": dict(options), "episodes": episodes}
-        | {"sha256": hashlib.sha256(_weights(maze, recipe).read_bytes()).hexdigest()}
+        | {"sha256": digest(maze, recipe)}
         for maze in mazes
         for name, (recipe, options) in variants.items()
     }
 
 
-def _weights(maze: str, recipe: str) -> Path:
+def digest(maze: str, recipe: str) -> str:
+    """Of the shipped weights."""
+    return hashlib.sha256(weights(maze, recipe).read_bytes()).hexdigest()
+
+
+def weights(maze: str, recipe: str) -> Path:
+    """The file of the shipped weights."""
     return PRETRAINED / f"{rows.of_data(maze, recipe)}.safetensors"
 
 
 def play(settings: Part) -> Part:
     """The raw returns of one part, with the values of its options and of those that the shipped agent has."""
-    agent = DiffusionForcingAgent.load(_weights(settings["maze"], settings["recipe"]))
+    agent = DiffusionForcingAgent.load(weights(settings["maze"], settings["recipe"]))
     agent = agent.with_options(**settings["options"])
     found = protocol.evaluate(agent, f"{settings['maze']}-v1", protocol.evaluation_seeds(settings["episodes"]))
     return {"speed": agent.config.speed, "arrival": agent.config.arrival, "returns": list(found.returns)}

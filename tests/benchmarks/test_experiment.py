@@ -6,11 +6,13 @@ from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from dfplan.benchmarks import experiment
 from dfplan.benchmarks.experiments import (
     asking_for_goals,
+    futures,
     monte_carlo_guidance,
     paper_recipe,
     speed_and_arrival,
@@ -18,7 +20,11 @@ from dfplan.benchmarks.experiments import (
 )
 from dfplan.benchmarks.report import figures
 from dfplan.benchmarks.report.pages import replaced
+from dfplan.data.tokens import TokenLayout
+from dfplan.data.trajectories import Trajectories
 from dfplan.envs import fork
+from dfplan.models import TransformerConfig
+from dfplan.planning.model import TrajectoryModel, TrajectoryModelConfig
 
 ROOT = Path(__file__).resolve().parents[2]
 RECORDED = sorted((ROOT / "benchmarks" / "recorded" / "experiments").glob("*.json"))
@@ -174,8 +180,52 @@ def test_monte_carlo_guidance_is_played_on_fork(tmp_path, monkeypatch):
     for hazard, returns, short in zip(few["hazards"], found["returns"], found["short"], strict=True):
         arms = ["short" if taken else "long" for taken in short]
         assert returns == pytest.approx([fork.expected_return(arm, hazard) for arm in arms])
-    futures = monte_carlo_guidance.play({**parts["futures"], **few, "draws": 5})
-    assert futures["true"] == [0.0, 8.0] and len(futures["spread"]) == 2
+    drawn = monte_carlo_guidance.play({**parts["futures"], **few, "draws": 5})
+    assert drawn["true"] == [0.0, 8.0] and len(drawn["spread"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("default", "one", "held"), [(0.9, 0.1, True), (0.6, 0.1, False), (1.4, 0.1, False), (0.9, 0.8, False)]
+)
+def test_futures_must_spread_as_recorded_and_the_mean_must_not(default, one, held):
+    parts = futures.parts(True)
+    drawn = {str(steps): [2.0 * (one if steps == 1 else default)] * 3 for steps in futures.STEPS}
+    part = {"tokens": [6, 12, 23], "recorded": [2.0] * 3, "drawn": drawn}
+    found, table = futures.conclude(dict.fromkeys(parts, part))
+    assert found is held and table.count("| maze2d-") == 9 and f"| {default:.0%} |" in table
+
+
+def test_groups_are_of_near_states_and_spread_is_that_of_a_group():
+    rng = np.random.default_rng(0)
+    side = np.repeat([-5.0, 5.0], 500)[:, None]
+    data = Trajectories(
+        (side + rng.normal(0, 0.1, (1000, 4))).astype(np.float32),
+        np.zeros((1000, 2), np.float32),
+        np.zeros(1000, np.float32),
+        np.array([0, 500]),
+        name="two sides",
+    )
+    group = futures.groups(data, 6, 4, [10, 30])
+    assert group.shape == (6, 4) and group.max() < 970 and not bool(((group > 469) & (group < 500)).any())
+    assert bool(((group >= 500) == (group[:, :1] >= 500)).all()), "each group is of one side"
+    assert futures.spread(np.array([[[[0.0, 0.0]], [[2.0, 0.0]]], [[[5.0, 5.0]], [[5.0, 7.0]]]])) == [round(2**0.5, 4)]
+
+
+@pytest.mark.parametrize("levels", [True, False])
+def test_a_future_begins_with_its_state(levels):
+    config = TrajectoryModelConfig(
+        TokenLayout(4, 2, stride=2),
+        goal_columns=(0, 1),
+        tokens=3,
+        parts=levels,
+        levels=8,
+        model=TransformerConfig(width=16, depth=1, heads=2),
+        plausibility=None,
+        inverse=False,
+    )
+    states = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
+    drawn = futures.futures(TrajectoryModel(config), states, 2)
+    assert drawn.shape == (2, 3, 3, 4) and np.allclose(drawn[:, :, 0], states)
 
 
 def asked(chunks_in_cube, plans_in_maze):

@@ -8,7 +8,13 @@ from dfplan.benchmarks import rows
 from dfplan.envs.registry import task
 
 PAIR = [100_000, 100_001]
-FOR_ANY_DATA = {"diffusion-forcing-chunks", "diffusion-forcing-plans", "diffusion-policy", "gciql"}
+FOR_ANY_DATA = {
+    "diffusion-forcing-actions",
+    "diffusion-forcing-chunks",
+    "diffusion-forcing-plans",
+    "diffusion-policy",
+    "gciql",
+}
 """Rows that other suites are for: no weights of theirs are shipped for the mazes."""
 
 

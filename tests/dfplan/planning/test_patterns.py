@@ -46,6 +46,20 @@ def test_parts_are_numbered_by_what_a_column_holds():
     assert (CHUNKS.present, CHUNKS.future, CHUNKS.width) == (3, 3, 6)
 
 
+def test_only_the_next_tokens_hold_actions_where_those_of_others_are_never_played():
+    made = config(acted=2, draws={"goal_ramp": 1.0})
+    _, _, (k, counted, _) = drawn_patterns(made)
+    assert bool((k[:, 3:, 3:5] == K).all()) and not bool(counted[:, 3:, 3:5].any())
+    assert bool(counted[:, 1:3, 3:5].any()) and bool(counted[:, 3:, :3].any())
+    known = ask_pattern(made, torch.zeros(2, LAYOUT.width), 6, {"goal": torch.ones(2, 1)}, torch.tensor([4, 5]))
+    assert bool(known.mask[:, 3:, 3:5].all()) and bool((known.level[:, 3:, 3:5] == K).all())
+    assert not bool(known.mask[:, 1:3, 3:5].any())
+    plan = make_plan(
+        TrajectoryModel(made), torch.zeros(2, 3), Ask(torch.ones(2, 1)), PlanConfig(steps=2), torch.Generator()
+    )
+    assert plan.actions is not None and plan.actions.shape == (2, 2 * LAYOUT.stride, 1)
+
+
 def test_a_condition_token_shows_what_is_given_and_nothing_else():
     given = {"goal": torch.tensor([[7.0], [torch.nan]]), "return": torch.tensor([[torch.nan], [8.0]])}
     token, k = condition_token(CHUNKS, 2, torch.device("cpu"), given)
@@ -239,6 +253,8 @@ def test_things_that_are_alike_have_as_many_columns_and_goals_at_the_same_places
         ({"parts": False, "history": 1}, "need parts=True"),
         ({"condition": ("goal",), "goal_within": 0}, "needs goal_columns, and goal_within"),
         ({"in_flight": 5}, "must be below the 5 tokens"),
+        ({"acted": 6}, "at most the 5 tokens"),
+        ({"acted": 1, "in_flight": 2}, "at least in_flight"),
         ({"history": 5}, "at least one more after the history"),
     ],
 )
