@@ -105,7 +105,7 @@ def conclude(played: Mapping[str, Part]) -> tuple[bool, str]:
     head = ["maze", "tokens ahead", "recorded spread", *(f"{steps} step{'s' * (steps > 1)}" for steps in STEPS)]
     within = [0.7 <= ratio <= 1.3 for ratio in default]
     return all(within) and max(mean) < 0.7, shared.table(head, rows) + (
-        "\n\nSpread of places in a maze's units, the root of their mean variance in a group of states, then the spread of futures as "
-        f"a share of it, by denoising steps. Guidance takes {PlanConfig.future_steps} steps by default: "
+        "\n\nSpread of places in a maze's units, the root of their mean variance in a group of states, then the spread of "
+        f"futures as a share of it, by denoising steps. Guidance takes {PlanConfig.future_steps} steps by default: "
         f"{min(default):.0%} to {max(default):.0%}.\n"
     )
