@@ -42,8 +42,8 @@ class AgentConfig(CheckedFields):
     """Among these the one with the lowest goal in its last column comes first, as where things lie on one another; else they
     come in their own order."""
     clearance: NotNegative = 0.0
-    """A group waits while another one, of as many columns, is within this distance (recorded units) of its goal; of two that
-    wait for each other, one is asked to go half the way first. 0: none waits."""
+    """A group waits while another one, of as many columns, is within this distance (recorded units) of its goal and, with
+    `lowest_first`, not below it; of two that wait for each other, one is asked to go half the way first. 0: none waits."""
 
     def require_of(self, model: TrajectoryModel) -> None:
         """ValueError, with one sentence, for a model that has not learned what is needed to act so."""

@@ -24,8 +24,8 @@ and contact), of each cube (place, quaternion, cosine and sine of its yaw), and 
 GOALS = ARM - JOINTS
 """Where the goal's columns begin in what all the functions below return."""
 
-CLEARANCE = 0.35
-"""Distance of a cube from another one's goal within which it is in the way, but not below it: cubes are 0.4 wide."""
+CLEARANCE = 0.6
+"""Distance of a cube from another one's goal within which it is in the way, but not below it: cubes are 0.4 wide and high."""
 
 
 @dataclass(frozen=True)

@@ -28,8 +28,9 @@ def in_turn(
     A group is at its goal if its Euclidean distance is at most its entry of `within`. Where all groups are, the goal is kept
     whole. A group that was moved away again is asked for again.
 
-    With a `clearance`, a group waits while another one is within that distance of its goal. Where all wait for one another, the
-    one that is next is asked to go half the way first.
+    With a `clearance`, a group waits while another one is within that distance of its goal. With `lowest_first` that is the
+    distance beside the last column, and another one that is lower is not in the way. Where all wait for one another, the one that
+    is next is asked to go half the way first.
     """
     device, count = goal.device, len(groups)
     sizes, index = torch.tensor(groups, device=device), torch.arange(count, device=device)
@@ -38,8 +39,12 @@ def in_turn(
     order = goal[:, sizes.cumsum(0) - 1] if lowest_first else index.expand(len(goal), -1).to(goal.dtype)
     blocked = torch.zeros_like(away)
     if clearance:
-        between = torch.cdist(goal.unflatten(1, (count, -1)), present.unflatten(1, (count, -1)))
-        blocked = (between.masked_fill(torch.eye(count, device=device) > 0, torch.inf) < clearance).any(dim=2)
+        wanted, there = (places.unflatten(1, (count, 1, -1)) for places in (goal, present))
+        there, beside = there.transpose(1, 2), slice(None, -1 if lowest_first else None)
+        near = (wanted - there)[..., beside].norm(dim=-1) < clearance
+        if lowest_first:
+            near &= there[..., -1] > wanted[..., -1] - clearance / 2
+        blocked = (near & ~torch.eye(count, dtype=torch.bool, device=device)).any(dim=2)
     one = _first(order, away & ~blocked, away)
     waits = blocked.gather(1, one)
     number = index.repeat_interleave(sizes)
