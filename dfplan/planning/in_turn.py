@@ -29,8 +29,8 @@ def in_turn(
     whole. A group that was moved away again is asked for again.
 
     With a `clearance`, a group waits while another one is within that distance of its goal. With `lowest_first` that is the
-    distance beside the last column, and another one that is lower is not in the way. Where all wait for one another, the one that
-    is next is asked to go half the way first.
+    distance beside the last column, and another one that is lower is not in the way. Where all wait for one another, the one
+    that is next is asked to go half the way first.
     """
     device, count = goal.device, len(groups)
     sizes, index = torch.tensor(groups, device=device), torch.arange(count, device=device)
