@@ -37,6 +37,7 @@ class Arguments:
             "monte-carlo-guidance",
             "futures",
             "asking-for-goals",
+            "asking-for-returns",
             "zig-zag",
             "noisy-observations",
             "variable-horizon",

@@ -1,9 +1,28 @@
 """Gymnasium's walking robots on data of our own. Scored by the raw return: D4RL's references are of other environments."""
 
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from dfplan.benchmarks.recipes.budget import Budget, budget_of
 from dfplan.benchmarks.suites.suite import Suite
+from dfplan.data.spec import Spec
 
 BODIES, LEVELS = ("hopper", "walker2d", "halfcheetah"), ("medium", "expert", "mixed")
+REPLAN_EVERY = 5
+"""A walker falls soon after a wrong action, so that only the first token of a plan is played."""
+
+
+def budget(task: Any, spec: Spec) -> Budget:
+    """As the data say, but for plans that are made anew after each token."""
+    own = budget_of(spec)
+    return replace(own, acting={**own.acting, "chunks": {"replan_every": REPLAN_EVERY}})
+
+
 SUITE = Suite(
     tasks=tuple(f"{body}-{level}-own" for body in BODIES for level in LEVELS),
+    rows=("diffusion-forcing", "bc", "random"),
+    budget=budget,
     recipes={"default": "dfplan.benchmarks.recipes.diffusion_forcing:chunks"},
 )

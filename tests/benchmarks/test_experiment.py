@@ -12,6 +12,7 @@ import pytest
 from dfplan.benchmarks import experiment
 from dfplan.benchmarks.experiments import (
     asking_for_goals,
+    asking_for_returns,
     futures,
     monte_carlo_guidance,
     paper_recipe,
@@ -254,3 +255,18 @@ def test_the_ways_of_asking_are_the_recipes_that_everybody_has():
 
     assert asking_for_goals.RECIPES.keys() == RECIPES.keys()
     assert len(asking_for_goals.parts(quick=True)) == 4
+
+
+@pytest.mark.parametrize(("asked", "guided", "cloning", "held"), [(9, 6, 5, True), (9, 3, 5, False), (4, 6, 5, False)])
+def test_asking_for_returns_held_where_asking_and_guidance_gain(asked, guided, cloning, held):
+    means = {asking_for_returns.ASKED: asked, asking_for_returns.GUIDED: guided, asking_for_returns.CLONING: cloning}
+    starts = np.arange(20) % 5
+    played = {
+        name: {
+            "returns": (starts + 100 * means.get(name, 3) + len(name) % 3 * (starts > 2)).tolist(),
+            "lengths": [7] * 20,
+        }
+        for name in asking_for_returns.parts(quick=False)
+    }
+    found, table = asking_for_returns.conclude(played)
+    assert found is held and table.count("\n| ") == len(played) + 1
