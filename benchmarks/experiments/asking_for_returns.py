@@ -30,7 +30,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "asked for the 50% return": {"return_quantile": 0.5},
     ASKED: {"return_quantile": 0.9},
     "asked for the highest return": {"return_quantile": 1.0},
-    GUIDED: {**FREE, "value_scale": 0.1},
+    GUIDED: {**FREE, "value_scale": 1.0},
     BEST: {**FREE, "samples": 8},
     "asked for the 90% return, the best of 8 by value": {"return_quantile": 0.9, "samples": 8},
 }
