@@ -63,7 +63,7 @@ def parts(quick: bool) -> Settings:
     hazards, episodes = (list(HAZARDS[::2]), 5) if quick else (list(HAZARDS), EPISODES)
     training = {**TRAINING, "steps": 1000} if quick else TRAINING
     played = {name: {"options": options, "episodes": episodes} for name, options in VARIANTS.items()}
-    futures = {"steps": MONTE_CARLO["future_steps"], "draws": 2000}
+    futures = {"steps": MONTE_CARLO["future_steps"], "draws": 1000}
     return {
         name: {"training": training, "hazards": hazards, **own} for name, own in [(FUTURES, futures), *played.items()]
     }
