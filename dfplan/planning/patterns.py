@@ -109,7 +109,7 @@ def ask_pattern(
         asked = {name: value for name, value in given.items() if name in config.condition}
         values[:, :1], level[:, :1] = condition_token(config, R, device, asked)
     values[:, present, :W], level[:, present, : layout.observation_width] = start, 0
-    level = level.masked_fill(never, config.levels)
+    level[:, present] = level[:, present].masked_fill(never, config.levels)
     if past is not None and config.history:
         seen, whole = past.seen_tokens(layout.stride)
         before = slice(present - config.history, present + 1)

@@ -135,6 +135,9 @@ def test_planning_asks_as_training_does():
     assert known.tokens.shape == (3, 7, 6)
     k = torch.where(known.mask, known.level, -1)
     assert k[:, 0].tolist() == [[K, 0, K, K, K, K]] * 3, "no return is asked for"
+    asked = ask_pattern(CHUNKS, start, 4, given | {"return": torch.full((3, 1), 8.0)}, torch.tensor([3, 3, 3]))
+    assert asked.level[:, 0].tolist() == [[K, 0, K, K, K, 0]] * 3 and asked.tokens[:, 0, 5].tolist() == [8.0] * 3
+    assert bool((asked.level[:, 1:, 5] == K).all()), "only the condition token has a return"
     assert known.tokens[:, 3, :3].tolist() == [[1, 2, 3]] * 3 and bool((k[:, 3, :3] == 0).all())
     assert bool((k[0, 1:3, :5] == K).all()) and bool((k[0, 3, 3:5] == K).all()), "an episode begins: nothing was seen"
     assert bool((k[1, 1] == K).all()) and k[1, 2].tolist() == [K] * 6, "two steps are the present token alone"
