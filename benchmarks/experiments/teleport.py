@@ -2,7 +2,7 @@
 
 An entrance leads to one of three exits at random, and one of these is a sealed cell. A plan to a known goal that leads
 through an entrance shows the lucky exit, so it is short and plausible. One model, with the
-weights of the default recipe, is played with several ways to choose.
+weights of the default recipe, is played with both ways to choose.
 """
 
 from __future__ import annotations
@@ -25,14 +25,9 @@ PAGE = "ogbench-mazes"
 TASK = "pointmaze-teleport-navigate"
 BATCH, JUMP = 25, 2.0
 """Episodes in lockstep, and the length of a step that only a teleport can make."""
-GUIDED = {"trials": 0, "goal": "guided", "horizons": 1, "decided": 2, "future_steps": 8}
 SHORTEST, TRIED = "shortest plausible plan", "mean time over 8 futures"
-VARIANTS: dict[str, dict[str, Any]] = {
-    SHORTEST: {"trials": 0},
-    "shortest plausible plan, made anew every 25 steps": {"trials": 0, "replan_every": 25},
-    "guided, 8 candidates over 8 futures": {**GUIDED, "candidates": 8, "futures": 8, "scale": 64.0},
-    TRIED: {},
-}
+VARIANTS: dict[str, dict[str, Any]] = {SHORTEST: {"trials": 0, "margin": -4.0}, TRIED: {}}
+"""Both choose among the same candidates. Without trials a stricter margin was better on tuning seeds."""
 
 
 def parts(quick: bool) -> Settings:
