@@ -303,7 +303,10 @@ def test_what_cannot_be_parsed_writes_nothing(tmp_path, capsys, words):
 
 
 def test_without_stable_baselines3_an_online_recipe_is_one_sentence(tmp_path, monkeypatch, capsys):
+    from dfplan.agents import online
+
     monkeypatch.delitem(sys.modules, "dfplan.agents.online.trainer", raising=False)
+    monkeypatch.delattr(online, "trainer", raising=False)  # where an earlier test imported it
     monkeypatch.setitem(sys.modules, "stable_baselines3", None)
     assert "stable_baselines3" in refused(capsys, "--env", "maze2d-umaze", "--recipe", "ppo")
     assert files(tmp_path) == []
