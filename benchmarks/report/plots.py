@@ -35,7 +35,7 @@ COLUMNS = 3
 _COLORS = dict(zip(FAMILIES, figures.COLORS, strict=True))
 _PRINTED = "#D55E00"
 _LINES = ("-", "--", ":", "-.", (0, (5, 1, 1, 1, 1, 1)), (0, (4, 4)), (0, (8, 2, 2, 2)), (0, (1, 4)), (0, (8, 4)))
-_MARKS = "osD^vPX*"
+_MARKS = "osD^vPX*h"
 _SCORE = ["env", "agent", "normalized", "normalized_low", "normalized_high"]
 
 

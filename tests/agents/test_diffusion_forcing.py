@@ -305,8 +305,8 @@ def test_a_wrong_ask_is_one_sentence(small):
         assert str(caught.value).startswith("DiffusionForcingAgent: ") and "\n" not in str(caught.value)
 
 
-def test_things_are_asked_for_in_turn(small):
-    """What is not asked for yet makes no difference, until its turn comes."""
+def one_at_a_time(small, **fields):
+    """An untrained agent of random weights that is asked for one of two columns at a time."""
     made = dataclasses.replace(
         small.model.config,
         parts=True,
@@ -315,11 +315,17 @@ def test_things_are_asked_for_in_turn(small):
         goal_groups=(1, 1),
         inverse=False,
         plausibility=None,
+        **fields,
     )
     made = dataclasses.replace(made, layout=dataclasses.replace(made.layout, actions=True))
     model = TrajectoryModel(made)
     torch.nn.init.normal_(model.diffusion.model.network.out.weight)
-    agent = DiffusionForcingAgent(model, AgentConfig(execution="diffused_actions", in_turn=(0.5, 0.5)))
+    return DiffusionForcingAgent(model, AgentConfig(execution="diffused_actions", in_turn=(0.5, 0.5)))
+
+
+def test_things_are_asked_for_in_turn(small):
+    """What is not asked for yet makes no difference, until its turn comes."""
+    agent = one_at_a_time(small)
 
     def end(goal):
         agent.reset(goal=goal, seed=0)
@@ -332,21 +338,7 @@ def test_things_are_asked_for_in_turn(small):
 
 def test_of_things_that_are_alike_the_one_that_is_asked_for_takes_the_place_of_the_first(small):
     """Two things in one column each: with both their columns and goals exchanged, plans are the same but for the order."""
-    made = dataclasses.replace(
-        small.model.config,
-        goal_columns=(0, 1),
-        parts=True,
-        condition=("goal",),
-        goal_within=1,
-        goal_groups=(1, 1),
-        alike=((0,), (1,)),
-        inverse=False,
-        plausibility=None,
-    )
-    made = dataclasses.replace(made, layout=dataclasses.replace(made.layout, actions=True))
-    model = TrajectoryModel(made)
-    torch.nn.init.normal_(model.diffusion.model.network.out.weight)
-    agent = DiffusionForcingAgent(model, AgentConfig(execution="diffused_actions", in_turn=(0.5, 0.5)))
+    agent = one_at_a_time(small, goal_columns=(0, 1), alike=((0,), (1,)))
 
     def plan(start, goal):
         agent.reset(goal=goal, seed=0)
