@@ -59,8 +59,9 @@ def chunks(spec: Spec) -> Recipe:
         inverse=False,
         value=TransformerConfig(width=64, depth=2, octaves=0) if spec.rewards else None,
     )
-    plan = PlanConfig(steps=8, uncertainty=0.0, policy_tokens=PLANNED)
-    wished = 0.9 if "return" in condition else None
+    asked = "return" in condition
+    plan = PlanConfig(steps=8, uncertainty=0.0, policy_tokens=PLANNED, temperature=0.0 if asked else 1.0)
+    wished = 0.9 if asked else None
     acting = AgentConfig(plan, execution="diffused_actions", replan_every=10, return_quantile=wished)
     return _recipe(model, acting, TrainConfig(steps=STEPS, batch_size=128))
 

@@ -44,8 +44,7 @@ def alpha_bar(name: ScheduleName, K: int) -> Tensor:
         beta = 1 - f[1:] / f[:-1]
     else:
         raise ValueError(f"unknown noise schedule {name!r}: expected 'linear', 'cosine' or 'sigmoid'")
-    kept = torch.cumprod(1 - beta.clamp(max=MAX_BETA), dim=0)
-    return torch.cat([torch.ones(1, dtype=torch.float64), kept])
+    return torch.cat([torch.ones(1, dtype=torch.float64), torch.cumprod(1 - beta.clamp(max=MAX_BETA), dim=0)])
 
 
 def per_column(k: Tensor, x: Tensor) -> Tensor:

@@ -81,13 +81,17 @@ def begin(
     generator: Generator,
     known: Known | None = None,
     lengths: Tensor | None = None,
+    temperature: float = 1.0,
 ) -> State:
-    """Pure noise of `shape` (B, T, C), but for known tokens. `lengths` (B,) bounds each sequence: tokens from there on stay
-    pure noise, which carries no information. Raises ValueError for known tokens or lengths that do not fit the shape.
+    """Pure noise of `shape` (B, T, C), but for known tokens. Beyond `lengths` (B,) it stays noise, which says nothing.
+    `temperature` is the deviation of the noise that becomes samples: below 1 they lie nearer to the most common ones (compare
+    Ajay et al. 2023, low-temperature sampling). Raises ValueError for what does not fit the shape.
     """
     (B, T, _), device = shape, diffusion.schedule.alpha_bar.device
     if lengths is not None and lengths.shape != (B,):
         raise ValueError(f"lengths must be ({B},), one for each sequence, got {tuple(lengths.shape)}")
+    if not 0 <= temperature < float("inf"):
+        raise ValueError(f"temperature must be at least 0 and finite, got {temperature}")
     x = torch.randn(shape, generator=generator, device=device, dtype=torch.float32)
     k = torch.full((B, T), diffusion.K, device=device)
     beyond = (torch.arange(T, device=device) >= (T if lengths is None else lengths.unsqueeze(1))).expand(B, T)
@@ -96,12 +100,11 @@ def begin(
         raise ValueError(f"known tokens must be {tuple(shape)}, got {tuple(known.tokens.shape)}")
     level = torch.as_tensor(known.level, device=device)
     if not bool(((level >= 0) & (level <= diffusion.K)).all()):
-        raise ValueError(
-            f"the level of known tokens is in 0..{diffusion.K}, got {int(level.min())} to {int(level.max())}"
-        )
+        raise ValueError(f"known tokens have a level in 0..{diffusion.K}, got {int(level.min())} to {int(level.max())}")
     if known.mask.ndim == 3:
         k, beyond = (v.unsqueeze(-1).expand(shape) for v in (k, beyond))
     k = torch.where(known.mask, level, k)
+    x = torch.where(per_column(beyond | known.mask, x), x, temperature * x)  # what stays noise is seen as such
     shown = diffusion.schedule.add_noise(known.tokens, k, torch.zeros_like(x) if known.noisy else x)
     return State(torch.where(per_column(known.mask, x), shown, x), k, beyond | known.mask)
 
@@ -171,6 +174,7 @@ def sample(
     *,
     known: Known | None = None,
     lengths: Tensor | None = None,
+    temperature: float = 1.0,
     record: bool = False,
     **options: Unpack[StepOptions],
 ) -> Sample:
@@ -179,14 +183,10 @@ def sample(
     Raises ValueError for a matrix that is not valid, and for what `begin` and `step` refuse.
     """
     check(matrix, diffusion.K)
-    state = begin(diffusion, shape, generator, known, lengths)
-    history = []
-    for now in run(diffusion, state, matrix, generator, **options):
-        state = now
-        history += [(now.tokens, now.levels)] if record else []
-    x = state.tokens
-    if known is not None:
-        x = torch.where(per_column(known.mask, x), known.tokens, x)
+    history, start = [], begin(diffusion, shape, generator, known, lengths, temperature)
+    for state in run(diffusion, start, matrix, generator, **options):
+        history += [(state.tokens, state.levels)] if record else []
+    x = state.tokens if known is None else torch.where(per_column(known.mask, state.tokens), known.tokens, state.tokens)
     return Sample(x, state.levels, history)
 
 

@@ -26,6 +26,8 @@ class PlanConfig(CheckedFields):
     """Rows by which each token lags the one before it; 0 is full-sequence sampling."""
     eta: Share = 0.0
     """0 for DDIM, 1 for DDPM."""
+    temperature: NotNegative = 1.0
+    """Deviation of the noise that sampling begins with; below 1 samples lie nearer to the most common ones."""
     guide: Literal["throughout", "soonest"] = "soonest"
     """The cost that guides sampling: the mean distance to the goal, or the time to reach it."""
     scale: NotNegative = 0.0

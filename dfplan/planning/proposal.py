@@ -57,6 +57,7 @@ def propose(
         known=_known(model, starts, ask if config.goal == "known" else replace(ask, goal=None), lengths, T, before),
         lengths=present + lengths + 1,
         guidance=_guidance(model, ask, lengths, N, config),
+        temperature=config.temperature,
         eta=config.eta,
         record=record,
     )

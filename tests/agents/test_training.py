@@ -123,10 +123,14 @@ def test_a_return_that_is_asked_for_decides_what_is_done():
         unasked = agent.with_options(return_quantile=quantile)
         unasked.reset(seed=0)
         ends.append(unasked.plan(start).observations[:, -1, -1, 0])
-    low, high, lowest, highest, free = ends
+    samples = agent.with_options(return_quantile=None, temperature=1.0)
+    samples.reset(seed=0)
+    free = samples.plan(start).observations[:, -1, -1, 0]
+    low, high, lowest, highest, calm = ends
     assert (low < 0).float().mean() > 0.8 and (high > 0).float().mean() > 0.8
     assert torch.equal(low, lowest) and torch.equal(high, highest), "quantiles of the recorded episodes' returns"
     assert 0.02 < (free > 0).float().mean() < 0.98, "unasked, both sides"
+    assert calm.std() < 0.1 * free.std(), "the recipe draws no noise: one answer to one question"
 
 
 def test_a_quantile_of_returns_needs_a_model_that_is_asked_for_them():

@@ -260,7 +260,13 @@ def test_the_ways_of_asking_are_the_recipes_that_everybody_has():
 
 @pytest.mark.parametrize(("asked", "guided", "cloning", "held"), [(9, 6, 5, True), (9, 3, 5, False), (4, 6, 5, False)])
 def test_asking_for_returns_held_where_asking_and_guidance_gain(asked, guided, cloning, held):
-    means = {asking_for_returns.ASKED: asked, asking_for_returns.GUIDED: guided, asking_for_returns.CLONING: cloning}
+    ways = asking_for_returns
+    means = {
+        ways.ASKED: asked,
+        ways.ASKED + ways.CALM: asked,
+        ways.GUIDED: guided,
+        ways.CLONING: cloning,
+    }
     starts = np.arange(20) % 5
     played = {
         name: {

@@ -154,6 +154,41 @@ def test_sequences_of_different_lengths_do_not_disturb_one_another():
         assert all(bool((k[b, length:] == 20).all()) for _, k in drawn.history)
 
 
+# Temperature ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", MATRICES)
+def test_temperature_scales_how_far_samples_lie_from_their_mean(name):
+    def draw(temperature):
+        return sample(exact(PROCESS, 20), MATRICES[name](T, 20), (8, T, C), generator(), temperature=temperature).tokens
+
+    mean, whole = draw(0.0), draw(1.0)
+    torch.testing.assert_close(draw(0.5) - mean, 0.5 * (whole - mean), atol=1e-4, rtol=0)
+    assert bool(((whole - mean).abs() > 0.01).any(0).all())
+
+
+def test_without_noise_every_sample_is_the_mean():
+    def mean(K):
+        return sample(exact(PROCESS, K), pyramid(T, K, K), (3, T, C), generator(), temperature=0.0).tokens.flatten(1)
+
+    drawn = 2 * mean(80) - mean(40)
+    torch.testing.assert_close(drawn, PROCESS.mean.float().expand(3, D), atol=0.01, rtol=0)
+
+
+def test_temperature_leaves_known_tokens_and_what_stays_noise():
+    """The network has learned that unit noise says nothing."""
+    diffusion, mask = exact(PROCESS, 20), torch.zeros(3, T, dtype=torch.bool)
+    mask[:, :2] = True
+    given = Known(torch.ones(3, T, C), mask, torch.where(torch.arange(T) == 1, 20, 5).expand(3, T))
+    cold, warm = (
+        begin(diffusion, (3, T, C), generator(), given, torch.tensor([4, 5, 6]), temperature)
+        for temperature in (0.0, 1.0)
+    )
+    assert torch.equal(cold.tokens[cold.known], warm.tokens[warm.known])
+    assert bool((cold.tokens[~cold.known] == 0).all())
+    assert cold.known.sum(1).tolist() == [4, 3, 2]
+
+
 # The walk -------------------------------------------------------------------------------------------------------------
 
 
@@ -326,6 +361,8 @@ def test_same_seed_same_bytes(eta):
         ({"known": Known(torch.zeros(3, T, C), torch.zeros(3, T, dtype=torch.bool), 9)}, "in 0..8, got 9"),
         ({"eta": float("nan")}, r"eta must lie in 0\.\.1, got nan"),
         ({"eta": 1.5}, r"eta must lie in 0\.\.1"),
+        ({"temperature": -0.5}, r"temperature must be at least 0 and finite, got -0\.5"),
+        ({"temperature": float("nan")}, "temperature must be at least 0 and finite, got nan"),
         ({"lengths": torch.tensor([4])}, r"lengths must be \(3,\)"),
     ],
 )

@@ -69,6 +69,17 @@ def judge(model, odds):
     model.plausibility.forward = odds
 
 
+def test_without_noise_plans_of_one_length_are_one_plan(model):
+    def ends(temperature):
+        config = PlanConfig(samples=3, steps=4, temperature=temperature)
+        drawn = propose(model, START, Ask(), config, generator(), torch.tensor([[T - 1]]))
+        return drawn.observations[:, -1, 0]
+
+    cold, warm = ends(0.0), ends(1.0)
+    torch.testing.assert_close(cold, cold[:1].expand(3, 2))
+    assert bool((warm.std(0) > 0.1).all())
+
+
 # Choice ---------------------------------------------------------------------------------------------------------------
 
 LENGTHS = torch.tensor([[3.0, 5.0, 9.0]])
