@@ -48,7 +48,8 @@ def train_well(data, steps, **changes):
     quick = replace(recipe.train, warmup_steps=20, ema_decay=0.95, learning_rate=3e-3)
     recipe = replace(recipe, model=replace(recipe.model, **changes), train=quick)
     if "return" not in recipe.model.condition:
-        recipe = replace(recipe, acting=replace(recipe.acting, return_quantile=None))
+        plan = replace(recipe.acting.plan, temperature=1.0)
+        recipe = replace(recipe, acting=replace(recipe.acting, plan=plan, return_quantile=None))
     return dfplan.train(data, recipe, steps=steps, quiet=True)
 
 
