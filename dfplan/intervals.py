@@ -4,7 +4,8 @@ An agent's values are *strata*: one array of episodes for each training seed, or
 apart:
 
 - `mean`, `interquartile_mean`: what would other episodes of *these* weights score? Stratified bootstrap, strata =
-  training seeds (Agarwal et al. 2021, Deep Reinforcement Learning at the Edge of the Statistical Precipice, Section 4).
+  training seeds (Agarwal et al. 2021, Deep Reinforcement Learning at the Edge of the Statistical Precipice, Section 4). Where
+  seeds play the same starts, these are drawn for all seeds at once: a far start is far for each of them.
 - `over_seeds_and_starts`: what would *other* weights of the same recipe score, on other starts?
 - `compare`: is one agent better than another on the same starts? Differences of pairs.
 """
@@ -41,25 +42,25 @@ class Estimate:
         return value if low is None or high is None else f"{value} [{low:{digits}}, {high:{digits}}]"
 
 
-def mean(strata: Sequence[ArrayLike], resamples: int = RESAMPLES) -> Estimate:
+def mean(strata: Sequence[ArrayLike], resamples: int = RESAMPLES, same_starts: bool = False) -> Estimate:
     """Mean of all episodes, with the stratified bootstrap's interval.
 
-    `strata`: one array (E_s,) of independent episodes for each training seed. Episodes are drawn with replacement
-    within each seed and seeds are kept: the interval shows how far other episodes of the same weights would move the
-    mean, and nothing about other weights. It takes all episodes as independent; where seeds play the same starts and
-    these decide much, it is too narrow. Same values, same interval. Raises ValueError if there is no value, or one is not
-    finite.
+    `strata`: one array (E_s,) of episodes for each training seed. Episodes are drawn with replacement within each seed and
+    seeds are kept: the interval shows how far other episodes of the same weights would move the mean, and nothing about other
+    weights. With `same_starts` the e-th episodes of all seeds begin alike and are drawn together; without it all episodes are
+    taken as independent, which gives too narrow an interval where seeds share their starts. Same values, same interval. Raises
+    ValueError if there is no value, one is not finite, or seeds with the same starts have different numbers of episodes.
     """
-    return stratified(checked(strata), np.mean, resamples)
+    return stratified(checked(strata), np.mean, resamples, same_starts)
 
 
-def interquartile_mean(strata: Sequence[ArrayLike], resamples: int = RESAMPLES) -> Estimate:
+def interquartile_mean(strata: Sequence[ArrayLike], resamples: int = RESAMPLES, same_starts: bool = False) -> Estimate:
     """Mean of the middle half of all episodes together (Agarwal et al. 2021, Section 4.3), and its interval as in `mean`.
 
     A few extreme episodes do not move it; it hides a failure in less than a quarter of the episodes. Not to be confused
     with a mean of the seeds' own interquartile means.
     """
-    return stratified(checked(strata), partial(stats.trim_mean, proportiontocut=0.25), resamples)
+    return stratified(checked(strata), partial(stats.trim_mean, proportiontocut=0.25), resamples, same_starts)
 
 
 def over_seeds_and_starts(scores: ArrayLike, resamples: int = RESAMPLES) -> Estimate:
@@ -118,16 +119,21 @@ def checked(strata: Sequence[ArrayLike]) -> list[np.ndarray]:
     return arrays
 
 
-def stratified(strata: list[np.ndarray], statistic: Callable[..., np.ndarray], resamples: int) -> Estimate:
+def stratified(
+    strata: list[np.ndarray], statistic: Callable[..., np.ndarray], resamples: int, same_starts: bool = False
+) -> Estimate:
     """A statistic of all episodes, with the bias-corrected and accelerated (BCa) interval, else percentiles.
 
-    BCa is undefined where leaving an episode out never changes the statistic, such as the interquartile mean of an
-    agent that fails in most episodes. Percentiles are of the same resamples.
+    `same_starts` as in `mean`. BCa is undefined where leaving an episode out never changes the statistic, such as the
+    interquartile mean of an agent that fails in most episodes. Percentiles are of the same resamples.
     """
 
     def pooled(*samples: np.ndarray, axis: int = -1) -> np.ndarray:
         return statistic(np.concatenate(samples, axis=axis), axis=axis)
 
+    if same_starts and len({stratum.size for stratum in strata}) > 1:
+        sizes = [stratum.size for stratum in strata]
+        raise ValueError(f"training seeds with the same starts have as many episodes each, got {sizes}")
     value = float(pooled(*strata))
     if any(stratum.size == 1 for stratum in strata):
         return Estimate(value)
@@ -136,7 +142,13 @@ def stratified(strata: list[np.ndarray], statistic: Callable[..., np.ndarray], r
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", stats.DegenerateDataWarning)
         warnings.simplefilter("ignore", RuntimeWarning)  # 0 / 0 in the acceleration
-        options = {"n_resamples": resamples, "batch": 500, "confidence_level": LEVEL, "method": "BCa"}
+        options = {
+            "n_resamples": resamples,
+            "batch": 500,
+            "confidence_level": LEVEL,
+            "method": "BCa",
+            "paired": same_starts,
+        }
         found = stats.bootstrap(strata, pooled, **options, rng=np.random.default_rng(0))
     low, high = map(float, found.confidence_interval)
     return Estimate(

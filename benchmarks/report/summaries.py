@@ -125,8 +125,8 @@ def _scores(own: pd.DataFrame, first: pd.DataFrame) -> dict[str, Any]:
     crossed, both = (not frame.isna().any(axis=None) for frame in (mine, others))
     paired = own is not first and crossed and both and mine.columns.equals(others.columns)
     estimates = {
-        "normalized": mean(strata),
-        "iqm": interquartile_mean(strata),
+        "normalized": mean(strata, same_starts=crossed),
+        "iqm": interquartile_mean(strata, same_starts=crossed),
         "over_seeds": over_seeds_and_starts(mine) if crossed else Estimate(float(np.mean(means))),
         "difference": compare(mine, others) if paired else Estimate(np.nan),
     }

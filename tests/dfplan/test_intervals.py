@@ -24,6 +24,18 @@ def test_stratified_intervals_cover_the_truth_about_as_often_as_they_say(statist
     assert 0.88 <= hits / 150 <= 0.99
 
 
+@pytest.mark.parametrize("statistic", [mean, interquartile_mean])
+def test_starts_that_seeds_share_are_drawn_for_all_of_them(statistic):
+    """Returns on one start correlate between seeds, here at 0.6: episodes are not independent, starts are."""
+    rng = np.random.default_rng(5)
+    seeds, joint, independent = np.array([[-9.0], [0.0], [9.0]]) * (statistic is mean), 0, 0
+    for _ in range(200):
+        scores = 100 + seeds + rng.normal(0, 20 * 0.6**0.5, (1, 40)) + rng.normal(0, 20 * 0.4**0.5, (3, 40))
+        joint += covered(statistic(scores, resamples=300, same_starts=True), 100.0)
+        independent += covered(statistic(scores, resamples=300), 100.0)
+    assert 0.9 <= joint / 200 <= 0.985 and independent / 200 < 0.87
+
+
 def test_the_interval_of_skewed_values_covers_their_mean():
     rng = np.random.default_rng(3)
     hits = sum(covered(mean([rng.exponential(size=50)], resamples=500), 1.0) for _ in range(200))
@@ -71,6 +83,13 @@ def test_equal_values_and_single_values():
     assert mean([[4.0]]) == mean([[3.0], [5.0]]) == Estimate(4.0, None, None)
     assert over_seeds_and_starts(np.ones((2, 9))) == Estimate(1.0)
     assert over_seeds_and_starts(np.ones((3, 9))) == Estimate(1.0, pytest.approx(1.0), pytest.approx(1.0))
+
+
+def test_seeds_with_the_same_starts_have_as_many_episodes_each():
+    with pytest.raises(ValueError, match=r"have as many episodes each, got \[2, 3\]"):
+        mean([[1.0, 2.0], [1.0, 2.0, 3.0]], same_starts=True)
+    alone = np.random.default_rng(6).normal(size=(1, 30))
+    assert mean(alone, same_starts=True) == mean(alone), "one seed has nothing to share"
 
 
 def test_equal_values_give_equal_intervals():
