@@ -6,6 +6,7 @@ agent = from_pretrained("maze2d-large-iql")
 
 from __future__ import annotations
 
+import json
 from importlib import resources
 from pathlib import Path
 from pkgutil import resolve_name
@@ -15,7 +16,9 @@ from dfplan.training.checkpoint import CheckpointError
 from dfplan.training.weights_file import kind_in
 
 PRETRAINED = Path(str(resources.files("dfplan.agents"))) / "pretrained"
-"""The folder of the weights that come with the package."""
+"""The folder of the weights that come with the package: all of them in a clone, a part of them in the wheel."""
+MANIFEST = "manifest.json"
+"""The file in it that names them all: `benchmarks/report/manifest.py` writes it."""
 STABLE_BASELINES = "stable_baselines3"
 """The kind of a file of stable-baselines3, a zip with a card beside it."""
 AGENTS = {
@@ -68,10 +71,14 @@ def from_pretrained(name: str, member: int | None = None) -> Any:
     return load(pretrained_path(name), member)
 
 
+def weights_in(folder: str | Path) -> list[Path]:
+    """The weights files in a folder, by name."""
+    return sorted(path for path in Path(folder).glob("*") if path.suffix in (".safetensors", ".zip"))
+
+
 def pretrained_files(kind: str | None = None) -> list[Path]:
     """The weights files that come with the package, of one kind or of all, by name."""
-    files = sorted(path for path in PRETRAINED.glob("*") if path.suffix in (".safetensors", ".zip"))
-    return [path for path in files if kind is None or kind_of(path) == kind]
+    return [path for path in weights_in(PRETRAINED) if kind is None or kind_of(path) == kind]
 
 
 def pretrained_names(kind: str | None = None) -> list[str]:
@@ -80,8 +87,17 @@ def pretrained_names(kind: str | None = None) -> list[str]:
 
 
 def pretrained_path(name: str, kind: str | None = None) -> Path:
-    """The file of a name. ValueError, with the names that there are, if it is not among them."""
+    """The file of a name. ValueError, with the names that there are, if it is not among them; for weights that only a clone of
+    the repository has, with the command that makes them again.
+    """
     files = {path.stem: path for path in pretrained_files(kind)}
-    if name not in files:
-        raise ValueError(f"there are no pretrained weights {name!r}: expected one of {', '.join(files) or '(none)'}")
-    return files[name]
+    if name in files:
+        return files[name]
+    elsewhere = json.loads((PRETRAINED / MANIFEST).read_bytes()).get(name)
+    if elsewhere is not None and not (PRETRAINED / elsewhere["file"]).exists():
+        size = f"{elsewhere['bytes'] / 1e6:.1f} MB"
+        raise ValueError(
+            f"the weights {name!r} ({size}) are not in the installed package: a clone of the repository has them in "
+            f"agents/pretrained, and `{elsewhere['command']}` makes them again there"
+        )
+    raise ValueError(f"there are no pretrained weights {name!r}: expected one of {', '.join(files) or '(none)'}")

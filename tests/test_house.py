@@ -5,6 +5,7 @@ import json
 import shutil
 import subprocess
 import sys
+import tomllib
 import zipfile
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -246,11 +247,18 @@ def test_the_wheel_holds_one_package_and_all_of_it(tmp_path):
     metadata = f"{'-'.join(wheel.name.split('-')[:2])}.dist-info"
     assert {name.split("/")[0] for name in held} == {"dfplan", metadata}
     kinds = {".py", ".json", ".toml", ".typed", ".safetensors", ".zip"}
+    left_out = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["exclude-package-data"]
     expected = {
         str(Path("dfplan", *(() if room == "dfplan" else (room,)), path.relative_to(source / room)))
         for room in ROOMS
         for path in (source / room).rglob("*")
-        if path.is_file() and path.suffix in kinds
+        if path.is_file()
+        and path.suffix in kinds
+        and not any(path.match(pattern) for patterns in left_out.values() for pattern in patterns)
     }
     assert expected - held == set(), "files of the tree that the wheel lacks"
     assert {name for name in held if name.startswith("dfplan/")} - expected == set(), "files that are not the tree's"
+    shipped = [
+        ROOT / Path(name).relative_to("dfplan") for name in held if Path(name).suffix in (".safetensors", ".zip")
+    ]
+    assert sum(path.stat().st_size for path in shipped) < 30 * 2**20, "weights of further rows stay in the repository"

@@ -1,5 +1,5 @@
 """Everything that is generated from recorded results: the README's table, docs/results.md, the results of each
-algorithm's page, and the plots in docs/.
+algorithm's page, the plots in docs/, and the manifest of the weights.
 
     python -m dfplan.benchmarks.report            # rewrite them from benchmarks/recorded/
     python -m dfplan.benchmarks.report --check    # exit status 1 if one of them is not up to date
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dfplan import command
-from dfplan.benchmarks.report import pages, plots
+from dfplan.benchmarks.report import manifest, pages, plots
 from dfplan.benchmarks.report.summaries import Summary
 from dfplan.envs.registry import MAZES
 from dfplan.whole_files import write_whole
@@ -39,6 +39,7 @@ def report(root: Path, summary: Summary, *, check: bool) -> list[str]:
     """
     numbers = plots.numbers(summary.of(*(env_id for env_id in summary.environments if env_id in MAZES)))
     texts = pages.documents(root, summary, {name: plots.PLOTS[name].caption for name in numbers})
+    texts |= manifest.documents(root, summary)
     old = [path for path, text in texts.items() if not path.is_file() or path.read_text(encoding="utf-8") != text]
     stale = [root / "docs" / name for name in plots.stale(root / "docs", numbers)]
     if not check:

@@ -1,8 +1,22 @@
+import json
+
 import numpy as np
 import pytest
 
+from dfplan.agents import loading
 from dfplan.agents.diffusion_forcing import DiffusionForcingAgent
-from dfplan.agents.loading import AGENTS, agent_class, from_pretrained, kind_of, load, pretrained_names, pretrained_path
+from dfplan.agents.loading import (
+    AGENTS,
+    MANIFEST,
+    PRETRAINED,
+    agent_class,
+    from_pretrained,
+    kind_of,
+    load,
+    pretrained_names,
+    pretrained_path,
+    weights_in,
+)
 from dfplan.agents.mppi import MPPIAgent
 from dfplan.benchmarks.suites import ogbench  # noqa: F401  # registers the features that weights name
 from dfplan.training.checkpoint import CheckpointError, load_header, save_checkpoint
@@ -63,6 +77,24 @@ def test_names_and_files_that_are_not_there_or_not_agents(tmp_path):
         load(foreign)
     with pytest.raises(ValueError, match="holds one training seed: there is no member 2"):
         from_pretrained("maze2d-umaze", member=2)
+
+
+def test_weights_that_an_installed_package_lacks_are_in_a_clone(tmp_path, monkeypatch):
+    entry = {"file": "maze2d-large-paper.safetensors", "bytes": 5_576_036, "command": "make paper"}
+    (tmp_path / MANIFEST).write_text(json.dumps({"maze2d-large-paper": entry}))
+    monkeypatch.setattr(loading, "PRETRAINED", tmp_path)
+    said = r"'maze2d-large-paper' \(5.6 MB\) are not in the installed package: a clone .* `make paper` makes"
+    with pytest.raises(ValueError, match=said):
+        from_pretrained("maze2d-large-paper")
+    with pytest.raises(ValueError, match=r"no pretrained weights 'maze2d-huge': expected one of \(none\)"):
+        from_pretrained("maze2d-huge")
+
+
+def test_the_manifest_names_every_file():
+    named = json.loads((PRETRAINED / MANIFEST).read_bytes())
+    assert {path.stem: path.name for path in weights_in(PRETRAINED)} == {
+        name: one["file"] for name, one in named.items()
+    }
 
 
 def test_the_header_is_read_without_the_tensors():

@@ -1,5 +1,6 @@
 import csv
 import io
+import json
 import shutil
 import sys
 from pathlib import Path
@@ -10,13 +11,15 @@ from rich.console import Console
 from test_cells import small_cell, small_timing
 
 from dfplan.benchmarks.protocol import EVALUATION_SEEDS
+from dfplan.benchmarks.provenance import file_hash
 from dfplan.benchmarks.report import __main__ as report
 from dfplan.benchmarks.report import pages, tables
 from dfplan.benchmarks.report.summaries import summarize
 from dfplan.benchmarks.report.tables import decimal, duration, machine
-from dfplan.benchmarks.results import cells_in, timings_in, write
+from dfplan.benchmarks.results import Key, cells_in, timings_in, write
 from dfplan.envs.registry import TASKS
 from dfplan.intervals import mean
+from dfplan.training.checkpoint import save_checkpoint
 
 ROOT = Path(__file__).parents[3]
 RECORDED = ROOT / "benchmarks" / "recorded"
@@ -206,6 +209,27 @@ def test_everything_is_rewritten_and_checked(tree, command):
 
     shutil.rmtree(tree / report.RECORDED / "maze2d-umaze" / "expert")
     assert command("--check")[0] == 1
+
+
+def test_the_manifest_says_what_each_file_of_weights_has_scored(tree, command):
+    weights = tree / "agents" / "pretrained" / "maze2d-umaze.safetensors"
+    weights.parent.mkdir(parents=True)
+    save_checkpoint(weights, {}, {"kind": "trajectory_model", "card": {"command": "python train.py"}})
+    key = Key(code="a", config="b", weights=file_hash(weights), protocol="c")
+    for seed, returns in enumerate(([0.0, 10.0], [20.0, 30.0])):
+        cell = small_cell(agent="diffusion-forcing", training_seed=seed, key=key, returns=returns)
+        write(tree / report.RECORDED, cell)
+    assert command("--check")[0] == 1 and command() == (0, "")
+    (entry,) = json.loads((weights.parent / "manifest.json").read_text()).values()
+    assert entry == {
+        "file": weights.name,
+        "bytes": weights.stat().st_size,
+        "sha256": file_hash(weights),
+        "command": "python train.py",
+        "scores": {"maze2d-umaze-v1": {"diffusion-forcing": round(100 * (15 - 23.85) / (161.86 - 23.85), 1)}},
+    }
+    weights.unlink()
+    assert command("--check") == (0, ""), "a manifest of nothing is not asked for"
 
 
 def test_the_readme_shows_few_rows_and_the_results_page_all(tree, command):
