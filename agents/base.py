@@ -71,6 +71,8 @@ class Agent(ABC):
     """Width G of a goal; 0: the agent takes none, None: any."""
     needs_goal: bool = False
     """Whether it cannot act without a goal."""
+    sees_unknown: bool = False
+    """Whether an observation may hold NaN: what is unknown of it, such as a missing frame."""
     answers: frozenset[str] = frozenset()
     """Parts of `Ask`, beside the goal, that it acts by."""
     _dtype: ClassVar[type[np.floating[Any]]] = np.float32
@@ -203,7 +205,7 @@ class Agent(ABC):
     def _read_observation(self, observation: Any) -> NDArray[Any]:
         D = self.observation_dim or "observation_dim"
         given = observation if self.features.as_recorded else self.features(observation)
-        return read(given, "the observation", (D,), ("batch", D), dtype=self._dtype)
+        return read(given, "the observation", (D,), ("batch", D), dtype=self._dtype, unknown=self.sees_unknown)
 
     def _read_goal(self, goal: Any) -> NDArray[Any]:
         if self.goal_dim == 0:

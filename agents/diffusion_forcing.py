@@ -54,7 +54,7 @@ class DiffusionForcingAgent(PlanningAgent):
 
     def _fit_learner(self) -> None:
         self.config.require_of(self.model)
-        self.goal_dim = len(self.model.config.goal_columns)
+        self.goal_dim, self.sees_unknown = len(self.model.config.goal_columns), self.model.config.missing > 0
         returns = ("return_",) if "return" in self.model.config.condition else ()
         self.answers = frozenset({"costs", "constraints", *returns})
 

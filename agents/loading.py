@@ -27,6 +27,7 @@ AGENTS = {
     "decision_diffuser": "dfplan.agents.decision_diffuser:DecisionDiffuserAgent",
     "diffusion_veteran": "dfplan.agents.diffusion_veteran:DiffusionVeteranAgent",
     "diffusion_policy": "dfplan.agents.diffusion_policy:DiffusionPolicyAgent",
+    "recurrent_policy": "dfplan.agents.recurrent_policy:RecurrentPolicyAgent",
     "dynamics": "dfplan.agents.mppi:LearnedMPPIAgent",
     "bc": "dfplan.agents.offline.bc:BehaviorCloningAgent",
     "iql": "dfplan.agents.offline.iql:IQLAgent",

@@ -14,8 +14,10 @@ Shape = tuple[int | str, ...]
 """Sizes of an array; a name stands for any size from 1 on."""
 
 
-def read(value: Any, what: str, *shapes: Shape, dtype: type[np.floating[Any]] = np.float32) -> NDArray[Any]:
-    """`value` as an array of its own, of one of the shapes, real, and finite in float32.
+def read(
+    value: Any, what: str, *shapes: Shape, dtype: type[np.floating[Any]] = np.float32, unknown: bool = False
+) -> NDArray[Any]:
+    """`value` as an array of its own, of one of the shapes, real, and finite in float32; NaN may stand in it if `unknown`.
 
     Raises ValueError, with one sentence that begins with `what`, for anything else: complex numbers, text, None,
     dictionaries, objects, lists of unequal length, empty arrays, NaN and infinity.
@@ -29,7 +31,8 @@ def read(value: Any, what: str, *shapes: Shape, dtype: type[np.floating[Any]] = 
         found = f"shape {array.shape}"
     else:
         with np.errstate(over="ignore"):
-            finite = np.isfinite(array.astype(np.float32)).all()
+            small = array.astype(np.float32)
+            finite = (np.isfinite(small) | (np.isnan(small) & unknown)).all()
         if not finite:
             found = "a number beyond the range of float32" if np.isfinite(array).all() else "NaN or infinity"
     if found is not None:

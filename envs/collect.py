@@ -3,8 +3,8 @@
     python -m dfplan.envs.collect --env maze2d-large
     python -m dfplan.envs.collect --env cube-single --quick
 
-The recipes are in `dfplan.envs.maze.shards`, `dfplan.envs.ogbench`, `dfplan.envs.ogbench_mazes`, `dfplan.envs.locomotion` and
-`dfplan.envs.fetch`.
+The recipes are in `dfplan.envs.maze.shards`, `dfplan.envs.ogbench`, `dfplan.envs.ogbench_mazes`,
+`dfplan.envs.memory_swap_script`, `dfplan.envs.locomotion` and `dfplan.envs.fetch`.
 
 Finished shards wait in a hidden folder beside the dataset; after an interruption the same command goes on from them.
 The dataset appears in one step, when all of it is there. Of two collections of one dataset the second waits for the first.
@@ -29,6 +29,7 @@ from dfplan.envs.locomotion import Rollouts
 from dfplan.envs.maze.expert import distance_field
 from dfplan.envs.maze.layouts import parse, read
 from dfplan.envs.maze.shards import DEFAULT_STEPS, MazeRecipe
+from dfplan.envs.memory_swap_script import Swaps
 from dfplan.envs.ogbench import Play
 from dfplan.envs.ogbench_mazes import Guided
 from dfplan.envs.registry import CUSTOM_ID, TASKS, MazeTask, Task, find
@@ -37,9 +38,10 @@ from dfplan.locks import hold
 from dfplan.worker_processes import cores
 
 QUICK_STEPS = 200_000
-ROBOTS: dict[str, type[Play | Guided | Rollouts | Demonstrations]] = {
+ROBOTS: dict[str, type[Play | Guided | Swaps | Rollouts | Demonstrations]] = {
     "ogbench": Play,
     "pointmaze": Guided,
+    "memory": Swaps,
     "locomotion": Rollouts,
     "fetch": Demonstrations,
 }
@@ -67,7 +69,7 @@ def collect(
         layout: a maze of the user's own, as text or as the path of a text file, instead of `env`; then `dataset_id`
             must be given.
         steps: how many; None is D4RL's own number for its mazes (1, 2 and 4 million for umaze, medium and large), and a
-            million elsewhere (for Fetch 100,000).
+            million elsewhere (for Fetch 100,000, for memory-swap 25,000).
         seed: same seed, same bytes.
         workers: processes; None is one for each core. The data does not depend on it.
         dataset_id: None is the task's data id after 'dfplan/', as in 'dfplan/maze2d-large-v1'.

@@ -34,6 +34,14 @@ POINT_MAZES = {
 """OGBench's mazes by environment id."""
 _WALKERS = {"hopper": "hopper_v5:HopperEnv", "walker2d": "walker2d_v5:Walker2dEnv"}
 _RUNNERS = {"halfcheetah": "half_cheetah_v5:HalfCheetahEnv"}
+CORRUPTED = 0.2
+"""Share of the observations that are corrupted or missing in the tasks of that name."""
+MEMORY_SWAPS: dict[str, dict[str, Any]] = {
+    "memory-swap-v0": {},
+    "memory-swap-corrupted-v0": {"corrupted": CORRUPTED},
+    "memory-swap-missing-v0": {"corrupted": CORRUPTED, "told": True},
+}
+"""Options of the environment by id."""
 LEVELS = ("medium", "expert", "mixed")
 """Of locomotion's data: an agent in the middle of its training, at its end, and all that it was on the way."""
 
@@ -45,7 +53,7 @@ class Task:
     env_id: str
     """Its id for `make`, with the version."""
     suite: str
-    """The family of tasks that it belongs to: 'maze2d', 'ogbench', 'pointmaze', 'locomotion' or 'fetch'."""
+    """The family of tasks that it belongs to: 'maze2d', 'ogbench', 'pointmaze', 'memory', 'locomotion' or 'fetch'."""
     data_id: str
     """Id of the task whose data and weights serve this one."""
     max_episode_steps: int
@@ -99,6 +107,8 @@ def _robots() -> Iterator[Task]:
         yield Task(f"{name}-v0", "ogbench", f"{name}-v0", steps, True, five_tasks, OGBENCH, wrapper)
     for name in POINT_MAZES:
         yield Task(name, "pointmaze", name, 1000, True, five_tasks, OGBENCH, "dfplan.envs.ogbench_mazes:SeededMaze")
+    for name in MEMORY_SWAPS:
+        yield Task(name, "memory", "memory-swap-v0", 200, package=OGBENCH)
     for body in (*_WALKERS, *_RUNNERS):
         for level in LEVELS:
             name = f"{body}-{level}-own-v0"
@@ -156,6 +166,8 @@ def register_all() -> None:
     for name, maze_type in POINT_MAZES.items():
         kwargs = {"loco_env_type": "point", "maze_env_type": "maze", "maze_type": maze_type}
         _register(name, "ogbench.locomaze.maze:make_maze_env", 1000, kwargs)
+    for name, kwargs in MEMORY_SWAPS.items():
+        _register(name, "dfplan.envs.memory_swap:MemorySwapEnv", 200, kwargs)
     for body, place in (_WALKERS | _RUNNERS).items():
         for level in LEVELS:
             _register(f"{body}-{level}-own-v0", f"gymnasium.envs.mujoco.{place}", 1000, {})

@@ -25,13 +25,13 @@ FLOORS = {
     "envs": (
         {"maze", "fork", "real_arrays", "minari_store", "numpys_generator", "packages", "shards"},
         {"registry", "assemble"},
-        {"reference", "ogbench", "ogbench_mazes", "fetch", "locomotion"},
+        {"reference", "ogbench", "ogbench_mazes", "fetch", "locomotion", "memory_swap", "memory_swap_script"},
         {"collect"},
     ),
     "agents": (
         {"loading", "base", "planning_agent", "agent_config", "episodes"},
         {"offline", "online", "adapters", "full_sequence", "evaluation"},
-        {"diffuser", "decision_diffuser", "diffusion_policy", "diffusion_veteran", "mppi"},
+        {"diffuser", "decision_diffuser", "diffusion_policy", "diffusion_veteran", "mppi", "recurrent_policy"},
         {"diffusion_forcing", "weights"},
         {"recipes"},
         {"training"},

@@ -32,6 +32,13 @@ from dfplan.agents.offline.cql import CQLAgent, CQLConfig
 from dfplan.agents.offline.gciql import GCIQLAgent, GCIQLConfig
 from dfplan.agents.offline.iql import IQLAgent, IQLConfig
 from dfplan.agents.offline.td3_bc import TD3BCAgent, TD3BCConfig
+from dfplan.agents.recurrent_policy import (
+    RecurrentActing,
+    RecurrentPolicyAgent,
+    RecurrentPolicyConfig,
+    RecurrentPolicyModel,
+    episodes,
+)
 from dfplan.benchmarks.recipes.budget import Budget
 from dfplan.data.spec import Spec
 from dfplan.data.tokens import TokenLayout
@@ -128,6 +135,14 @@ def diffusion_policy(spec: Spec, budget: Budget) -> Recipe:
     acting = PolicyConfig(**budget.acting.get("diffusion-policy", {}))
     train = TrainConfig(steps=budget.steps["sequence"], batch_size=128)
     return Recipe(DiffusionPolicyAgent, DiffusionPolicyModel, model, acting, train, lambda data: windows(data, model))
+
+
+def gru(spec: Spec, budget: Budget) -> Recipe:
+    """A recurrent policy, by imitation of whole episodes."""
+    fields: dict[str, Any] = {"features": spec.features, **budget.model.get("gru", {})}
+    model = RecurrentPolicyConfig(spec.observation_dim, spec.action_dim, **fields)
+    train = TrainConfig(steps=budget.steps.get("gru", budget.steps["sequence"]), batch_size=32)
+    return Recipe(RecurrentPolicyAgent, RecurrentPolicyModel, model, RecurrentActing(), train, episodes)
 
 
 def veteran(spec: Spec, budget: Budget) -> Recipe:

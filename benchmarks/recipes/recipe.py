@@ -28,6 +28,7 @@ RECIPES: dict[str, Callable[[Spec, Budget], Recipe]] = {
     "decision-diffuser": baselines.decision_diffuser,
     "diffusion-policy": baselines.diffusion_policy,
     "dv": baselines.veteran,
+    "gru": baselines.gru,
     "dynamics": baselines.dynamics,
 }
 """Recipes that learn from recorded data; those that learn in the environment are in `dfplan.benchmarks.recipes.online`."""

@@ -104,7 +104,7 @@ class TrajectoryModel(Statistics):
         x0, shape = config.layout.pack(observations, actions), (len(observations), config.tokens)
         valid = torch.ones(shape, dtype=torch.bool, device=x0.device) if batch.valid is None else batch.valid
         longest = valid.long().cumsum(1).argmax(1, keepdim=True)  # the last token that was recorded
-        drawn = unknown_padding(self.draw(*shape, config.levels, generator, longest), valid, config.levels)
+        drawn = unknown_padding(self._drawn(*shape, generator, longest), valid, config.levels)
         steps = longest * config.layout.stride
         losses = {}
         if config.parts:
@@ -123,6 +123,12 @@ class TrajectoryModel(Statistics):
         if self.value is not None:
             losses["value"] = self._value_loss(self.value, x0, drawn, batch, generator)
         return total(losses)
+
+    def _drawn(self, batch: int, tokens: int, generator: torch.Generator, longest: Tensor) -> Drawn:
+        """Levels (B, T) of training sequences: drawn from the present on, because all before it is known or absent."""
+        past = self.config.history
+        drawn = self.draw(batch, tokens - past, self.config.levels, generator, longest - past)
+        return Drawn(*(torch.cat([torch.zeros_like(part[:, :1]).expand(-1, past), part], 1) for part in drawn))
 
     def _given(self, batch: Batch) -> dict[Condition, Tensor]:
         """What the condition token may hold: ValueError for a batch without it."""

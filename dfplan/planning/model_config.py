@@ -86,6 +86,9 @@ class TrajectoryModelConfig(CheckedFields):
     and the others are not seen. (): each is learned by itself."""
     history: SizeOrZero = 0
     """Tokens before the present, which are known as far as an episode has come."""
+    missing: Share = 0.0
+    """Largest share of the past's and the present's observations that are unknown in a training sequence; each sequence has a
+    share of its own, uniform from 0. Above 0, planning takes observations with NaN in them: those columns are unknown."""
     in_flight: SizeOrZero = 0
     """Tokens after the present whose actions may be known while their observations are not, because they are decided."""
     acted: SizeOrZero = 0
@@ -105,8 +108,10 @@ class TrajectoryModelConfig(CheckedFields):
                 "a trajectory needs a start token and at least one more after the history, "
                 f"got tokens={self.tokens} and history={self.history}"
             )
-        if not self.parts and (self.condition or self.history or self.in_flight):
-            raise ValueError("condition, history and in_flight need parts=True: parts of their tokens are unknown")
+        if not self.parts and (self.condition or self.history or self.missing or self.in_flight):
+            raise ValueError(
+                "condition, history, missing and in_flight need parts=True: parts of their tokens are unknown"
+            )
         if "goal" in self.condition and not (self.goal_columns and self.goal_within):
             raise ValueError("a goal in the condition token needs goal_columns, and goal_within of at least 1")
         if self.goal_groups and ("goal" not in self.condition or sum(self.goal_groups) != len(self.goal_columns)):
@@ -184,6 +189,11 @@ class TrajectoryModelConfig(CheckedFields):
     def absent_part(self) -> tuple[int, ...]:
         """Columns of a token that hold things beside the first, where all are alike."""
         return tuple(self.layout.last.start + column for thing in self.alike[1:] for column in thing)
+
+    @property
+    def observation_part(self) -> tuple[int, ...]:
+        """Columns of a token that hold observations."""
+        return tuple(range(self.layout.observation_width))
 
     @property
     def action_part(self) -> tuple[int, ...]:

@@ -63,6 +63,10 @@ def draw_pattern(
         seen = (position == present) | ((position < present) & (whole | ((position == 0) & (cut == 0) & valid)))
         drawn = inpainted(drawn, seen.unsqueeze(-1))
         drawn = unknown(drawn, ((position < present) & ~seen).unsqueeze(-1), config.levels)
+    if config.missing:
+        share = config.missing * _uniform(B, generator, device)
+        lost = (torch.rand((B, T), generator=generator, device=device) < share) & (position <= present)
+        drawn = unknown(drawn, lost.unsqueeze(-1) & _mask(config, config.observation_part, device), config.levels)
     if config.in_flight:
         decided = (_uniform(B, generator, device) * (config.in_flight + 1)).long()
         flying = whole & (position > present) & (position <= present + decided)
@@ -92,7 +96,7 @@ def ask_pattern(
     """What is known of plans that begin with the tokens `start` (R, C'): sequences of which `tokens` begin with the present.
 
     `given` is as of `condition_token`; a goal that this one does not hold is reached `lengths` (R,) tokens after the present.
-    `past` is normalized; without it nothing was seen.
+    `past` is normalized; without it nothing was seen. Observations may hold NaN, where they are unknown.
     """
     (R, W), device, present, layout = start.shape, start.device, config.present, config.layout
     row = torch.arange(R, device=device)
@@ -118,6 +122,7 @@ def ask_pattern(
         values[:, before, :W] = layout.pack(observations, actions)
         level[:, before, : layout.observation_width] = torch.where(seen, 0, config.levels).unsqueeze(-1)
         level[:, before, action] = torch.where(whole, 0, config.levels).unsqueeze(-1)
+    level = level.masked_fill(values.isnan(), config.levels)
     if "goal" in given and "goal" not in config.condition:
         columns, at = torch.tensor(config.goal_part, device=device), (present + lengths).unsqueeze(1)
         values[row[:, None], at, columns], level[row[:, None], at, columns] = given["goal"], 0

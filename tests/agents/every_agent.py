@@ -18,6 +18,7 @@ from dfplan.agents.diffusion_veteran import DiffusionVeteranAgent, Veteran, Vete
 from dfplan.agents.loading import from_pretrained
 from dfplan.agents.mppi import GoalCost, LearnedMPPIAgent, MPPIAgent, MPPIConfig
 from dfplan.agents.offline import awac, bc, cql, gciql, iql, td3_bc
+from dfplan.agents.recurrent_policy import RecurrentPolicyAgent, RecurrentPolicyConfig, RecurrentPolicyModel
 from dfplan.data.tokens import TokenLayout
 from dfplan.models import TransformerConfig, UNetConfig
 from dfplan.planning.dynamics import DynamicsConfig, DynamicsModel
@@ -79,6 +80,10 @@ def diffusion_policy():
     return DiffusionPolicyAgent(ready(DiffusionPolicyModel(config)), PolicyConfig(executed=3, steps=2, eta=1.0))
 
 
+def recurrent_policy():
+    return RecurrentPolicyAgent(ready(RecurrentPolicyModel(RecurrentPolicyConfig(4, 2, width=8, depth=1))))
+
+
 def point(states, actions):
     """A point that goes where it is sent, for MPPI without learning."""
     here = states[:, None, :2] + np.cumsum(actions, axis=1) / 10
@@ -99,6 +104,7 @@ EVERY = {
     "decision_diffuser": decision_diffuser,
     "diffusion_veteran": diffusion_veteran,
     "diffusion_policy": diffusion_policy,
+    "recurrent_policy": recurrent_policy,
     "mppi": lambda: MPPIAgent(point, GoalCost(), MPPIConfig(2, samples=8, controls=3, hold=2)),
     "dynamics": lambda: LearnedMPPIAgent(
         ready(DynamicsModel(DynamicsConfig(4, 2, width=8))), MPPIConfig(2, samples=8, controls=3, hold=2)

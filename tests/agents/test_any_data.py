@@ -30,6 +30,7 @@ LEARNERS = [
     "diffuser",
     "decision-diffuser",
     "diffusion-policy",
+    "gru",
     "dv",
     "dynamics",
 ]
@@ -97,7 +98,7 @@ def test_a_step_of_training_and_an_action(tmp_path, name, case):
     agent.save(tmp_path / "weights.safetensors")
     again = chosen.agent.load(tmp_path / "weights.safetensors")
     assert again.learner.config == chosen.model
-    agent.reset(goal=np.float32([0.2, 0.1, -0.3]) if spec.goal_columns else None, seed=0)
+    agent.reset(goal=np.float32([0.2, 0.1, -0.3]) if spec.goal_columns and agent.goal_dim != 0 else None, seed=0)
     for now in range(3):
         action = agent.act(data.observations[[now, 60 + now]])
         assert action.shape == (2, 3)

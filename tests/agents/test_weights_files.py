@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from every_agent import diffusion_policy
+from every_agent import diffusion_policy, recurrent_policy
 
 from dfplan.agents.decision_diffuser import DecisionDiffuserAgent, DecisionDiffuserConfig, DecisionDiffuserModel
 from dfplan.agents.diffuser import DiffuserAgent, DiffuserAgentConfig, DiffuserConfig, DiffuserModel
@@ -55,6 +55,7 @@ MAKE = {
         )
     ),
     "diffusion_policy": diffusion_policy,
+    "recurrent_policy": recurrent_policy,
     "dynamics": lambda: LearnedMPPIAgent(DynamicsModel(DynamicsConfig(4, 2, width=8, octaves=1))),
     "bc": lambda: BehaviorCloningAgent(BC(BCConfig(**OFFLINE))),
     "iql": lambda: IQLAgent(IQL(IQLConfig(**OFFLINE))),

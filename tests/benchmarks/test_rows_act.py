@@ -14,6 +14,7 @@ FOR_ANY_DATA = {
     "diffusion-forcing-plans",
     "diffusion-policy",
     "gciql",
+    "gru",
 }
 """Rows that other suites are for: no weights of theirs are shipped for the mazes."""
 

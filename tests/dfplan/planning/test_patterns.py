@@ -171,6 +171,41 @@ def test_the_past_remembers_what_happened_and_forgets_where_an_episode_begins():
     assert past([4, 4]).seen_tokens(2)[0].all() and past([2, 2]).seen_tokens(2)[1][0].tolist() == [False, False, True]
 
 
+def test_training_leaves_out_some_observations_up_to_the_present_and_never_actions():
+    made = config(history=2, missing=0.6, condition=(), draws={"independent": 1.0})
+    _, _, (k, counted, _) = drawn_patterns(made)
+    gone = (k[:, :3, :3] == K).all(-1)
+    assert bool((gone | (k[:, :3, :3] == 0).all(-1)).all()) and not bool(counted[:, :3].any())
+    assert abs(gone[:, 2].float().mean() - 0.3) < 0.03, "the present too: uniform shares up to 0.6"
+    both = (gone[:, 1] & gone[:, 2]).float().mean()
+    assert both > 0.1, "shares differ between sequences: E[share^2] is 0.12, and 0.09 if they did not"
+    without = drawn_patterns(config(history=2, condition=(), draws={"independent": 1.0}))[2].k
+    assert abs((k[:, 1:3, 3:] == 0).float().mean() - (without[:, 1:3, 3:] == 0).float().mean()) < 0.02
+
+
+def test_observations_of_nan_are_absent_whatever_stands_elsewhere():
+    made = config(history=2, missing=0.5, condition=())
+    clean, start = past([4]), torch.zeros(1, LAYOUT.width)
+    lost = dataclasses.replace(clean, observations=clean.observations.clone())
+    lost.observations[:, 2] = torch.nan  # closes the token before the present
+    start[:, :3] = torch.nan
+    known = ask_pattern(made, start, 4, {}, torch.tensor([3]), lost)
+    assert bool((known.level[0, 1:3, :3] == K).all()) and not bool(known.tokens[0, 1:3, :3].any())
+    assert bool((known.level[0, 0, :3] == 0).all()) and bool((known.level[0, 1:3, 3:5] == 0).all())
+    assert bool(known.mask[0, :3].all()), "what is absent stays absent"
+    plan = make_plan(
+        TrajectoryModel(made), torch.full((1, 3), torch.nan), Ask(), PlanConfig(steps=2), torch.Generator(), past=lost
+    )
+    assert bool(plan.observations.isfinite().all()) and bool(plan.actions.isfinite().all())
+
+
+def test_levels_are_drawn_from_the_present_on():
+    made = TrajectoryModel(config(history=3, condition=(), draws={"next_token": 1.0}))
+    drawn = made._drawn(2_000, 6, torch.Generator().manual_seed(0), torch.full((2_000, 1), 5))
+    assert drawn.k.shape == (2_000, 6) and not bool(drawn.k[:, :3].any()) and not bool(drawn.counted[:, :3].any())
+    assert bool(drawn.counted[:, 3:].any(1).all()), "each sequence has a noisy token after the past"
+
+
 def test_nothing_that_is_absent_reaches_a_plan():
     """Two pasts differ in what was not seen, and the plans do not."""
     torch.manual_seed(0)

@@ -1,0 +1,75 @@
+"""Memory swap: an arm exchanges two objects, and what to do next is decided by what was seen before. Scored by success.
+
+All rows learn from the same demonstrations, without rewards. What they see of the past is what tells them apart.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from dfplan.benchmarks.recipes.budget import Budget, budget_of
+from dfplan.benchmarks.suites.suite import Suite
+from dfplan.data.spec import Spec
+from dfplan.envs.registry import MEMORY_SWAPS, short_name
+
+if TYPE_CHECKING:
+    from dfplan.training.fit import Recipe
+
+STRIDE, HISTORY, PLANNED = 10, 12, 2
+"""Steps of a token; tokens before the present, which reach from the last of the four times at rest to the first; tokens of
+a plan."""
+REPLAN_EVERY = 5
+"""Steps that are played of a plan: half a token."""
+MISSING = 0.6
+"""Largest share of the observations that are unknown in a training sequence."""
+STEPS = {"default": 6_000, "sequence": 6_000, "offline": 10_000}
+"""Optimizer steps."""
+
+
+def budget(task: Any, spec: Spec) -> Budget:
+    """As the data say, but for the number of optimizer steps; an offline learner is not scored on the way."""
+    own = budget_of(spec)
+    return replace(own, steps={**own.steps, **STEPS}, curve=0)
+
+
+def default(spec: Spec, budget: Budget) -> Recipe:
+    """Diffusion Forcing: chunks of actions after a history of observations and actions, some of which are unknown."""
+    return _chunks(spec, budget, missing=MISSING)
+
+
+def next_token(spec: Spec, budget: Budget) -> Recipe:
+    """Next-token diffusion with the same network: a clean past, one noisy token, and tokens that are drawn in turn."""
+    recipe = _chunks(spec, budget, draws={"next_token": 1.0})
+    plan = replace(recipe.acting.plan, uncertainty=float(recipe.acting.plan.steps))
+    return replace(recipe, acting=replace(recipe.acting, plan=plan))
+
+
+def _chunks(spec: Spec, budget: Budget, **changes: Any) -> Recipe:
+    from dfplan.agents import recipes  # late: torch takes seconds to import
+    from dfplan.models import TransformerConfig
+
+    recipe = recipes.chunks(spec)
+    layout = replace(recipe.model.layout, stride=STRIDE)
+    tokens, network = HISTORY + 1 + PLANNED, TransformerConfig(width=96, depth=3)
+    fields: dict[str, Any] = {"layout": layout, "condition": (), "value": None, "model": network}
+    model = replace(recipe.model, **{**fields, "tokens": tokens, "history": HISTORY, **changes})
+    plan = replace(recipe.acting.plan, policy_tokens=PLANNED)
+    return replace(
+        recipe,
+        model=model,
+        batches=recipes.queries(model),
+        acting=replace(recipe.acting, plan=plan, replan_every=REPLAN_EVERY, return_quantile=None),
+        train=replace(recipe.train, steps=budget.steps["default"], batch_size=64),
+    )
+
+
+SUITE = Suite(
+    tasks=tuple(map(short_name, MEMORY_SWAPS)),
+    rows=("diffusion-forcing", "next-token", "bc", "random"),
+    budget=budget,
+    recipes={
+        "default": "dfplan.benchmarks.suites.memory:default",
+        "next-token": "dfplan.benchmarks.suites.memory:next_token",
+    },
+)

@@ -1,0 +1,140 @@
+"""Demonstrations of `memory-swap-v0`: a script that is given the true state, with noise on its actions.
+
+The script remembers how many moves it has made; who learns from the demonstrations has to infer that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dfplan.envs.registry import Task, make
+from dfplan.envs.shards import Arrays, Recipe, Recorder
+
+Floats = NDArray[np.float64]
+NOISE = 0.2
+"""Largest standard deviation of the noise on moves; each episode has one of its own, uniform from 0."""
+ABOVE = 0.12
+"""Metres over the table at which an object is approached and carried."""
+OPEN, CLOSE = -1.0, 1.0
+
+
+@dataclass(frozen=True)
+class Swaps(Recipe):
+    """Episodes of the script that ended with success."""
+
+    SHARD_STEPS: ClassVar[int] = 5_000
+    BYTES_PER_STEP: ClassVar[int] = 250
+    PACKAGES: ClassVar[tuple[str, ...]] = (*Recipe.PACKAGES, "ogbench")
+    ALGORITHM: ClassVar[str] = "script with memory and noise"
+    SOURCE: ClassVar[str] = "https://arxiv.org/abs/2407.01392"
+
+    env_id: str
+    """The environment."""
+    noise: float
+    """As of `NOISE`."""
+    steps: int
+    """Number of steps to collect."""
+    seed: int
+    """Of episodes and noise."""
+
+    @classmethod
+    def own(cls, task: Task, quick: bool) -> Self:
+        """The recipe of a task's own data, which is small in any case."""
+        return cls(task.env_id, NOISE, 25_000, seed=0)
+
+    def collect(self, index: int, folder: Path) -> Arrays:
+        """One shard: whole episodes, but for the last."""
+        seed, steps = self.shard_seed(index), self.shard_steps(index)
+        rng, start = np.random.default_rng(seed), int(seed.generate_state(1)[0])
+        env = make(self.env_id, disable_env_checker=True)
+        episodes: list[Arrays] = []
+        while left := steps - sum(len(episode["actions"]) for episode in episodes):
+            episode, whole = demonstrate(env, left, rng, self.noise, start if not episodes else None)
+            episodes += [episode] if whole else []
+        env.close()
+        return {name: np.concatenate([episode[name] for episode in episodes]) for name in episodes[0]}
+
+    def description(self, env_id: str) -> str:
+        """Who acted, and what the rewards are."""
+        return (
+            f"Scripted demonstrations in {env_id}, all of them successful. Noise on the moves has a standard deviation of its "
+            f"own in each episode, uniform between 0 and {self.noise}. The reward is 1 at success."
+        )
+
+
+def demonstrate(env: Any, steps: int, rng: np.random.Generator, noise: float, seed: int | None) -> tuple[Arrays, bool]:
+    """One episode of so many steps at most, and whether it is a demonstration: it ended with success, or was cut off."""
+    recorder = Recorder(steps)
+    observation, _ = env.reset(seed=seed)
+    spread, script, goes_on = rng.uniform(0.0, noise), moves(env.unwrapped, rng), True
+    recorder.begin(observation)
+    while goes_on:
+        action = next(script)
+        action[:3] += rng.normal(0.0, spread, 3)
+        action = np.clip(action, -1.0, 1.0).astype(np.float32)
+        observation, reward, terminated, truncated, info = env.step(action)
+        goes_on = recorder.step(action, observation, reward, terminated, truncated)
+    return recorder.arrays(), bool(info["success"] or not (terminated or truncated))
+
+
+def moves(env: Any, rng: np.random.Generator) -> Iterator[Floats]:
+    """Actions (4,), one for each state of a `MemorySwapEnv`: the three moves, then rest. What they act on is read from it."""
+    from dfplan.envs.memory_swap import PLACES, SPREAD  # late: OGBench is optional
+
+    cube, can = env.starts
+    for thing, place in ((0, 3 - cube - can), (1, cube), (0, can)):
+        yield from _move(env.table, thing, PLACES[place] + rng.uniform(-SPREAD, SPREAD, 2))
+    while True:
+        yield _rest(env.table)
+
+
+def _move(table: Any, thing: int, place: Floats) -> Iterator[Floats]:
+    """Take an object, put it down at a place (2,), return to rest."""
+    from dfplan.envs.memory_swap import HEIGHT, REST  # late, as above
+
+    def here(height: float) -> Floats:
+        return np.array([*table.gripper[:2], height])
+
+    def there(height: float) -> Floats:
+        return np.array([*place, height])
+
+    def aside(target: Floats) -> float:
+        return float(np.linalg.norm((target - table.gripper[:3])[:2]))
+
+    low = HEIGHT + 0.008
+    while aside(table.objects[thing]) > 0.01 or table.gripper[2] > ABOVE + 0.03:
+        yield _towards(table, np.array([*table.objects[thing][:2], ABOVE]), OPEN)
+    while table.gripper[2] > low:
+        yield _towards(table, table.objects[thing], OPEN)
+    for _ in range(4):
+        yield _towards(table, table.objects[thing], CLOSE)
+    while table.gripper[2] < ABOVE - 0.03:
+        yield _towards(table, here(ABOVE), CLOSE)
+    while aside(there(ABOVE)) > 0.01:
+        yield _towards(table, there(ABOVE), CLOSE)
+    while table.gripper[2] > low:
+        yield _towards(table, there(HEIGHT), CLOSE)
+    for _ in range(3):
+        yield _towards(table, there(HEIGHT), OPEN)
+    while table.gripper[2] < ABOVE - 0.03:
+        yield _towards(table, here(ABOVE), OPEN)
+    while np.linalg.norm(table.gripper[:3] - REST) > 0.02:
+        yield _rest(table)
+
+
+def _rest(table: Any) -> Floats:
+    from dfplan.envs.memory_swap import REST  # late, as above
+
+    return _towards(table, REST, OPEN)
+
+
+def _towards(table: Any, target: Floats, grip: float) -> Floats:
+    from dfplan.envs.memory_swap import REACH  # late, as above
+
+    return np.array([*np.clip((target - table.gripper[:3]) / REACH, -1.0, 1.0), grip])
