@@ -144,7 +144,12 @@ def budget(task: Task, spec: Spec | None = None) -> Budget:
     return replace(
         own,
         steps={**own.steps, "chunks": things.steps, "sequence": 5_000, "offline": 10_000},
-        model={**own.model, "chunks": model, "diffusion-policy": {"goal_within": things.goal_within}},
+        model={
+            **own.model,
+            "chunks": model,
+            "diffusion-policy": {"goal_within": things.goal_within},
+            "bc": {"goal_columns": things.goal, "longest": things.goal_within},
+        },
         acting={**own.acting, "chunks": acting},
         curve=0,
     )
@@ -152,7 +157,7 @@ def budget(task: Task, spec: Spec | None = None) -> Budget:
 
 SUITE = Suite(
     tasks=tuple(THINGS),
-    rows=("diffusion-forcing", "diffusion-policy", "gciql", "random"),
+    rows=("diffusion-forcing", "diffusion-policy", "bc", "gciql", "random"),
     read=read,
     budget=budget,
     recipes={"default": "dfplan.benchmarks.recipes.diffusion_forcing:chunks"},
