@@ -44,6 +44,8 @@ class Things:
     """Optimizer steps of the default recipe."""
     alike: tuple[tuple[int, ...], ...] = ()
     """Columns of each thing, where all are alike: they lie on one another, so that the lower goals come first."""
+    kinds: tuple[int, ...] = ()
+    """At how many kinds of places each thing rests, where some have to be moved before others."""
 
     @property
     def goal(self) -> tuple[int, ...]:
@@ -64,7 +66,7 @@ THINGS = {
     "cube-single": _cubes(1, 6_000),
     "cube-double": _cubes(2, 6_000),
     "cube-triple": _cubes(3, 6_000),
-    "scene": Things("ogbench-scene", (3, 1, 1, 1, 1), (0.3, 0.6, 0.5, 0.5, 0.5), 200, 7_000),
+    "scene": Things("ogbench-scene", (3, 1, 1, 1, 1), (0.3, 0.6, 0.5, 0.5, 0.5), 120, 7_000, kinds=(2, 3, 3, 2, 2)),
     "puzzle-3x3": Things("ogbench-buttons", (1,) * 9, (0.5,) * 9, 100, 7_000),
 }
 """By task. Of a scene: the cube, the drawer, the window, and the buttons last, because they lock the other two."""
@@ -135,6 +137,7 @@ def budget(task: Task, spec: Spec | None = None) -> Budget:
         "goal_within": things.goal_within,
         "goal_groups": things.groups if several else (),
         "alike": things.alike,
+        "kinds": things.kinds,
     }
     acting: dict[str, Any] = {
         "in_turn": things.within if several else (),

@@ -17,9 +17,14 @@ REACHED = 0.9
 
 
 def hindsight(
-    data: Trajectories, now: IntArray, rng: np.random.Generator, longest: int, columns: tuple[int, ...] | None = None
+    data: Trajectories,
+    now: IntArray,
+    rng: np.random.Generator,
+    longest: int | IntArray,
+    columns: tuple[int, ...] | None = None,
 ) -> FloatArray:
-    """(B, G): for each step `now` (B,) the goal columns of an observation 1 to `longest` steps later in its episode.
+    """(B, G): for each step `now` (B,) the goal columns of an observation 1 to `longest` steps, (B,) or one for all, later in
+    its episode.
 
     `columns` are those of the data's features unless they are given. All that were recorded among these are equally likely; the
     observation after an episode's last action is one.
@@ -29,8 +34,8 @@ def hindsight(
     columns = data.features.goal_columns if columns is None else columns
     if not columns:
         raise ValueError(f"{data.name}: the data have no goal columns; load them with goal=(...).")
-    if longest < 1:
-        raise ValueError(f"Goals must lie at least 1 step ahead, not {longest}.")
+    if np.min(longest) < 1:
+        raise ValueError(f"Goals must lie at least 1 step ahead, not {np.min(longest)}.")
     episodes, _, last = bounds(data, now)
     left = np.minimum(last - now, longest)
     if (left < 1).any():

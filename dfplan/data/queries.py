@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from dfplan.data.configurations import changes, cluster, until_the_second
 from dfplan.data.goals import hindsight
 from dfplan.data.padded_windows import PaddedWindows
 from dfplan.data.returns import returns_to_go
@@ -18,7 +19,8 @@ class Queries:
 
     `goal_within` is the largest number of steps between the present and its goal, which stands in `goal_columns` of an
     observation; 0 where no goals are drawn. With `groups`, most goals are of one thing alone and NaN elsewhere; with `alike`,
-    all are, and that thing is the first one (see `dfplan.data.things`).
+    all are, and that thing is the first one (see `dfplan.data.things`). With `kinds`, no goal lies beyond the second change of
+    a configuration (see `dfplan.data.configurations`).
     Raises what `PaddedWindows` raises, and ValueError for data without goal columns where goals are drawn.
     """
 
@@ -32,6 +34,7 @@ class Queries:
         goal_columns: tuple[int, ...] = (),
         groups: Sequence[int] = (),
         alike: Sequence[Sequence[int]] = (),
+        kinds: Sequence[int] = (),
     ):
         self.data, self.goal_within, self.goal_columns = data, goal_within, goal_columns
         self.windows = PaddedWindows(data, tokens, stride, history)
@@ -41,6 +44,10 @@ class Queries:
         self.groups, self.history = groups, history * stride
         if groups:
             self.spread = data.observations[:, list(goal_columns)].std(axis=0) + 1e-6
+        self.limits = None
+        if kinds:
+            found = changes(data, goal_columns, groups, cluster(data, goal_columns, groups, kinds))
+            self.limits = np.minimum(until_the_second(data, found), goal_within)
         self.exchanges = (
             (exchanges(alike, range(data.observations.shape[1])), exchanges(alike, goal_columns)) if alike else None
         )
@@ -53,7 +60,8 @@ class Queries:
         observations, actions, valid, now = self.windows.sample(rng, batch_size)
         goals = np.zeros((batch_size, 0), np.float32)
         if self.goal_within:
-            goals = hindsight(self.data, now, rng, self.goal_within, self.goal_columns)
+            within = self.goal_within if self.limits is None else self.limits[now]
+            goals = hindsight(self.data, now, rng, within, self.goal_columns)
         if self.groups:
             present = observations[:, self.history, list(self.goal_columns)]
             share = ALONE if self.exchanges is None else 1.0

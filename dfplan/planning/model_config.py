@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from itertools import accumulate
+from math import prod
 from typing import Literal
 
 from dfplan.data.features import AS_RECORDED, Features
@@ -21,6 +22,8 @@ from dfplan.fields import CheckedFields, Positive, Share, Size, SizeOrZero, chec
 from dfplan.models import ModelConfig, TransformerConfig
 
 Condition = Literal["goal", "return"]
+CONFIGURATIONS = 1000
+"""The most configurations of things: the product of their kinds."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,10 @@ class TrajectoryModelConfig(CheckedFields):
     goal_groups: tuple[Size, ...] = ()
     """How many of the goal's columns, in their order, belong to each thing that can be asked for alone, such as (3, 3) for the
     places of two blocks. In most training sequences the condition token holds one of these alone. (): never."""
+    kinds: tuple[Size, ...] = ()
+    """Of each of the goal_groups, at how many kinds of places it rests, such as 2 for a drawer that is open or closed. Training
+    goals then lie before the second change of a kind from the present on, and of a goal that takes several changes the next one
+    is asked for (`dfplan.planning.order`). (): no such changes are learned."""
     alike: tuple[tuple[int, ...], ...] = ()
     """Observation columns of each of these things, in one order, where all are alike. Goals are then of one thing alone, which
     takes the place of the first, and the others are absent, in training and in planning: what is learned of one holds for all,
@@ -123,6 +130,11 @@ class TrajectoryModelConfig(CheckedFields):
             raise ValueError(
                 "acted needs parts=True and actions in the tokens, is at least in_flight, and at most the "
                 f"{self.future} tokens of a plan, got {self.acted}"
+            )
+        if self.kinds and (len(self.kinds) != len(self.goal_groups) or self.alike or prod(self.kinds) > CONFIGURATIONS):
+            raise ValueError(
+                f"kinds needs a number for each of the goal_groups, {self.goal_groups or 'none'}, at most {CONFIGURATIONS} "
+                f"configurations, and no things that are alike, got {self.kinds}"
             )
         if self.alike:
             self._check_alike()
