@@ -37,7 +37,8 @@ class AgentConfig(CheckedFields):
     model's `in_flight`."""
     in_turn: tuple[Positive, ...] = ()
     """For each of the model's `goal_groups`, the distance from the goal (recorded units) within which it is there. A plan is
-    asked for the first group that is not there yet, alone. (): a goal is asked for as a whole."""
+    asked for the first group that is not there yet, alone, or, of a model with `kinds`, for what is next on the way through
+    recorded configurations. (): a goal is asked for as a whole."""
     lowest_first: bool = False
     """Among these the one with the lowest goal in its last column comes first, as where things lie on one another; else they
     come in their own order."""

@@ -142,9 +142,7 @@ class DiffusionForcingAgent(PlanningAgent):
         past: Past | None = None,
     ) -> Plan:
         if ask.goal is not None and self.config.in_turn:
-            present, how = observation[:, list(self.model.config.goal_columns)], self.config
-            groups = self.model.config.goal_groups
-            ask = replace(ask, goal=in_turn(ask.goal, present, groups, how.in_turn, how.lowest_first, how.clearance))
+            ask = replace(ask, goal=self._next_goal(ask.goal, observation[:, list(self.model.config.goal_columns)]))
         if ask.return_ is None and self.config.return_quantile is not None:
             ask = replace(ask, return_=self.model.return_at(self.config.return_quantile))
         exchange = None
@@ -156,6 +154,13 @@ class DiffusionForcingAgent(PlanningAgent):
         options: dict[str, Any] = {"record": record, "horizons": horizons, "past": past, "planner": self._with_trials()}
         plan = make_plan(self.model, observation, ask, self.config.plan, self._generator, **options)
         return plan if exchange is None else exchange.back(plan)
+
+    def _next_goal(self, goal: Tensor, present: Tensor) -> Tensor:
+        """Of goals of several things what is asked for now."""
+        model, how = self.model, self.config
+        if model.order is not None:
+            return model.order.next_goal(goal, present, how.in_turn)
+        return in_turn(goal, present, model.config.goal_groups, how.in_turn, how.lowest_first, how.clearance)
 
     def _with_trials(self) -> Planner:
         """The planner, which follows candidates as this agent does, if trials are asked for."""

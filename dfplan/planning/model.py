@@ -18,6 +18,7 @@ from dfplan.diffusion.noise import NoiseSchedule
 from dfplan.models import InverseDynamics, StepOutcomes, StepPlausibility, TokenValue, build
 from dfplan.planning.draws import Mixture, unknown_padding, whole_goals
 from dfplan.planning.model_config import Condition, PlausibilityConfig, TrajectoryModelConfig
+from dfplan.planning.order import Order
 from dfplan.planning.patterns import draw_pattern
 from dfplan.training.losses import total
 
@@ -55,6 +56,7 @@ class TrajectoryModel(Statistics):
     outcomes: StepOutcomes | None
     plausibility: StepPlausibility | None
     value: TokenValue | None
+    order: Order | None
     longest: Tensor
     returns: Tensor
 
@@ -65,7 +67,7 @@ class TrajectoryModel(Statistics):
         network = build(config.width, config.levels, config.model, config.part_of)
         schedule = NoiseSchedule(config.schedule, config.levels)
         self.diffusion = Diffusion(network, schedule, config.prediction, config.weighting)
-        self.inverse = self.outcomes = self.plausibility = self.value = None
+        self.inverse = self.outcomes = self.plausibility = self.value = self.order = None
         if config.inverse:
             self.inverse = InverseDynamics(layout.observation_dim, layout.action_dim, config.longest_gap)
         judge = config.plausibility
@@ -75,6 +77,8 @@ class TrajectoryModel(Statistics):
             self.outcomes = StepOutcomes(layout.observation_dim, layout.action_dim, config.outcomes)
         if config.value is not None:
             self.value = TokenValue(layout.width, config.levels, config.value)
+        if config.kinds:
+            self.order = Order(config.goal_groups, config.kinds)
         self.learns_returns = config.value is not None or "return" in config.condition
         if self.learns_returns:
             self.pace = Normalizer.standard(1)
@@ -86,6 +90,8 @@ class TrajectoryModel(Statistics):
     def fit_statistics(self, data: Trajectories) -> None:
         """Take normalizers, action limits and, where returns are learned, their units from the data, before training."""
         super().fit_statistics(data)
+        if self.order is not None:
+            self.order.fit(data, self.config.goal_columns)
         if self.learns_returns:
             self.pace = Normalizer.fit(returns_to_go(data)[:, None])
             self.longest = torch.tensor(float((data.episode_ends - data.episode_starts).max()))
