@@ -66,8 +66,10 @@ class AgentConfig(CheckedFields):
         if self.in_turn and len(self.in_turn) != len(learned.goal_groups):
             groups = f"each of the model's goal_groups, {learned.goal_groups or 'none'}"
             raise ValueError(f"in_turn needs a distance for {groups}, got {self.in_turn}")
-        if learned.alike and not self.in_turn:
-            raise ValueError("a model of things that are alike is asked for one at a time: expected in_turn")
+        if (learned.alike or learned.kinds) and not self.in_turn:
+            raise ValueError(
+                "a model of things that are alike, or of kinds, is asked for one at a time: expected in_turn"
+            )
         if self.clearance and (not self.in_turn or len(set(learned.goal_groups)) > 1):
             raise ValueError("clearance needs in_turn, and goal_groups of as many columns each")
         if self.plan.trials and not (model.outcomes and model.inverse and model.plausibility):

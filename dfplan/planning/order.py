@@ -92,9 +92,9 @@ class Order(nn.Module):
         """Of goals (B, G) at present places (B, G) what is next: NaN in the columns of all things but those.
 
         A thing is there if its distance from its goal is at most its entry of `within`. In this order: a thing that is far from
-        where its kind rests, for it is in the gripper; a thing of the goal's kind that is not there and free to move; the next
-        change on the way to the goal's configuration; a change that frees a thing that is not there. Where nothing is left, or
-        no way was recorded, a goal stays whole.
+        where its kind rests, for it is in the gripper; a thing that is free, and not there though no change on the way moves
+        it; the next change on the way to the goal's configuration; a change that frees a thing that is not there. Where nothing
+        is left, or no way was recorded, a goal stays whole.
         """
         pairs = zip(goal.detach().cpu().numpy(), present.detach().cpu().numpy(), strict=True)
         rows = np.stack([self._next(wanted, here, within) for wanted, here in pairs])
@@ -110,16 +110,17 @@ class Order(nn.Module):
         for thing in things:
             if held[thing] and away[thing]:
                 return self._asked(goal, [thing], there, there)
-        left = [thing for thing in things if away[thing] and self._arrives(goal, thing, there)]
-        left = [thing for thing in left if self._kinds[here, thing] == self._kinds[there, thing]]
+        way = self._way(here, there)
+        moved = (self._kinds[[here, *way]] != self._kinds[here]).any(axis=0)
+        left = [thing for thing in things if away[thing] and not moved[thing] and self._arrives(goal, thing, there)]
         for thing in left:
             if free[here, thing]:
                 return self._asked(goal, [thing], there, there)
-        then = int(self.follows[here, there])
-        if then < 0 and left:
-            then = self._to_free(here, left[0])
-        if then < 0:
+        if left and not way:
+            way = self._to_free(here, left[0])
+        if not way:
             return goal
+        then = way[0]
         changed = [thing for thing in things if self._kinds[here, thing] != self._kinds[then, thing]]
         return self._asked(goal, changed, then, there)
 
@@ -141,12 +142,11 @@ class Order(nn.Module):
         slack = high - low + 1e-3
         return bool(((goal[part] >= low - slack) & (goal[part] <= high + slack)).all())
 
-    def _to_free(self, here: int, thing: int) -> int:
-        """The next configuration on the shortest way to one in which the thing is free, and of its present kind; -1: none."""
+    def _to_free(self, here: int, thing: int) -> list[int]:
+        """The shortest way to a configuration in which the thing is free, and of its present kind; [] where there is none."""
         free = self.free[:, thing].cpu().numpy() & (self._kinds[:, thing] == self._kinds[here, thing])
         ways = [self._way(here, int(other)) for other in np.flatnonzero(free)]
-        found = [way for way in ways if way]
-        return min(found, key=len)[0] if found else -1
+        return min(filter(None, ways), key=len, default=[])
 
     def _way(self, here: int, there: int) -> list[int]:
         """The configurations on the way, the last one included; [] where there is none."""

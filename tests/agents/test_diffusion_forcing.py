@@ -336,6 +336,23 @@ def test_things_are_asked_for_in_turn(small):
         agent.with_options(in_turn=(0.5,))
 
 
+def test_a_goal_that_takes_several_changes_is_asked_for_by_the_next_one(small):
+    """From (0, 0) to (9, 9) the second column comes first, as if it were the whole goal."""
+    agent = one_at_a_time(small, kinds=(2, 2))
+    order = agent.model.order
+    order.centers = torch.tensor([[0.0, 0], [0, 9], [9, 0], [9, 9]])
+    order.rests, order.arrivals = order.centers.expand(2, 4, 2), order.centers.expand(3, 4, 2)
+    order.follows[0, 1], order.follows[0, 2], order.follows[0, 3] = 1, 2, 1
+
+    def end(goal):
+        agent.reset(goal=goal, seed=0)
+        return agent.plan([0, 0, 3, 4]).observations[0, -1, -1].tolist()
+
+    assert end((9.0, 9.0)) == end((0.0, 9.0)) != end((9.0, 0.0))
+    with pytest.raises(ValueError, match="asked for one at a time"):
+        agent.with_options(in_turn=())
+
+
 def test_of_things_that_are_alike_the_one_that_is_asked_for_takes_the_place_of_the_first(small):
     """Two things in one column each: with both their columns and goals exchanged, plans are the same but for the order."""
     agent = one_at_a_time(small, goal_columns=(0, 1), alike=((0,), (1,)))

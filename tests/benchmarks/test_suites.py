@@ -73,7 +73,7 @@ def test_a_puzzle_is_asked_for_by_its_buttons():
 
 
 def _walk(goals):
-    observations = np.random.default_rng(0).normal(size=(40, 40)).astype(np.float32)
+    observations = np.random.default_rng(0).normal(size=(40, 40)).astype(np.float32).repeat(4, axis=0)  # with rests
     features = Features(goal_columns=tuple(range(7, 7 + goals)))
     return Trajectories(
         observations, observations[:, :5], observations[:, 0] * 0, np.array([0]), "walk", features=features
@@ -90,6 +90,7 @@ def test_ogbenchs_default_recipe_learns_each_thing_and_asks_for_one_at_a_time(na
     assert recipe.model.goal_within == things.goal_within
     assert recipe.batches(_walk(len(things.goal))).__self__.goal_within == things.goal_within
     assert recipe.acting.in_turn == (things.within if several else ()) and recipe.train.steps == things.steps
+    assert recipe.model.kinds == things.kinds and bool(things.kinds) == (name == "scene")
     assert recipe.model.alike == things.alike and bool(recipe.acting.clearance) == bool(things.alike)
 
 

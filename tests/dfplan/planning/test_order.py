@@ -50,6 +50,7 @@ def test_a_thing_of_the_right_kind_is_brought_to_its_place_while_it_is_free(orde
     assert asked(order, (0.0, 0.0, 2.0, 0.0), (0.0, 4.0, 0.5, 0.0)) == [None, None, 0.5, 0]
     assert asked(order, (1.0, 0.9, 1.0, 0.0), (0.0, 0.0, 1.0, 0.0)) == [None, 0, None, None]
     assert asked(order, (0.0, 0.9, 1.0, 0.0), (0.0, 0.0, 1.0, 0.0)) == [1, None, None, None]
+    assert asked(order, (1.0, 0.9, 1.0, 0.0), (0.0, 0.0, *INSIDE)) == [None, 4, None, None], "it is lifted first"
 
 
 def test_what_is_on_the_way_is_asked_for_where_such_things_arrive(order):

@@ -271,6 +271,13 @@ def test_what_a_goal_leaves_open_is_absent_and_each_thing_has_a_level_of_its_own
     assert 0.8 < known[:, 0].float().mean() < 1, "9 in 10 are asked at all"
 
 
+@pytest.mark.parametrize("kinds", [(2,), (40, 40)])
+def test_each_thing_has_a_number_of_kinds_and_configurations_can_be_counted(kinds):
+    assert things(kinds=(2, 3)).kinds == (2, 3)
+    with pytest.raises(ValueError, match=r"kinds needs a number for each of the goal_groups, \(2, 1\), at most 1000"):
+        things(kinds=kinds)
+
+
 @pytest.mark.parametrize("alike", [((0, 1),), ((0, 1), (2,)), ((0,), (3,)), ((0, 1), (3, 2))])
 def test_things_that_are_alike_have_as_many_columns_and_goals_at_the_same_places(alike):
     groups = {"goal_columns": (0, 2), "goal_groups": (1, 1)}
