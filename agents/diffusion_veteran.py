@@ -103,7 +103,7 @@ class Veteran(Statistics):
         self.critic = TrajectoryValue(C, config.critic)
         self.inverse = DiffusionInverse(C, A, config.positions, config.inverse_levels)
         if config.positions:
-            self.register_buffer("goal_low", -torch.ones(len(config.positions)))
+            self.register_buffer("goal_low", torch.full((len(config.positions),), -1.0))
             self.register_buffer("goal_high", torch.ones(len(config.positions)))
 
     def fit_statistics(self, data: Trajectories) -> None:

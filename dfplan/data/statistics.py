@@ -143,7 +143,7 @@ class Statistics(nn.Module):
         self.observation = Normalizer.standard(observation_dim)
         if not scale_actions:
             self.action = Normalizer.standard(action_dim)
-        self.register_buffer("action_low", -torch.ones(action_dim))
+        self.register_buffer("action_low", torch.full((action_dim,), -1.0))
         self.register_buffer("action_high", torch.ones(action_dim))
 
     def fit_statistics(self, data: Trajectories) -> None:

@@ -68,7 +68,9 @@ class NoiseSchedule(nn.Module):
     def __init__(self, name: ScheduleName = "cosine", K: int = 256):
         super().__init__()
         self.K = K
-        self.register_buffer("alpha_bar", alpha_bar(name, K).float(), persistent=False)
+        with torch.device("cpu"):
+            values = alpha_bar(name, K).float()
+        self.register_buffer("alpha_bar", values.to(torch.get_default_device()), persistent=False)
 
     def signal(self, k: Tensor) -> Tensor:
         """sqrt(alpha_bar_k), shape of k."""

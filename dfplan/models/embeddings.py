@@ -59,7 +59,7 @@ class Waves(nn.Module):
     def __init__(self, octaves: int):
         super().__init__()
         self.octaves = octaves
-        self.register_buffer("frequencies", 2.0 ** torch.arange(octaves), persistent=False)
+        self.register_buffer("frequencies", torch.tensor([2.0**octave for octave in range(octaves)]), persistent=False)
 
     def width(self, columns: int) -> int:
         """Number of features of so many columns."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from functools import partial
 from itertools import pairwise
 from typing import Any, Self
 
@@ -37,10 +38,16 @@ class StackedMLP(nn.Module):
                 f"got sizes {tuple(sizes)} and {len(generators)} members"
             )
         self.sizes = tuple(sizes)
-        members = [[_initial(fan_in, fan_out, g) for fan_in, fan_out in pairwise(sizes)] for g in generators]
-        layers = [[torch.stack(parts) for parts in zip(*layer, strict=True)] for layer in zip(*members, strict=True)]
-        self.weights = nn.ParameterList(weight for weight, _ in layers)
-        self.biases = nn.ParameterList(bias for _, bias in layers)
+        # float32 whatever torch's default is: other numbers would be drawn in another precision.
+        empty = partial(torch.empty, dtype=torch.float32)
+        weights = [empty(len(generators), fan_in, fan_out) for fan_in, fan_out in pairwise(sizes)]
+        biases = [empty(len(generators), 1, fan_out) for fan_out in sizes[1:]]
+        for member, generator in enumerate(generators):
+            for weight, bias in zip(weights, biases, strict=True):
+                bound = weight.shape[1] ** -0.5
+                for part in (weight, bias):
+                    part[member].uniform_(-bound, bound, generator=generator)
+        self.weights, self.biases = nn.ParameterList(weights), nn.ParameterList(biases)
 
     def forward(self, x: Tensor, frozen: bool = False) -> Tensor:
         """`frozen`: gradients flow through to `x`, but not into the parameters."""
@@ -81,13 +88,6 @@ class StackedMLP(nn.Module):
         """Polyak averaging in place: theta_target <- (1 - tau) theta_target + tau theta."""
         mine = [*self.weights, *self.biases]
         torch._foreach_lerp_(mine, [p.detach() for p in (*source.weights, *source.biases)], tau)
-
-
-def _initial(fan_in: int, fan_out: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    bound = fan_in**-0.5
-    # float32 whatever torch's default is: other numbers would be drawn in another precision.
-    weight, bias = (torch.empty(rows, fan_out, dtype=torch.float32) for rows in (fan_in, 1))
-    return weight.uniform_(-bound, bound, generator=generator), bias.uniform_(-bound, bound, generator=generator)
 
 
 class _Layers(torch.autograd.Function):

@@ -1,5 +1,5 @@
+import io
 import os
-import subprocess
 import sys
 
 import pytest
@@ -99,15 +99,11 @@ def test_what_a_card_says_cannot_steer_the_terminal(tmp_path, command, part):
     assert status == 2 and err.count("\n") == 1 and err.strip().isprintable()
 
 
-def test_a_terminal_without_the_letters_of_a_name_still_shows_the_table(tmp_path):
+def test_a_terminal_without_the_letters_of_a_name_still_shows_the_table(tmp_path, monkeypatch):
     path, _ = saved(tmp_path / "file.safetensors", CARD | {"name": "größe"})
-    done = subprocess.run(
-        [sys.executable, "-m", "dfplan.agents.weights", path],
-        env=os.environ | {"PYTHONIOENCODING": "ascii"},
-        capture_output=True,
-        text=True,
-    )
-    assert (done.returncode, done.stderr) == (0, "") and "gr??e" in done.stdout
+    terminal = io.TextIOWrapper(io.BytesIO(), encoding="ascii", write_through=True)
+    monkeypatch.setattr(sys, "stdout", terminal)
+    assert main([str(path)]) == 0 and b"gr??e" in terminal.buffer.getvalue()
 
 
 def test_paths_that_are_no_files_are_one_sentence(tmp_path, command):

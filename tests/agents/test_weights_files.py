@@ -146,6 +146,8 @@ def test_half_precision_rounds_what_was_trained_and_nothing_else(tmp_path):
 def test_a_header_of_wrong_types_is_one_sentence_wherever_it_is_wrong(name, tmp_path):
     tensors, header = saved(name, tmp_path / "a")
     for place, value in places(header):
+        if "recurrent" in name and "model" not in place:
+            continue  # all else is as in the other trajectory model
         wrong = (
             ["x", None, [], {"a": 1}, 1.5] if isinstance(value, int) else [None, 7 if isinstance(value, str) else "x"]
         )
@@ -197,7 +199,7 @@ def test_a_part_that_is_not_there_is_named(name, tmp_path):
 @each_agent
 def test_tensors_that_no_agent_acts_by_are_refused(name, tmp_path):
     tensors, header = saved(name, tmp_path / "a")
-    tried = [key for number, key in enumerate(tensors) if number % 3 == 0 or "observation" in key]
+    tried = [key for number, key in enumerate(tensors) if number % 5 == 0 or "observation" in key]
     for number, key in enumerate(tried):
         tensor = tensors[key]
         damages = [

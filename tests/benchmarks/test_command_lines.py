@@ -1,6 +1,7 @@
 """What the commands say to what they cannot use: exit status 2, one sentence, nothing written."""
 
 import errno
+import io
 import os
 import sys
 from pathlib import Path
@@ -129,10 +130,12 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing_half_written(within, tmp
     assert [path for path in Path("out").rglob("*") if path.is_file()] == []
 
 
-def test_a_terminal_without_the_characters_of_the_table_costs_nothing(command, tmp_path):
+def test_a_terminal_without_the_characters_of_the_table_costs_nothing(within, monkeypatch, tmp_path):
     """The dagger and the lines of the table are outside ASCII."""
-    arguments = ("--env", "maze2d-umaze", "--agents", "random", "--episodes", 1, "--quick", "--threads", 1)
-    done = command("run.py", *arguments, PYTHONIOENCODING="ascii")
-    assert done.returncode == 0, done.stderr
-    assert "random" in done.stdout and "1 ?" in done.stdout and "results are in results" in done.stdout
+    terminal = io.TextIOWrapper(io.BytesIO(), encoding="ascii", write_through=True)
+    monkeypatch.setattr(sys, "stdout", terminal)
+    status, _, errors = within("--env", "maze2d-umaze", "--agents", "random", "--episodes", 1, "--quick")
+    assert status == 0, errors
+    shown = terminal.buffer.getvalue()
+    assert b"random" in shown and b"1 ?" in shown and b"results are in results" in shown
     assert "†" in (tmp_path / "results" / "maze2d-umaze" / "table.md").read_text(encoding="utf-8")

@@ -70,47 +70,27 @@ def test_a_step_of_training_then_an_agent_that_survives_its_file(tmp_path, data,
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_data_far_from_zero_train_to_the_same_loss(tmp_path, data, name):
-    """Nothing is rounded before it is normalized. The data lie on a grid that float32 still has at 100,000, and are
+def test_any_widths_train_and_far_from_zero_to_the_same_loss(tmp_path, name):
+    """Five columns of observation, the goal in two of them, and three of action: widths come from the spec, not from the
+    mazes. Nothing is rounded before it is normalized: the data lie on a grid that float32 still has at 100,000, and are
     mirrored, so that their means lie on it too.
     """
-    grid = np.round(data.observations * 64) / 64
-    mirrored = np.concatenate([grid, 4 - grid]).astype(np.float32)
+    rng = np.random.default_rng(0)
+    grid = np.round(rng.normal(size=(500, 5)) * 64) / 64
+    mirrored = np.concatenate([grid, -grid]).astype(np.float32)
+    actions, rewards = rng.uniform(-1, 1, (1_000, 3)).astype(np.float32), (rng.random(1_000) < 0.1).astype(np.float32)
     losses = []
     for move in (0, 100_000):
-        moved = Trajectories(
-            observations=mirrored + np.float32(move),
-            actions=np.tile(data.actions, (2, 1)),
-            rewards=np.tile(data.rewards, 2),
-            episode_starts=np.array([0, len(grid)]),
-            name=data.name,
-        )
-        assert np.array_equal(moved.observations - np.float32(move), mirrored)
-        chosen = recipe("umaze", name)
+        moved = mirrored + np.float32(move)
+        assert np.array_equal(moved - np.float32(move), mirrored)
+        data = Trajectories(moved, actions, rewards, np.array([0, 500]), "an arm")
+        chosen = recipe("umaze", name, Spec.of(data, goal_columns=(1, 3)))
         learner = learner_of(chosen)
-        learner.fit_statistics(moved)
+        learner.fit_statistics(data)
         short = replace(chosen.train, steps=1, batch_size=2, warmup_steps=0)
-        result = train(learner, chosen.batches(moved), short, tmp_path / str(move), quiet=True)
+        result = train(learner, chosen.batches(data), short, tmp_path / str(move), quiet=True)
         losses.append(result.metrics["loss"])
-    assert losses[1] == pytest.approx(losses[0], rel=0.02)
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_widths_come_from_the_spec_and_not_from_the_mazes(tmp_path, name):
-    """Five columns of observation, the goal in two of them, and three of action: nothing of a maze."""
-    rng = np.random.default_rng(0)
-    observations, actions = (
-        rng.normal(size=(1_000, 5)).astype(np.float32),
-        rng.uniform(-1, 1, (1_000, 3)).astype(np.float32),
-    )
-    rewards = (rng.random(1_000) < 0.1).astype(np.float32)
-    other = Trajectories(observations, actions, rewards, np.array([0], dtype=np.int64), "an arm")
-    chosen = recipe("umaze", name, Spec.of(other, goal_columns=(1, 3)))
-    learner = learner_of(chosen)
-    learner.fit_statistics(other)
-    short = replace(chosen.train, steps=1, batch_size=2, warmup_steps=0)
-    result = train(learner, chosen.batches(other), short, tmp_path, quiet=True)
-    assert np.isfinite(result.metrics["loss"])
+    assert np.isfinite(losses[0]) and losses[1] == pytest.approx(losses[0], rel=0.02)
 
 
 def test_the_spec_of_the_mazes_is_that_of_their_environments():

@@ -1,6 +1,7 @@
 """The command that trains: what it leaves, what it continues, and what it refuses before any work."""
 
 import os
+import runpy
 import shlex
 import signal
 import sys
@@ -351,7 +352,11 @@ def test_the_folder_is_looked_at_before_the_data(tmp_path, data, monkeypatch, ca
     assert before == {name: (tmp_path / "here" / name).read_bytes() for name in before}
 
 
-def test_the_script_refuses_as_the_function_does(command, tmp_path):
-    done = command("train.py", "--threads", 0)
-    assert done.returncode == 2 and done.stderr.startswith("error: --threads must be at least 1"), done.stderr
-    assert done.stdout == "" and files(tmp_path) == []
+def test_the_script_refuses_as_the_function_does(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["train.py", "--threads", "0"])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(train.__file__, run_name="__main__")
+    said = capsys.readouterr()
+    assert ended.value.code == 2 and said.err.startswith("error: --threads must be at least 1")
+    assert said.out == "" and files(tmp_path) == []

@@ -65,7 +65,7 @@ def test_the_bound_has_its_expectation(name):
 @pytest.mark.parametrize("name", ["full_sequence", "autoregressive", "trapezoid"])
 def test_the_bound_holds_for_each_sequence_by_itself(name):
     """Averaged over noise alone it stays above -log p(x0) of the very sequence, likely or not."""
-    N, K = 2_000, 100
+    N, K = 1_000, 100
     density = torch.distributions.MultivariateNormal(PROCESS.mean, PROCESS.covariance)
     for x0 in (PROCESS.mean, PROCESS.draw(1, seed=5)[0].flatten(), PROCESS.mean + 1.5):
         diffusion = exact(PROCESS, K).double()

@@ -70,7 +70,7 @@ def test_ddpm_chain_tends_to_the_process_for_every_matrix(name):
 def test_samples_follow_the_finite_chain(name, eta):
     K = 12
     diffusion = exact(PROCESS, K)
-    drawn = sample(diffusion, MATRICES[name](T, K), (20_000, T, C), generator(), eta=eta).tokens
+    drawn = sample(diffusion, MATRICES[name](T, K), (8_000, T, C), generator(), eta=eta).tokens
     assert_moments(drawn, *chain_moments(diffusion.double(), MATRICES[name](T, K), eta))
 
 
