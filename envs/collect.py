@@ -104,7 +104,8 @@ def collect(
             return dataset_id
         if os.path.lexists(target):
             _check_replaceable(dataset_id, target, overwrite)
-        own = next((task for task in TASKS.values() if own_id(task) == dataset_id), None)
+        collected = (task for task in TASKS.values() if not task.published)
+        own = next((task for task in collected if own_id(task) == dataset_id), None)
         if own and (different := _differences(recipe.fields, own_recipe(own))):
             print(
                 f"warning: later trainings of {own.env_id} take {dataset_id} for its own data, and it will have {different}; "
@@ -117,11 +118,16 @@ def collect(
 
 def own_id(task: Task) -> str:
     """The Minari id under which trainings look for a task's data."""
-    return f"dfplan/{task.data_id}"
+    return task.published or f"dfplan/{task.data_id}"
 
 
 def own_recipe(task: Task, quick: bool = False) -> Recipe:
-    """How a task's own data is made, unless a user asks for something else. ModuleNotFoundError without the task's package."""
+    """How a task's own data is made, unless a user asks for something else.
+
+    Raises ModuleNotFoundError without the task's package, and ValueError for data that others published.
+    """
+    if task.published:
+        raise ValueError(f"the data of {task.env_id} are published: `minari download {task.published}` fetches them")
     if isinstance(task, MazeTask):
         steps = DEFAULT_STEPS.get(task.maze.removeprefix("eval-"), 1_000_000)
         recipe: Recipe = MazeRecipe(str(task.layout), TASKS[task.data_id].max_episode_steps, steps, seed=0)
@@ -133,13 +139,15 @@ def own_recipe(task: Task, quick: bool = False) -> Recipe:
 
 
 def own_data(env: str) -> str:
-    """The Minari id of an environment's own data, collected now if it is not there or not whole.
+    """The Minari id of an environment's own data, collected now if it is not there or not whole; of published data, as it is.
 
     If it was made otherwise than by `own_recipe`, with fewer steps for example, a warning on stderr says so. Raises what
     `collect` raises.
     """
     task = find(env)
     dataset_id = own_id(task)
+    if task.published:
+        return dataset_id
     folder = minari_store.dataset_folder(dataset_id)
     if minari_store.flaw(folder) is not None:
         collect(env)

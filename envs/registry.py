@@ -3,7 +3,9 @@
 D4RL's maze ids mean exactly D4RL's tasks (its registrations in `d4rl/pointmaze/__init__.py`): layout, reward, fixed goal
 and episode length. `multi2d-*` is the same maze with a new random goal each episode, under a name of its own. OGBench's
 and Fetch's ids are those of their packages; those of OGBench's point mazes name the data too. Locomotion has ids of our
-own, one for each data set, which end in `-own` because the data are not D4RL's; the environments are Gymnasium's.
+own, one for each data set, which end in `-own` because the data are not D4RL's; the environments are Gymnasium's. Kitchen
+and Adroit are Gymnasium-Robotics', under ids that end in `-minari` and the version of the published data. The tasks of
+`memory-swap` are one environment, whose observations are clean, corrupted or missing, and one data set.
 """
 
 from __future__ import annotations
@@ -42,6 +44,16 @@ MEMORY_SWAPS: dict[str, dict[str, Any]] = {
     "memory-swap-missing-v0": {"corrupted": CORRUPTED, "told": True},
 }
 """Options of the environment by id."""
+KITCHENS: dict[str, tuple[str, ...]] = {
+    "complete": ("microwave", "kettle", "light switch", "slide cabinet"),
+    "partial": ("microwave", "kettle", "bottom burner", "light switch"),
+    "mixed": ("microwave", "kettle", "bottom burner", "light switch"),
+}
+"""Of D4RL's kitchen: what is to be done, by data set."""
+HANDS = {"pen": 100, "hammer": 200, "door": 200, "relocate": 200}
+"""Of D4RL's Adroit: steps of an episode, by task."""
+HAND_LEVELS = ("human", "cloned", "expert")
+"""The data sets of each of these."""
 LEVELS = ("medium", "expert", "mixed")
 """Of locomotion's data: an agent in the middle of its training, at its end, and all that it was on the way."""
 
@@ -53,7 +65,8 @@ class Task:
     env_id: str
     """Its id for `make`, with the version."""
     suite: str
-    """The family of tasks that it belongs to: 'maze2d', 'ogbench', 'pointmaze', 'memory', 'locomotion' or 'fetch'."""
+    """The family of tasks that it belongs to: 'maze2d', 'ogbench', 'pointmaze', 'memory', 'locomotion', 'fetch', 'kitchen' or
+    'adroit'."""
     data_id: str
     """Id of the task whose data and weights serve this one."""
     max_episode_steps: int
@@ -66,6 +79,8 @@ class Task:
     """The optional package that has the environment."""
     wrapper: str = ""
     """'module:class' of a wrapper around the package's environment; empty for none."""
+    published: str = ""
+    """Minari id of its data, where others published them; empty where dfplan collects them."""
 
     def make(self, **options: Any) -> gymnasium.Env:
         """The environment, by `make`."""
@@ -115,6 +130,13 @@ def _robots() -> Iterator[Task]:
             yield Task(name, "locomotion", name, 1000)
     for name in ("FetchReach-v4", "FetchPush-v4"):
         yield Task(name, "fetch", name, 50, True, package=ROBOTICS)
+    for level in KITCHENS:
+        name, wrapper, data = f"kitchen-{level}-minari-v2", "dfplan.envs.kitchen:StateAlone", f"D4RL/kitchen/{level}-v2"
+        yield Task(name, "kitchen", name, 280, package=ROBOTICS, wrapper=wrapper, published=data)
+    for hand, steps in HANDS.items():
+        for level in HAND_LEVELS:
+            name = f"{hand}-{level}-minari-v2"
+            yield Task(name, "adroit", name, steps, package=ROBOTICS, published=f"D4RL/{hand}/{level}-v2")
 
 
 MAZES: dict[str, MazeTask] = {task.env_id: task for task in _mazes()}
@@ -168,6 +190,13 @@ def register_all() -> None:
         _register(name, "ogbench.locomaze.maze:make_maze_env", 1000, kwargs)
     for name, kwargs in MEMORY_SWAPS.items():
         _register(name, "dfplan.envs.memory_swap:MemorySwapEnv", 200, kwargs)
+    for level, done in KITCHENS.items():
+        kwargs = {"tasks_to_complete": list(done)}
+        _register(f"kitchen-{level}-minari-v2", "gymnasium_robotics.envs.franka_kitchen:KitchenEnv", 280, kwargs)
+    for hand, steps in HANDS.items():
+        entry_point = f"gymnasium_robotics.envs.adroit_hand:AdroitHand{hand.title()}Env"
+        for level in HAND_LEVELS:
+            _register(f"{hand}-{level}-minari-v2", entry_point, steps, {"reward_type": "dense"})
     for body, place in (_WALKERS | _RUNNERS).items():
         for level in LEVELS:
             _register(f"{body}-{level}-own-v0", f"gymnasium.envs.mujoco.{place}", 1000, {})

@@ -25,7 +25,16 @@ FLOORS = {
     "envs": (
         {"maze", "fork", "real_arrays", "minari_store", "numpys_generator", "packages", "shards"},
         {"registry", "assemble"},
-        {"reference", "ogbench", "ogbench_mazes", "fetch", "locomotion", "memory_swap", "memory_swap_script"},
+        {
+            "reference",
+            "ogbench",
+            "ogbench_mazes",
+            "fetch",
+            "locomotion",
+            "kitchen",
+            "memory_swap",
+            "memory_swap_script",
+        },
         {"collect"},
     ),
     "agents": (
