@@ -178,6 +178,14 @@ def test_the_example_that_trains_on_other_data_runs(tmp_path, monkeypatch):
     assert (tmp_path / "runs" / "robot" / "weights.safetensors").is_file()
 
 
+def test_the_example_of_planners_keeps_its_constraint():
+    names = {}
+    exec(block("test:planners", PAGES["planners.md"]), names)
+    plan, (x, y) = names["plan"], names["plan"].observations[0, :, -1, :2].T
+    assert float(plan.scores["violation"]) == 0
+    assert ((x - 3).square() + (y - 4).square() >= 0.3**2).all()
+
+
 def test_the_examples_of_loading_data_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("dfplan.data.features._FUNCTIONS", {})

@@ -15,6 +15,7 @@ from dfplan.diffusion.guidance import Guidance
 from dfplan.diffusion.loss import Diffusion
 from dfplan.diffusion.matrices import check
 from dfplan.diffusion.noise import noise_like, per_column
+from dfplan.diffusion.projection import Projection
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,7 @@ class StepOptions(TypedDict, total=False):
     """Options of `step`, which `run` and `sample` hand on."""
 
     guidance: Guidance | None
+    projection: Projection | None
     eta: float
     stabilization: int
 
@@ -117,6 +119,7 @@ def step(
     generator: Generator,
     *,
     guidance: Guidance | None = None,
+    projection: Projection | None = None,
     eta: float = 0.0,
     stabilization: int = 0,
 ) -> State:
@@ -145,6 +148,8 @@ def step(
         x0, _ = diffusion.denoise(shown, shown_k)
     else:
         x0, _ = guidance.denoise(diffusion, shown, shown_k, k_next, state.known, generator)
+    if projection is not None:
+        x0 = projection(x0, ~state.known & (k > 0))
     x_next, std = diffusion.schedule.posterior(x0, x, k, k_next, eta)
     if eta > 0:
         x_next = x_next + std * noise_like(x, generator)

@@ -30,8 +30,9 @@ class Ask:
     """Lower is better: each steers sampling and counts in the choice among candidates, by its own scale. One unit weighs as
     much as one token of length."""
     constraints: Sequence[Cost] = ()
-    """Violations (rows,), at least 0, where 0 is kept. They steer sampling as costs do, and decide the choice before anything
-    else: no candidate is chosen while another violates less."""
+    """Violations (rows,), at least 0, where 0 is kept. While a plan is sampled, what is predicted is moved out of them
+    (`dfplan.diffusion.projection`). They decide the choice before anything else: of the candidates that can be followed none is
+    chosen while another violates less."""
     return_: float | None = None
     """Sum of rewards that the plan is asked to have, of planners that have learned returns."""
 

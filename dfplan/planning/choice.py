@@ -18,6 +18,8 @@ from dfplan.planning.model import TrajectoryModel
 from dfplan.planning.plan import Plan, hold_end
 from dfplan.planning.plan_config import PlanConfig
 
+LENIENCE = 10.0
+"""Log-odds below the margin at which a plan can still be followed: what replanning mends."""
 Score = Callable[[TrajectoryModel, Plan, Ask, int], Tensor | None]
 
 
@@ -58,24 +60,44 @@ SCORES: Mapping[str, Score] = {"plausibility": plausibility, "cost": cost, "viol
 
 
 def choose(scores: Mapping[str, Tensor], lengths: Tensor, config: PlanConfig) -> Tensor:
-    """Of candidates (B, N) the shortest one, where what tells against a candidate counts as so much more length. Index (B,).
+    """Of candidates (B, N) the one of the lowest `price`, where constraints come first. Index (B,).
 
-    Those that violate the constraints least come before all others. Among these a plan costs its length, or its mean time in
-    `dfplan.planning.trials`, `config.price` for each unit of plausibility below the margin, its cost, and minus `config.worth`
-    for each unit of value. A candidate with a length or score that is NaN or infinite is never chosen. Raises ValueError for a
-    row without any other.
+    Of the candidates that can be followed, those that violate the constraints least come before all others. Their log-odds are
+    at most `LENIENCE` below the margin or, where no candidate's are, below the best ones: what leads through a wall keeps no
+    constraint, because nobody can follow it. A candidate with a length or score that is NaN or infinite is never chosen.
+    Raises ValueError for a row without any other.
     """
     finite = torch.stack([lengths, *scores.values()]).isfinite().all(0)
+    total = price(scores, lengths, config)
+    if "violation" in scores:
+        if "plausibility" in scores:
+            odds = scores["plausibility"].masked_fill(~finite, -torch.inf)
+            finite = finite & (odds >= odds.amax(1, keepdim=True).clamp(max=config.margin) - LENIENCE)
+        least = scores["violation"].masked_fill(~finite, torch.inf)
+        finite = finite & (least <= least.amin(1, keepdim=True))
+    return lowest(total.masked_fill(~finite, torch.inf))
+
+
+def price(scores: Mapping[str, Tensor], lengths: Tensor, config: PlanConfig) -> Tensor:
+    """What candidates (B, N) cost, in tokens, constraints left out: what tells against a plan counts as so much more length.
+
+    It is a plan's length, or its mean time in `dfplan.planning.trials`, `config.price` for each unit of plausibility below the
+    margin, its cost, and minus `config.worth` for each unit of value.
+    """
     total = scores.get("time", lengths)
     if "plausibility" in scores:
         odds = scores["plausibility"]
         # Among equals the more plausible wins: squashed odds are worth less than one token.
         total = total + config.price * (config.margin - odds).clamp(min=0) - torch.sigmoid(odds)
-    total = total + scores.get("cost", 0) - config.worth * scores.get("value", 0)
-    if "violation" in scores:
-        least = scores["violation"].masked_fill(~finite, torch.inf)
-        finite = finite & (least <= least.amin(1, keepdim=True))
-    return lowest(total.masked_fill(~finite, torch.inf))
+    return total + scores.get("cost", 0) - config.worth * scores.get("value", 0)
+
+
+def judge(
+    scores: Mapping[str, Score], model: TrajectoryModel, candidates: Plan, ask: Ask, each: int
+) -> dict[str, Tensor]:
+    """What the functions `scores` find of candidates, `each` of every start: (B * N,) by name."""
+    found = {name: score(model, candidates, ask, each) for name, score in scores.items()}
+    return {name: score for name, score in found.items() if score is not None}
 
 
 def tokens_of(candidates: Plan) -> Tensor:
@@ -89,11 +111,16 @@ def tokens_of(candidates: Plan) -> Tensor:
 
 def worst_step(model: TrajectoryModel, tokens: Tensor, lengths: Tensor) -> Tensor:
     """Log-odds (B,) of the least plausible step between tokens 0..lengths of normalized tokens (B, T, C)."""
+    return step_odds(model, tokens, lengths).amin(1)
+
+
+def step_odds(model: TrajectoryModel, tokens: Tensor, lengths: Tensor) -> Tensor:
+    """Log-odds (B, T - 1) of each step between tokens 0..lengths of normalized tokens (B, T, C); infinite beyond them."""
     places = tokens[..., model.config.layout.last][..., list(model.config.judged)]
     assert model.plausibility is not None
     odds = model.plausibility(places[:, :-1], places[:, 1:])
     inside = torch.arange(odds.shape[1], device=odds.device) < lengths.unsqueeze(1)
-    return odds.masked_fill(~inside, float("inf")).amin(1)
+    return odds.masked_fill(~inside, float("inf"))
 
 
 def lowest(cost: Tensor) -> Tensor:

@@ -54,3 +54,9 @@ class PlanConfig(CheckedFields):
     """A plan is possible if the log-odds of each of its steps (`plausibility`) are at least this."""
     price: NotNegative = 1.0
     """In the choice, each unit of log-odds below the margin counts as so many tokens more."""
+    rounds: SizeOrZero = 0
+    """Rounds of search, each of which takes the best candidates back into noise in places, and denoises them again; 0: none."""
+    children: Size = 20
+    """Candidates that a round of search draws for each start."""
+    seconds: NotNegative = 0.0
+    """Search ends after so much time, with the best plan so far, if its rounds have not ended before; 0: only they count."""

@@ -1,7 +1,7 @@
 """A planner proposes candidates, scores them and chooses: three functions, each of which may be replaced.
 
 `propose` (`dfplan.planning.proposal`) draws plans of many lengths at once, `SCORES` judge them and `choose` picks one for each
-start (`dfplan.planning.choice`).
+start (`dfplan.planning.choice`). If rounds of search are asked for, `dfplan.planning.search` improves the candidates before.
 """
 
 from __future__ import annotations
@@ -15,12 +15,13 @@ from torch import Tensor
 
 from dfplan.diffusion.costs import APART
 from dfplan.planning.ask import Ask
-from dfplan.planning.choice import SCORES, Score, choose, tokens_of
+from dfplan.planning.choice import SCORES, Score, choose, judge, tokens_of
 from dfplan.planning.model import TrajectoryModel
 from dfplan.planning.past import Past
 from dfplan.planning.plan import Plan, hold_end
 from dfplan.planning.plan_config import PlanConfig
 from dfplan.planning.proposal import propose
+from dfplan.planning.search import refine
 
 Propose = Callable[[TrajectoryModel, Tensor, Ask, PlanConfig, torch.Generator, Tensor, bool, Past | None], Plan]
 Choose = Callable[[Mapping[str, Tensor], Tensor, PlanConfig], Tensor]
@@ -81,6 +82,8 @@ def make_plan(
     if horizons.min() < 1 or horizons.max() > model.config.future:
         raise ValueError(f"horizons lie in 1..{model.config.future} tokens for this model, got {horizons.tolist()}")
     candidates = planner.propose(model, observation, ask, config, generator, horizons, record, past)
+    if config.rounds:
+        candidates = refine(model, observation, ask, config, generator, candidates, planner.scores, past)
     N = len(candidates) // B
     lost = ~(hold_end(tokens_of(candidates), candidates.lengths).abs() < APART).flatten(1).all(1)  # NaN is not below it
     if bool(lost.any()):
@@ -89,8 +92,7 @@ def make_plan(
             UserWarning,
             stacklevel=2,
         )
-    found = {name: score(model, candidates, ask, N) for name, score in planner.scores.items()}
-    scores = {name: score for name, score in found.items() if score is not None}
+    scores = judge(planner.scores, model, candidates, ask, N)
     lengths = candidates.lengths.float().masked_fill(lost, torch.nan)
     best = planner.choose({name: score.view(B, N) for name, score in scores.items()}, lengths.view(B, N), config)
     plan = replace(candidates, scores=scores).rows(torch.arange(B, device=best.device) * N + best)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -12,7 +13,8 @@ from dfplan.diffusion import matrices
 from dfplan.diffusion.costs import Cost
 from dfplan.diffusion.guidance import Guidance
 from dfplan.diffusion.loss import Diffusion
-from dfplan.diffusion.sampler import Known, sample
+from dfplan.diffusion.projection import Projection
+from dfplan.diffusion.sampler import Known, Sample, sample
 from dfplan.models.packing import Packed, packs
 from dfplan.models.token_value import at_level_zero
 from dfplan.planning.ask import Ask
@@ -44,24 +46,69 @@ def propose(
 
     Candidates of one start are neighbors. Raises ValueError for a known goal where the model was never shown one.
     """
-    N, T, present = horizons.shape[1] * config.samples, int(horizons.max()) + 1, model.config.present
+    T = int(horizons.max()) + 1
     lengths = horizons.to(observation.device).repeat_interleave(config.samples, dim=1).flatten()  # (B * N,)
-    ask = replace(ask, goal=None if ask.goal is None else ask.goal.repeat_interleave(N, dim=0))
-    starts, before = observation.repeat_interleave(N, dim=0), None if past is None else past.repeated(N)
-    matrix = MATRICES[config.matrix](T, model.config.levels, config.steps, config.uncertainty)
+    asked = sequences(model, observation, ask, config, lengths, T, past)
+    matrix, present = MATRICES[config.matrix](T, model.config.levels, config.steps, config.uncertainty), asked.present
     drawn = sample(
-        _unpadded(model.diffusion, present + lengths + 1, present + T),
+        asked.diffusion,
         torch.cat([matrix[:, :1].expand(-1, present), matrix], 1),
-        (len(lengths), present + T, model.config.width),
+        asked.known.tokens.shape,
         generator,
-        known=_known(model, starts, ask if config.goal == "known" else replace(ask, goal=None), lengths, T, before),
+        known=asked.known,
         lengths=present + lengths + 1,
-        guidance=_guidance(model, ask, lengths, N, config),
+        guidance=asked.guidance,
+        projection=asked.projection,
         temperature=config.temperature,
         eta=config.eta,
         record=record,
     )
-    layout = model.config.layout
+    return plan_of(model, drawn, lengths)
+
+
+@dataclass(frozen=True)
+class Sequences:
+    """What is drawn for R candidates: sequences that begin with `present` tokens before the plan's own."""
+
+    known: Known
+    """What of it is given."""
+    diffusion: Diffusion
+    """The model's, whose network does no work beyond their ends."""
+    guidance: Guidance | None
+    """What steers them."""
+    projection: Projection | None
+    """What keeps them out of violations."""
+    present: int
+    """Where in a sequence the plan's first token stands."""
+
+
+def sequences(
+    model: TrajectoryModel,
+    observation: Tensor,
+    ask: Ask,
+    config: PlanConfig,
+    lengths: Tensor,
+    tokens: int,
+    past: Past | None = None,
+) -> Sequences:
+    """What is drawn for plans of these lengths (B * N,) and at most `tokens` tokens from observations (B, observation_dim);
+    N is the number of candidates of each start, which are neighbors."""
+    N, present = len(lengths) // len(observation), model.config.present
+    ask = replace(ask, goal=None if ask.goal is None else ask.goal.repeat_interleave(N, dim=0))
+    starts, before = observation.repeat_interleave(N, dim=0), None if past is None else past.repeated(N)
+    to_known = ask if config.goal == "known" else replace(ask, goal=None)
+    return Sequences(
+        _known(model, starts, to_known, lengths, tokens, before),
+        _unpadded(model.diffusion, present + lengths + 1, present + tokens),
+        _guidance(model, ask, lengths, N, config),
+        _projection(model, ask, lengths, N),
+        present,
+    )
+
+
+def plan_of(model: TrajectoryModel, drawn: Sample, lengths: Tensor) -> Plan:
+    """The candidates that sampled sequences stand for, of these lengths (R,)."""
+    layout, present = model.config.layout, model.config.present
     tokens = drawn.tokens[:, present:, : layout.width]
     seen = [column for column in range(layout.observation_width) if column not in model.config.absent_part]
     return Plan(
@@ -108,19 +155,12 @@ def _known(model: TrajectoryModel, start: Tensor, ask: Ask, lengths: Tensor, tok
 
 
 def _guidance(model: TrajectoryModel, ask: Ask, lengths: Tensor, each: int, config: PlanConfig) -> Guidance | None:
-    """The config's guides towards the goal and a high value, by their scales, costs and constraints, on tokens as the model
-    sees them."""
-    last, present, width = model.config.layout.last, model.config.present, model.config.layout.width
-
-    def closing(x0: Tensor) -> Tensor:
-        held = hold_end(x0[:, present:, last], lengths.repeat(len(x0) // len(lengths)))
-        return model.observation.denormalize(held)
-
+    """The config's guides towards the goal and a high value, by their scales, and costs, on tokens as the model sees them."""
+    present, width, closing = model.config.present, model.config.layout.width, _closing(model, lengths)
     terms: list[tuple[float, Cost]] = []
     if ask.goal is not None and config.scale > 0:
         terms.append((config.scale, in_units(GUIDES[config.guide](ask.goal, model.config.goal_columns), closing)))
-    own = (*ask.costs, *(violation_cost(constraint) for constraint in ask.constraints))
-    terms += [(1.0, in_units(by_candidate(one, len(lengths) // each, each), closing)) for one in own]
+    terms += [(1.0, in_units(by_candidate(one, len(lengths) // each, each), closing)) for one in ask.costs]
     if model.value is not None and config.value_scale > 0:
         value = partial(at_level_zero, model.value)
         terms.append((config.value_scale, lambda x0: -value(x0[:, present:, :width])))
@@ -129,6 +169,26 @@ def _guidance(model: TrajectoryModel, ask: Ask, lengths: Tensor, each: int, conf
     decided = present + config.decided if config.decided else 0
     futures, steps, candidates = config.futures, config.future_steps, config.candidates
     return Guidance(WeightedSum(terms), futures=futures, future_steps=steps, decided=decided, candidates=candidates)
+
+
+def _projection(model: TrajectoryModel, ask: Ask, lengths: Tensor, each: int) -> Projection | None:
+    """The sum of the constraints' violations, on tokens as the model sees them."""
+    if not ask.constraints:
+        return None
+    closing, starts = _closing(model, lengths), len(lengths) // each
+    terms = [(1.0, in_units(by_candidate(violation_cost(one), starts, each), closing)) for one in ask.constraints]
+    return Projection(WeightedSum(terms))
+
+
+def _closing(model: TrajectoryModel, lengths: Tensor) -> Callable[[Tensor], Tensor]:
+    """From sequences (n * R, T, C) to the closing observations of their plans, of these lengths (R,), in recorded units."""
+
+    def closing(x0: Tensor) -> Tensor:
+        last, present = model.config.layout.last, model.config.present
+        held = hold_end(x0[:, present:, last], lengths.repeat(len(x0) // len(lengths)))
+        return model.observation.denormalize(held)
+
+    return closing
 
 
 def _of_tokens(levels: Tensor, present: int, columns: list[int]) -> Tensor:

@@ -122,7 +122,9 @@ def test_among_equals_the_more_plausible_is_chosen():
         ({"value": [0.0, 0.0, 5.0]}, 0),
         ({"plausibility": [-9.0, 1.0, 1.0], "cost": [0.0, 0.0, -3.0]}, 1),  # 8, 5 and 6
         ({"cost": [-90.0, 0.0, 0.0], "violation": [0.1, 0.0, 0.0]}, 1),  # a constraint comes before any cost
-        ({"plausibility": [0.0, 0.0, -90.0], "violation": [0.1, 0.2, 0.0]}, 2),  # and before plausibility
+        ({"plausibility": [0.0, 0.0, -13.0], "violation": [0.1, 0.2, 0.0]}, 2),  # and before plausibility
+        ({"plausibility": [0.0, 0.0, -90.0], "violation": [0.1, 0.2, 0.0]}, 0),  # but not where nobody can follow
+        ({"plausibility": [-80.0, -99.0, -90.0], "violation": [0.1, 0.0, 0.0]}, 2),  # unless there is no other
         ({"violation": [0.3, 0.2, 0.2]}, 1),  # none keeps it: the least violation, then the shortest
         ({"violation": [math.nan, 0.2, 0.1]}, 2),
         ({"cost": [math.nan, 0.2, 0.1]}, 1),
