@@ -112,7 +112,7 @@ def pictures(folder: Path, task: Task, *drawn: Any) -> None:
 
 SUITE = Suite(
     tasks=tuple(f"{family}-{maze}" for family in ("maze2d", "multi2d") for maze in BUDGETS),
-    rows=("diffusion-forcing", "diffusion-forcing-paper", "expert", "random"),
+    rows=("diffusion-forcing", "diffuser-pd", "decision-diffuser", "iql", "sac", "expert", "random"),
     reference=extremes,
     spec=SPEC,
     budget=budget,
