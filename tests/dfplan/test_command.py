@@ -16,6 +16,7 @@ COMMANDS = (
         "dfplan.benchmarks.train",
         "dfplan.benchmarks.report.__main__",
         "dfplan.benchmarks.plan_speed",
+        "dfplan.benchmarks.spot_check",
     ),
     *("dfplan.agents.weights", "dfplan.envs.collect"),
 )
