@@ -68,7 +68,7 @@ class NoiseSchedule(nn.Module):
     def __init__(self, name: ScheduleName = "cosine", K: int = 256):
         super().__init__()
         self.K = K
-        with torch.device("cpu"):
+        with torch.device("cpu"):  # where a model has shapes alone, computing loads torch's compiler: two seconds
             values = alpha_bar(name, K).float()
         self.register_buffer("alpha_bar", values.to(torch.get_default_device()), persistent=False)
 
@@ -82,8 +82,7 @@ class NoiseSchedule(nn.Module):
 
     def snr(self, k: Tensor) -> Tensor:
         """Signal-to-noise ratio alpha_bar / (1 - alpha_bar), shape of k; infinite at level 0."""
-        a = self.alpha_bar[k]
-        return a / (1 - a)
+        return self.alpha_bar[k] / (1 - self.alpha_bar[k])
 
     def add_noise(self, x0: Tensor, k: Tensor, eps: Tensor) -> Tensor:
         """x_k ~ q(x_k | x_0); level 0 returns x_0 bit for bit."""
@@ -107,9 +106,8 @@ class NoiseSchedule(nn.Module):
             x0 = (x - n * output) / s
         else:
             x0 = s * x - n * output
-        x0 = torch.where(clean, x, x0)
         eps = torch.where(clean, torch.zeros_like(x), (x - s * x0) / n.clamp(min=1e-12))
-        return Denoised(x0, eps)
+        return Denoised(torch.where(clean, x, x0), eps)
 
     def posterior(self, x0: Tensor, x: Tensor, k: Tensor, k_next: Tensor, eta: float = 1.0) -> tuple[Tensor, Tensor]:
         """Mean (B, T, C) and standard deviation, (B, T, 1) or (B, T, C), of q_eta(x_{k_next} | x_k, x_0), for k_next <= k.
