@@ -72,12 +72,13 @@ def actions(spec: Spec, budget: Budget) -> Recipe:
 
 
 def _by_budget(recipe: Recipe, name: str, budget: Budget) -> Recipe:
-    model = replace(recipe.model, **budget.model.get(name, {}))
+    model, acting = replace(recipe.model, **budget.model.get(name, {})), dict(budget.acting.get(name, {}))
+    acting["plan"] = replace(recipe.acting.plan, **acting.get("plan", {}))
     return replace(
         recipe,
         model=model,
         batches=recipes.queries(model),
-        acting=replace(recipe.acting, **budget.acting.get(name, {})),
+        acting=replace(recipe.acting, **acting),
         train=replace(recipe.train, steps=budget.steps.get(name, recipe.train.steps)),
     )
 

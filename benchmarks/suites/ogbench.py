@@ -46,6 +46,8 @@ class Things:
     """Columns of each thing, where all are alike: they lie on one another, so that the lower goals come first."""
     kinds: tuple[int, ...] = ()
     """At how many kinds of places each thing rests, where some have to be moved before others."""
+    temperature: float = 1.0
+    """Of the plans' noise."""
 
     @property
     def goal(self) -> tuple[int, ...]:
@@ -66,7 +68,9 @@ THINGS = {
     "cube-single": _cubes(1, 6_000),
     "cube-double": _cubes(2, 6_000),
     "cube-triple": _cubes(3, 6_000),
-    "scene": Things("ogbench-scene", (3, 1, 1, 1, 1), (0.3, 0.6, 0.5, 0.5, 0.5), 120, 7_000, kinds=(2, 3, 3, 2, 2)),
+    "scene": Things(
+        "ogbench-scene", (3, 1, 1, 1, 1), (0.3, 0.6, 0.5, 0.5, 0.5), 120, 7_000, kinds=(2, 3, 3, 2, 2), temperature=0.5
+    ),
     "puzzle-3x3": Things("ogbench-buttons", (1,) * 9, (0.5,) * 9, 100, 7_000),
 }
 """By task. Of a scene: the cube, the drawer, the window, and the buttons last, because they lock the other two."""
@@ -143,6 +147,7 @@ def budget(task: Task, spec: Spec | None = None) -> Budget:
         "in_turn": things.within if several else (),
         "lowest_first": bool(things.alike),
         "clearance": CLEARANCE if things.alike else 0.0,
+        "plan": {"temperature": things.temperature},
     }
     return replace(
         own,
