@@ -61,16 +61,6 @@ def plans(spec: Spec, budget: Budget) -> Recipe:
     return _by_budget(recipes.plans(spec), "plans", budget)
 
 
-def actions(spec: Spec, budget: Budget) -> Recipe:
-    """The row 'diffusion-forcing-actions': the default recipe, whose plans hold the actions of their next two tokens too."""
-    model = _coarse(spec, budget)
-    layout = replace(model.layout, actions=True)
-    model = replace(model, layout=layout, parts=True, acted=2, inverse=False)
-    plan = PlanConfig(steps=4, uncertainty=0.1)
-    acting = AgentConfig(plan, execution="diffused_actions", replan_every=model.layout.stride)
-    return _forcing(model, acting, budget.steps.get("actions", budget.steps["default"]))
-
-
 def _by_budget(recipe: Recipe, name: str, budget: Budget) -> Recipe:
     model, acting = replace(recipe.model, **budget.model.get(name, {})), dict(budget.acting.get(name, {}))
     acting["plan"] = replace(recipe.acting.plan, **acting.get("plan", {}))

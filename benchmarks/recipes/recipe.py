@@ -13,7 +13,6 @@ RECIPES: dict[str, Callable[[Spec, Budget], Recipe]] = {
     "default": diffusion_forcing.default,
     "chunks": diffusion_forcing.chunks,
     "plans": diffusion_forcing.plans,
-    "actions": diffusion_forcing.actions,
     "paper": diffusion_forcing.paper,
     "short": diffusion_forcing.short,
     "full-sequence": diffusion_forcing.full_sequence,

@@ -9,7 +9,6 @@ from dfplan.envs.registry import task
 
 PAIR = [100_000, 100_001]
 FOR_ANY_DATA = {
-    "diffusion-forcing-actions",
     "diffusion-forcing-chunks",
     "diffusion-forcing-plans",
     "diffusion-policy",
