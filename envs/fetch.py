@@ -18,7 +18,7 @@ from dfplan.envs.registry import Task, make
 from dfplan.envs.shards import Arrays, Recipe, record
 
 Floats = NDArray[np.float64]
-_REACH = 0.05  # metres that the gripper moves by an action of 1
+_REACH = 0.05  # meters that the gripper moves by an action of 1
 NOISE = {"FetchReach": 1.0, "FetchPush": 0.5}
 """Largest standard deviation of the noise on actions; each episode has one of its own, uniform from 0."""
 

@@ -25,7 +25,7 @@ from dfplan.benchmarks.protocol import EPISODES
 from dfplan.benchmarks.report.published import printed_for, reported
 from dfplan.benchmarks.report.summaries import Summary
 from dfplan.benchmarks.results import Result
-from dfplan.benchmarks.rows import TRAINING_SEEDS
+from dfplan.benchmarks.rows import ROWS, TRAINING_SEEDS
 from dfplan.quoting import printable
 from dfplan.whole_files import write_whole
 
@@ -110,8 +110,9 @@ def notes(summary: Summary) -> list[str]:
 
 
 def row_notes(summary: Summary) -> list[str]:
-    """What each row is; a row of several environments is described once."""
-    return list(dict.fromkeys(f"{cell.agent}: {cell.about}." for cell in summary.cells))
+    """What each row is: as it is registered or, of a user's own, as its results say."""
+    about = {cell.agent: cell.about for cell in summary.cells}
+    return [f"{agent}: {ROWS[agent].about if agent in ROWS else text}." for agent, text in about.items()]
 
 
 def _machine(measured: Result) -> str:

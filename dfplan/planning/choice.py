@@ -6,7 +6,6 @@ Trying many lengths and taking the shortest plausible one is ours, not the paper
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import partial
 
 import torch
 from torch import Tensor
@@ -43,17 +42,6 @@ def value(model: TrajectoryModel, candidates: Plan, ask: Ask, each: int) -> Tens
     if model.value is None:
         return None
     return at_level_zero(model.value, hold_end(tokens_of(candidates), candidates.lengths))
-
-
-def value_by(value: Callable[[Tensor], Tensor]) -> Score:
-    """A score by a learned value of normalized tokens (B, T, C) -> (B,), higher is better; for `Planner.scores`, as 'value'."""
-    return partial(_value_of, value)
-
-
-def _value_of(
-    value: Callable[[Tensor], Tensor], model: TrajectoryModel, candidates: Plan, ask: Ask, each: int
-) -> Tensor:
-    return value(tokens_of(candidates))
 
 
 SCORES: Mapping[str, Score] = {"plausibility": plausibility, "cost": cost, "violation": violation, "value": value}

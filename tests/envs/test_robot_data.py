@@ -137,7 +137,7 @@ def test_an_oracle_moves_the_cube_from_place_to_place(tmp_path):
     arrays = ogbench.Play("cube-single-v0", 1001, seed=0).collect(0, tmp_path)
     (one,) = episodes(arrays)
     places = one["observations"][:, 19:22]
-    lying = places[:, 2] < 0.25  # in tenths of a metre
+    lying = places[:, 2] < 0.25  # in tenths of a meter
     assert 0.4 < lying.mean() < 0.95, "the cube is lifted now and then, and never lost"
     assert np.ptp(places[lying, :2], axis=0).min() > 1
 

@@ -53,7 +53,9 @@ def descend(parameters, loss, steps, rate):
 
 
 @both_ends
-@pytest.mark.parametrize("name", LEARNERS)
+@pytest.mark.parametrize(
+    ("read", "name"), [("d4rl", "iql"), *(("minari", name) for name in LEARNERS)], indirect=["read"]
+)
 def test_an_end_is_worth_its_reward_and_a_cut_what_would_follow(read, name, terminated):
     data = read(terminated)
     learner_class, config = LEARNERS[name]

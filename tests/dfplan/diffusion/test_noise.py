@@ -119,10 +119,10 @@ def test_posteriors_of_any_eta_keep_the_marginals(eta):
     schedule = NoiseSchedule("sigmoid", 30).double()
     k, k_next = torch.tensor([[1, 9, 30, 30]]), torch.tensor([[0, 4, 29, 2]])
     x0 = torch.full((1, 4, 1), 1.7, dtype=torch.float64)
-    centre = schedule.signal(k)[..., None] * x0
-    mean, std = schedule.posterior(x0, centre, k, k_next, eta)
+    center = schedule.signal(k)[..., None] * x0
+    mean, std = schedule.posterior(x0, center, k, k_next, eta)
     torch.testing.assert_close(mean, schedule.signal(k_next)[..., None] * x0)
-    slope = schedule.posterior(x0, centre + 1, k, k_next, eta)[0] - mean
+    slope = schedule.posterior(x0, center + 1, k, k_next, eta)[0] - mean
     torch.testing.assert_close(
         (slope * schedule.noise(k)[..., None]) ** 2 + std**2, schedule.noise(k_next)[..., None] ** 2
     )

@@ -18,7 +18,7 @@ from dfplan.diffusion.costs import CostError
 from dfplan.models import TransformerConfig
 from dfplan.planning import proposal
 from dfplan.planning.ask import Ask
-from dfplan.planning.choice import SCORES, choose, lowest, value_by
+from dfplan.planning.choice import SCORES, choose, lowest
 from dfplan.planning.costs import ReachAt, ReachSoonest, ReachThroughout
 from dfplan.planning.model import TrajectoryModel, TrajectoryModelConfig
 from dfplan.planning.plan import hold_end
@@ -38,7 +38,7 @@ def generator(seed=0):
 
 @pytest.fixture
 def model():
-    """Tokens of one observation of two columns, in other units than the normalised ones."""
+    """Tokens of one observation of two columns, in other units than the normalized ones."""
     torch.manual_seed(0)
     config = TrajectoryModelConfig(
         TokenLayout(2, 1, stride=1), (0, 1), tokens=T, levels=LEVELS, model=SMALL, longest_gap=2
@@ -65,7 +65,7 @@ def plan(model, start=START, aim=GOAL, *, seed=0, lengths=None, own=None, record
 
 
 def judge(model, odds):
-    """Replace plausibility by ``odds(before, after)`` of normalised places."""
+    """Replace plausibility by ``odds(before, after)`` of normalized places."""
     model.plausibility.forward = odds
 
 
@@ -277,9 +277,9 @@ def test_every_part_of_a_planner_can_be_replaced(model):
         return lengths.new_full((len(lengths),), lengths.shape[1] - 1, dtype=torch.int64)
 
     assert ask_for(model, Ask(GOAL), Planner(propose=two, choose=last)).lengths.tolist() == [5]
-    value = Planner(scores=SCORES | {"value": value_by(lambda tokens: 99 * (tokens[..., 0] != 0).sum(-1).float())})
+    value = Planner(scores=SCORES | {"value": lambda model, plan, ask, each: 9.0 * plan.lengths})
     plain, valued = (ask_for(model, Ask(GOAL), one, margin=-99.0) for one in (Planner(), value))
-    assert plain.lengths.tolist() == [1] and valued.scores["value"] > 0
+    assert plain.lengths.tolist() == [1] and valued.lengths.item() > 1, "what is worth more than its length is taken"
     assert pickle.loads(pickle.dumps(Planner())) == Planner()
 
 
