@@ -3,6 +3,7 @@ import io
 import json
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -17,6 +18,7 @@ from dfplan.benchmarks.report import pages, tables
 from dfplan.benchmarks.report.summaries import summarize
 from dfplan.benchmarks.report.tables import decimal, duration, machine
 from dfplan.benchmarks.results import Key, cells_in, timings_in, write
+from dfplan.benchmarks.rows import ROWS
 from dfplan.envs.registry import TASKS
 from dfplan.intervals import mean
 from dfplan.training.checkpoint import save_checkpoint
@@ -74,8 +76,16 @@ def test_printed_numbers_stand_apart_with_unit_and_source():
 
 def test_notes_say_how_it_was_measured():
     text = tables.to_markdown(summarize(CELLS, TIMINGS))
-    for part in ("- expert: it plans.", "seeds 100000 to 100001", "cpu (one), 2 threads", "bootstrap", "†:"):
+    for part in (
+        f"- expert: {ROWS['expert'].about}.",
+        "seeds 100000 to 100001",
+        "cpu (one), 2 threads",
+        "bootstrap",
+        "†:",
+    ):
         assert part in text
+    users = [replace(cell, agent="my:agent") for cell in CELLS[:1]]
+    assert "- my:agent: it plans." in tables.to_markdown(summarize(users, []))
     assert "Decisions were not timed" in tables.to_markdown(summarize(CELLS, []))
 
 
@@ -200,7 +210,7 @@ def test_everything_is_rewritten_and_checked(tree, command):
 
     results = (tree / "docs" / "results.md").read_text()
     assert results.index("## maze2d-umaze-v1") < results.index("## multi2d-umaze-v1")
-    assert results.count("- expert: it plans.") == 1 and "`python benchmarks/run.py`" in results
+    assert results.count(f"- expert: {ROWS['expert'].about}.") == 1 and "`python benchmarks/run.py`" in results
     (page,) = markdown_tables((tree / "docs" / "diffusion-forcing.md").read_text())
     assert (
         page["maze2d-umaze"]["within"] == "no, below" and page["maze2d-umaze"]["measured<br>minus reported"] == "-123.8"
