@@ -68,13 +68,18 @@ def record_denoising(agent: Any, env_id: str, seed: int) -> Denoising | None:
     goal = goal_of(observation, info)
     agent.reset(goal=goal, seed=seed)
     plan = agent.plan(observation, record=True)
+    return denoising_of(plan, np.asarray(goal))
+
+
+def denoising_of(plan: Any, goal: np.ndarray) -> Denoising | None:
+    """How the first of the plans came about, to a goal (2,); None for one without a history."""
     if not getattr(plan, "history", None):
         return None
     kept, used = plan.observations.shape[2], int(plan.lengths[0]) + 1
     points = np.stack([positions(observations[0, :used]) for observations, _ in plan.history])
     tokens = np.array([levels[0, :used].tolist() for _, levels in plan.history], dtype=np.float64)
     levels = np.concatenate([tokens[:, :1], tokens[:, 1:].repeat(kept, axis=1)], axis=1)
-    return Denoising(points, levels / max(float(levels.max()), 1.0), np.asarray(goal))
+    return Denoising(points, levels / max(float(levels.max()), 1.0), goal)
 
 
 def planned_path(agent: Any, row: int) -> np.ndarray | None:

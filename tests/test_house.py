@@ -21,6 +21,7 @@ FLOORS = {
         {"diffusion", "data", "training"},
         {"models"},
         {"planning"},
+        {"viewer"},
     ),
     "envs": (
         {"maze", "fork", "real_arrays", "minari_store", "numpys_generator", "packages", "shards"},
@@ -47,6 +48,8 @@ FLOORS = {
     ),
 }
 """Of each room, from the ground up: a module or folder imports its own floor and those below."""
+ROOF = "dfplan/viewer/"
+"""The page in the browser, which a user finds beside the rooms: it shows all of them, and none imports it."""
 HIGHEST = 6
 """Files in the longest chain of imports within benchmarks/."""
 PROCESSES = [f"joblib.{name}" for name in ("Parallel", "delayed", "parallel_config", "register_parallel_backend")]
@@ -85,7 +88,13 @@ def offenders(room, forbidden, allowed=()):
 
 
 def test_the_method_knows_no_environments_agents_or_benchmarks():
-    assert offenders("dfplan", ["dfplan.envs", "dfplan.agents", "dfplan.benchmarks", "gymnasium", "mujoco"]) == []
+    found = offenders("dfplan", ["dfplan.envs", "dfplan.agents", "dfplan.benchmarks", "gymnasium", "mujoco"])
+    assert [offender for offender in found if not offender.startswith(ROOF)] == []
+
+
+def test_nothing_imports_the_viewer():
+    found = [offender for room in ROOMS for offender in offenders(room, ["dfplan.viewer", "starlette", "uvicorn"])]
+    assert found and [offender for offender in found if not offender.startswith(ROOF)] == []
 
 
 def test_environments_know_no_torch_and_nothing_of_the_method():
@@ -255,7 +264,7 @@ def test_the_wheel_holds_one_package_and_all_of_it(tmp_path):
     held = {name for name in zipfile.ZipFile(wheel).namelist() if not name.endswith("/")}
     metadata = f"{'-'.join(wheel.name.split('-')[:2])}.dist-info"
     assert {name.split("/")[0] for name in held} == {"dfplan", metadata}
-    kinds = {".py", ".json", ".toml", ".typed", ".safetensors", ".zip"}
+    kinds = {".py", ".json", ".toml", ".typed", ".safetensors", ".zip", ".html"}
     left_out = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["exclude-package-data"]
     expected = {
         str(Path("dfplan", *(() if room == "dfplan" else (room,)), path.relative_to(source / room)))

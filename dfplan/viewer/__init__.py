@@ -1,0 +1,6 @@
+"""A page in the browser: click a start and a goal in a maze, watch a plan being denoised, and watch it driven.
+
+python -m dfplan.viewer --env maze2d-large
+
+The viewer is the roof of the house: it shows environments and agents, and nothing imports it.
+"""

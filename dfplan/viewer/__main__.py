@@ -1,0 +1,81 @@
+"""Show an agent's plans in the browser.
+
+    python -m dfplan.viewer --env maze2d-large
+
+Serves one page at http://127.0.0.1:8000 until Ctrl-C: click a start and a goal in the maze, watch the plan being denoised,
+and watch it driven. Needs starlette and uvicorn: `pip install -c constraints.txt -e ".[viewer]"`.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from dfplan import command
+
+LOOPBACK = ("127.0.0.1", "localhost")
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """What to show, and where."""
+
+    env: str = "maze2d-large"
+    """A maze, with or without its version."""
+    weights: Path | None = None
+    """Weights of a Diffusion Forcing agent; without it the shipped ones."""
+    host: str = "127.0.0.1"
+    """Address to listen at. Anybody who reaches it can use this machine's processors: 127.0.0.1 is reached from here alone."""
+    port: int = 8000
+    """Port to listen at; 0 takes a free one."""
+    threads: int = 2
+    """Plans that are made at the same time."""
+
+
+@command.with_arguments(Arguments, __doc__, prog="python -m dfplan.viewer", interrupted="the page is closed")
+def main(arguments: Arguments) -> None:
+    """Serve the page until it is interrupted."""
+    for name, value, low, high in (("port", arguments.port, 0, 65_535), ("threads", arguments.threads, 1, 64)):
+        if not low <= value <= high:
+            raise ValueError(f"{name} lies in {low}..{high}, got {value}")
+    try:
+        import uvicorn
+
+        from dfplan.viewer.page import application
+    except ImportError as error:
+        install = "pip install -c constraints.txt -e '.[viewer]'"
+        raise ValueError(f"the viewer needs starlette and uvicorn ({error}): {install}") from error
+    import torch
+
+    from dfplan.agents.loading import from_pretrained, load
+    from dfplan.envs.registry import find, short_name
+    from dfplan.viewer.scene import Scene, maze
+
+    torch.set_num_threads(1)  # of each plan; plans are small, and several are made at once
+    task = maze(find(arguments.env))
+    agent = load(arguments.weights) if arguments.weights else from_pretrained(short_name(task.data_id))
+    hosts = LOOPBACK if is_loopback(arguments.host) else ("*",)
+    app = application(Scene(task, agent), arguments.threads, hosts)
+    config = uvicorn.Config(app, host=arguments.host, port=arguments.port, log_level="warning", server_header=False)
+    socket = config.bind_socket()
+    try:
+        print(
+            f"{task.env_id} is shown at http://{arguments.host}:{socket.getsockname()[1]}; Ctrl-C ends it", flush=True
+        )
+        uvicorn.Server(config).run([socket])
+    finally:
+        socket.close()
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address is reached from this machine alone."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+if __name__ == "__main__":
+    sys.exit(main())

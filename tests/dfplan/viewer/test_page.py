@@ -1,0 +1,91 @@
+"""The page in a real browser: clicks, a plan that arrives, an episode that is driven, and a refusal that is shown."""
+
+import shutil
+import threading
+
+import pytest
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+BROWSER = next(filter(None, map(shutil.which, BROWSERS)), None)
+INSTALL = "the viewer's packages are not installed: pip install -e '.[test]'"
+page_module = pytest.importorskip("dfplan.viewer.page", reason=INSTALL, exc_type=ImportError)
+uvicorn = pytest.importorskip("uvicorn", reason=INSTALL)
+browsers = pytest.importorskip("playwright.sync_api", reason=INSTALL)
+if BROWSER is None:
+    pytest.skip(f"no browser is installed: expected one of {', '.join(BROWSERS)}", allow_module_level=True)
+
+pytestmark = pytest.mark.slow
+PATIENCE = 60_000
+"""Milliseconds that a step may take on a busy machine."""
+
+
+@pytest.fixture(scope="module")
+def address(scene):
+    config = uvicorn.Config(page_module.application(scene), host="127.0.0.1", port=0, log_level="warning")
+    socket, server = config.bind_socket(), uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, args=([socket],))
+    thread.start()
+    yield f"http://127.0.0.1:{socket.getsockname()[1]}"
+    server.should_exit = True
+    thread.join()
+
+
+@pytest.fixture
+def page(address):
+    with browsers.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=BROWSER, args=["--no-sandbox", "--disable-gpu"])
+        page = browser.new_page(viewport={"width": 1200, "height": 900})
+        page.set_default_timeout(PATIENCE)
+        errors = []
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+        page.goto(address)
+        page.wait_for_selector("body[data-state=ready]")
+        yield page, errors
+        browser.close()
+
+
+def click(page, x, y):
+    """Click a place in the maze's coordinates."""
+    at = page.evaluate(
+        "([x, y]) => { const b = bounds(), u = maze.clientWidth / b.columns; return [(y - b.y) * u, (x - b.x) * u] }",
+        [x, y],
+    )
+    page.click("#maze", position={"x": at[0], "y": at[1]})
+
+
+def test_two_clicks_bring_a_plan_that_is_shown_and_driven(page):
+    page, errors = page
+    click(page, 3, 1)
+    with page.expect_request("**/plan") as asked:
+        click(page, 1, 3)
+    question = asked.value.post_data_json
+    assert question["start"] == pytest.approx([3, 1], abs=0.02) and question["goal"] == pytest.approx([1, 3], abs=0.02)
+    page.wait_for_selector("body[data-state=planned]")
+    assert "A plan of" in page.inner_text("#status")
+    page.wait_for_selector("body[data-playing=false]")
+    assert page.evaluate("shownRow === plan.points.length - 1"), "it is shown to its end"
+    before = page.locator("#maze").screenshot()
+    page.click("#drive")
+    page.wait_for_selector("body[data-state=driven]")
+    assert "The goal was" in page.inner_text("#status") and page.locator("#maze").screenshot() != before
+    assert errors == []
+
+
+def test_a_drawn_rectangle_is_asked_for_and_a_wall_is_refused(page):
+    page, errors = page
+    page.click("[data-tool=forbid]")
+    box = page.locator("#maze").bounding_box()
+    with page.expect_request("**/plan") as asked:
+        page.mouse.move(box["x"] + 40, box["y"] + 40)
+        page.mouse.down()
+        page.mouse.move(box["x"] + 90, box["y"] + 80)
+        page.mouse.up()
+    (rectangle,) = asked.value.post_data_json["forbidden"]
+    assert rectangle[0] < rectangle[1] and rectangle[2] < rectangle[3]
+    page.wait_for_selector("body[data-state=planned]")
+    assert errors == []
+    page.click("[data-tool=goal]")
+    click(page, 2, 2)  # a wall of the umaze
+    page.wait_for_selector("body[data-state=refused]")
+    assert "lies in a wall" in page.inner_text("#status.wrong")
