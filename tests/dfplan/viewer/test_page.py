@@ -11,10 +11,8 @@ INSTALL = "the viewer's packages are not installed: pip install -e '.[test]'"
 page_module = pytest.importorskip("dfplan.viewer.page", reason=INSTALL, exc_type=ImportError)
 uvicorn = pytest.importorskip("uvicorn", reason=INSTALL)
 browsers = pytest.importorskip("playwright.sync_api", reason=INSTALL)
-if BROWSER is None:
-    pytest.skip(f"no browser is installed: expected one of {', '.join(BROWSERS)}", allow_module_level=True)
-
-pytestmark = pytest.mark.slow
+NONE = f"no browser is installed: expected one of {', '.join(BROWSERS)}"
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(BROWSER is None, reason=NONE)]
 PATIENCE = 60_000
 """Milliseconds that a step may take on a busy machine."""
 
