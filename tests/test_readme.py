@@ -47,7 +47,8 @@ def help_of(*program):
         patch.setenv("COLUMNS", "200")
         patch.setattr(sys, "argv", [program[-1], "--help"])
         if program[0] == "-m":
-            patch.delitem(sys.modules, program[1], raising=False)  # or runpy warns of running it twice
+            for name in (program[1], f"{program[1]}.__main__"):
+                patch.delitem(sys.modules, name, raising=False)  # or runpy warns of running it twice
             runpy.run_module(program[1], run_name="__main__", alter_sys=True)
         else:
             runpy.run_path(str(ROOT / program[0]), run_name="__main__")
