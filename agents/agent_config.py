@@ -29,6 +29,11 @@ class AgentConfig(CheckedFields):
     arrival: NotNegative = 0.0
     """A row that is due for a new plan within this Euclidean distance of its goal (recorded units) stays there: its plan is the
     goal itself, at rest. 0 plans anew even there. Inverse dynamics only."""
+    streaming: bool = False
+    """Whether plans to a goal stay alive: they move on in each decision by one network evaluation (`dfplan.planning.stream`),
+    and are made anew only where they are lost. `replan_every` is then how long a row rests at its goal at a time."""
+    ends_below: NotNegative = 60.0
+    """Log-odds below the plan's margin at which a living plan is lost."""
     return_quantile: Share | None = None
     """Where no return is asked for, plans are asked for this quantile of the recorded episodes' returns (0.9: nine of ten were
     lower); None asks for none. Models that are asked for returns only."""
@@ -74,5 +79,9 @@ class AgentConfig(CheckedFields):
             raise ValueError("clearance needs in_turn, and goal_groups of as many columns each")
         if self.plan.trials and not (model.outcomes and model.inverse and model.plausibility):
             raise ValueError("trials need a model that has learned outcomes, plausibility and inverse dynamics")
+        if self.streaming and (model.plausibility is None or learned.condition or learned.history or diffused):
+            raise ValueError(
+                "streaming needs a model that has learned plausibility and inverse dynamics, without a condition and a history"
+            )
         if self.return_quantile is not None and "return" not in learned.condition:
             raise ValueError("return_quantile needs a model whose condition is a return")

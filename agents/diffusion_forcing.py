@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dfplan.agents.agent_config import AgentConfig
-from dfplan.agents.base import named, require_options
+from dfplan.agents.base import named, require_finite, require_options
 from dfplan.agents.planning_agent import PlanningAgent
 from dfplan.arrays import Shape, read_whole
 from dfplan.planning.ask import Ask
@@ -25,6 +25,7 @@ from dfplan.planning.past import Past
 from dfplan.planning.plan import Plan
 from dfplan.planning.plan_config import PlanConfig
 from dfplan.planning.planner import Planner, make_plan, spread
+from dfplan.planning.stream import Alive, advance
 from dfplan.planning.trials import mean_time
 
 
@@ -107,6 +108,7 @@ class DiffusionForcingAgent(PlanningAgent):
     def _begin(self) -> None:
         super()._begin()
         self._past: Past | None = None
+        self._alive: Alive | None = None
 
     def _begin_rows(self, rows: NDArray[np.intp]) -> None:
         super()._begin_rows(rows)
@@ -189,16 +191,58 @@ class DiffusionForcingAgent(PlanningAgent):
         left = torch.where(following.possible[rows], left, longest).clamp(max=longest)
         return torch.stack([spread(1, int(high), config.plan.horizons) for high in left])
 
+    def _due(self, following: Following, observation: Tensor, goal: Tensor | None) -> Tensor:
+        """Where plans live they move on, and only those that are lost are due."""
+        if not self.config.streaming or goal is None:
+            return super()._due(following, observation, goal)
+        if self._alive is None:
+            self._alive = Alive.start(len(goal), self.model)
+        near, alive, how = self._near(observation, goal), self._alive, self.config
+        resting = (alive.left == 0) & near & (alive.goal == goal).all(1) & (following.clock < how.replan_every)
+        lives = alive.lives(goal) & ~near & ~following.begins
+        due, rows = following.begins | ~(lives | resting), lives.nonzero().squeeze(1)
+        if len(rows):
+            ask, played = replace(self._ask, goal=goal[rows]), how.speed / self._stride
+            with torch.autocast(self.device.type, torch.bfloat16):
+                plan, left = advance(
+                    self.model,
+                    alive,
+                    rows,
+                    observation[rows],
+                    ask,
+                    how.plan,
+                    self._generator,
+                    played,
+                    self.planner.scores,
+                )
+            require_finite("plan", plan.observations)
+            alive.put(rows, plan, goal[rows], left)
+            following.put(rows, self._path(plan), plan.lengths, plan.actions, self._possible(plan))
+            due[rows] = (plan.scores["plausibility"] < how.plan.margin - how.ends_below) & (
+                alive.age[rows] >= self._stride
+            )
+        return due.nonzero().squeeze(1)
+
+    def _near(self, observation: Tensor, goal: Tensor) -> Tensor:
+        """(B,) bool: within `arrival` of the goal, where rows stay."""
+        if not self.config.arrival or self.config.execution != "inverse_dynamics":
+            return torch.zeros(len(goal), dtype=torch.bool, device=goal.device)
+        return (observation[:, list(self.model.config.goal_columns)] - goal).norm(dim=1) <= self.config.arrival
+
     def _replan(self, following: Following, rows: Tensor, observation: Tensor, ask: Ask) -> None:
         """Rows of an episode under way that are within `arrival` of their goal stay there, the others are planned."""
-        if ask.goal is not None and self.config.arrival and self.config.execution == "inverse_dynamics":
-            columns = self.model.config.goal_columns
-            near = (observation[:, list(columns)] - ask.goal).norm(dim=1) <= self.config.arrival
-            near = near & ~following.begins[rows]
-            following.put(rows[near], self.model.state_at(ask.goal[near], columns).unsqueeze(1), 1)
+        if ask.goal is not None:
+            near = self._near(observation, ask.goal) & ~following.begins[rows]
+            rest = self.model.state_at(ask.goal[near], self.model.config.goal_columns).unsqueeze(1)
+            following.put(rows[near], rest, 1)
+            if self._alive is not None:
+                self._alive.goal[rows] = ask.goal
+                self._alive.end(rows)
             rows, observation, ask = rows[~near], observation[~near], replace(ask, goal=ask.goal[~near])
         if len(rows):
             super()._replan(following, rows, observation, ask)
+            if self._alive is not None and ask.goal is not None and self.last_plan is not None:
+                self._alive.put(rows, self.last_plan, ask.goal)
 
     def _execute(self, observation: Tensor, following: Following) -> Tensor:
         if self.config.execution == "diffused_actions":

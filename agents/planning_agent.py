@@ -110,13 +110,17 @@ class PlanningAgent(LearningAgent):
         observation, goal = self._tensor(batch), self._tensor(goals)
         if self._following is None:
             self._following = Following.start(len(batch), self._steps, batch.shape[1], self.device)
-        due = self._following.due(self._replan_every)
+        due = self._due(self._following, observation, goal)
         if len(due):
             ask = replace(self._ask, goal=None if goal is None else goal[due])
             self._replan(self._following, due, observation[due], ask)
         action = self._execute(observation, self._following).clamp(self.learner.action_low, self.learner.action_high)
         self._following.clock += 1
         return action.cpu().numpy()
+
+    def _due(self, following: Following, observation: Tensor, goal: Tensor | None) -> Tensor:
+        """Rows (R,) of the batch that need a plan now."""
+        return following.due(self._replan_every)
 
     def _replan(self, following: Following, rows: Tensor, observation: Tensor, ask: Ask) -> None:
         """Plan for these rows (R,), from observations (R, observation_dim), and follow the new plans."""

@@ -44,6 +44,8 @@ class Arguments:
             "bound",
             "long-rollout",
             "composition",
+            "constraints",
+            "search",
             "paper-recipe",
         ]
     ]

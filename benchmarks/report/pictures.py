@@ -73,7 +73,7 @@ def draw_paths(layout: Layout, agents: Agents) -> Figure:
     figure, grid = plt.subplots(len(agents), shown, squeeze=False, layout="constrained", figsize=size)
     for line, (name, (cell, paths)) in zip(grid, agents.items(), strict=True):
         for i, axes in enumerate(line):
-            _maze(axes, layout, paths.goals[i])
+            draw_maze(axes, layout, paths.goals[i])
             _paths(axes, paths.executed[i], paths.planned[i])
             first = None if cell.first_reach is None else cell.first_reach[i]
             outcome = "goal not reached" if first is None else f"goal after {first} steps"
@@ -100,7 +100,7 @@ def animate(layout: Layout, denoising: Denoising) -> bytes:
     height = width * _aspect(layout) + footer
     figure = plt.figure(figsize=(width, height), dpi=100, facecolor=PAPER)
     axes = figure.add_axes((0, footer / height, 1, 1 - footer / height))
-    _maze(axes, layout, denoising.goal)
+    draw_maze(axes, layout, denoising.goal)
     links = axes.add_collection(LineCollection([], linewidths=2, zorder=3))
     dots = axes.scatter([], [], 26, [], cmap=_NOISE, vmin=0, vmax=1, edgecolors="white", linewidths=0.6, zorder=4)
     start = denoising.positions[0, 0, ::-1]
@@ -139,7 +139,8 @@ def _gif(frames: list[np.ndarray]) -> bytes:
     return file.getvalue()
 
 
-def _maze(axes: Axes, layout: Layout, goal: np.ndarray) -> None:
+def draw_maze(axes: Axes, layout: Layout, goal: np.ndarray) -> None:
+    """A maze from above, with a goal and its radius."""
     rows, columns = layout.shape
     boxes = layout.wall_boxes()
     walls = [Rectangle((y0, x0), y1 - y0, x1 - x0) for x0, x1, y0, y1 in boxes]
@@ -155,6 +156,6 @@ def _maze(axes: Axes, layout: Layout, goal: np.ndarray) -> None:
 
 
 def _aspect(layout: Layout) -> float:
-    """Height over width of what `_maze` shows."""
+    """Height over width of what `draw_maze` shows."""
     rows, columns = layout.shape
     return (rows - 2 + 2 * _BORDER) / (columns - 2 + 2 * _BORDER)

@@ -110,32 +110,64 @@ def _children(
 ) -> Plan:
     """One outcome of each parent, at its new length, after it was taken back into noise around a bad place."""
     tokens = in_time(tokens_of(parents), parents.lengths, lengths)
-    faults = tokens.new_zeros(len(tokens), tokens.shape[1] - 1, dtype=torch.float32)
-    if model.plausibility is not None:
-        faults = (config.margin - step_odds(model, tokens, lengths).float()).clamp(min=0)
-    if ask.constraints:
-        blamed = _blamed(model, ask, tokens, lengths, len(tokens) // len(observation))
-        turn = torch.rand(len(tokens), 1, generator=generator, device=tokens.device) < 0.5
-        faults = torch.where(turn & (blamed > 0).any(1, keepdim=True), blamed, faults)
+    faults = found_faults(model, ask, config, tokens, lengths, len(observation), generator)
+    k = taken_back(faults, lengths, model.config.levels, generator)
+    return again(model, observation, ask, config, generator, tokens, lengths, k, config.steps, past)
+
+
+def again(
+    model: TrajectoryModel,
+    observation: Tensor,
+    ask: Ask,
+    config: PlanConfig,
+    generator: Generator,
+    tokens: Tensor,
+    lengths: Tensor,
+    k: Tensor,
+    steps: int,
+    past: Past | None = None,
+) -> Plan:
+    """Plans (R, T, C) of these lengths (R,) after noise of the levels k (R, T) is added and taken away again in `steps` steps,
+    each of one network evaluation. What is known stays. R is a multiple of the starts (B, observation_dim).
+    """
     asked = sequences(model, observation, ask, config, lengths, tokens.shape[1], past)
     shape = asked.known.tokens.shape
     clean = tokens.new_zeros(shape)
     clean[:, asked.present :, : tokens.shape[2]] = tokens
-    k = torch.zeros(shape[:2], dtype=torch.int64, device=tokens.device)
-    k[:, asked.present :] = _taken_back(faults, lengths, model.config.levels, generator)
+    k = _as_sequences(model, k)
     state = begin(asked.diffusion, shape, generator, asked.known, asked.present + lengths + 1)
     level = torch.where(state.known, state.levels, k if state.levels.ndim == 2 else k.unsqueeze(-1))
     known = state.known if state.known.ndim == 3 else state.known.unsqueeze(-1)
     noisy = asked.diffusion.schedule.add_noise(clean, level, state.tokens)  # what is not known is noise there
     state = State(torch.where(known, state.tokens, noisy), level, state.known)
-    left = torch.linspace(1, 0, config.steps + 1, dtype=torch.float64, device=k.device)
+    left = torch.linspace(1, 0, steps + 1, dtype=torch.float64, device=k.device)
     rows = torch.round(left.view(-1, 1, 1) * k).long()
     how: StepOptions = {"guidance": asked.guidance, "projection": asked.projection, "eta": config.eta}
     for now in run(asked.diffusion, state, rows, generator, **how):
         state = now
     mask = asked.known.mask if asked.known.mask.ndim == 3 else asked.known.mask.unsqueeze(-1)
-    drawn = torch.where(mask, asked.known.tokens, state.tokens)
-    return plan_of(model, Sample(drawn, state.levels, []), lengths)
+    return plan_of(model, Sample(torch.where(mask, asked.known.tokens, state.tokens), state.levels, []), lengths)
+
+
+def found_faults(
+    model: TrajectoryModel,
+    ask: Ask,
+    config: PlanConfig,
+    tokens: Tensor,
+    lengths: Tensor,
+    starts: int,
+    generator: Generator,
+) -> Tensor:
+    """How bad each step of plans is, (R, T - 1), at least 0: how far below the margin of plausibility; in half of the plans
+    that violate a constraint, how much the step has to do with it."""
+    faults = tokens.new_zeros(len(tokens), tokens.shape[1] - 1, dtype=torch.float32)
+    if model.plausibility is not None:
+        faults = (config.margin - step_odds(model, tokens, lengths).float()).clamp(min=0)
+    if ask.constraints:
+        blamed = _blamed(model, ask, tokens, lengths, len(tokens) // starts)
+        turn = torch.rand(len(tokens), 1, generator=generator, device=tokens.device) < 0.5
+        faults = torch.where(turn & (blamed > 0).any(1, keepdim=True), blamed, faults)
+    return faults
 
 
 def _blamed(model: TrajectoryModel, ask: Ask, tokens: Tensor, lengths: Tensor, each: int) -> Tensor:
@@ -156,7 +188,7 @@ def _as_sequences(model: TrajectoryModel, x: Tensor) -> Tensor:
     return torch.cat([torch.zeros_like(x[:, :1]).expand(-1, model.config.present, *x.shape[2:]), x], 1)
 
 
-def _taken_back(faults: Tensor, lengths: Tensor, K: int, generator: Generator) -> Tensor:
+def taken_back(faults: Tensor, lengths: Tensor, K: int, generator: Generator) -> Tensor:
     """Levels (R, T): high at a random place of each plan, mostly a bad one, and falling to 0 on both sides."""
     R, steps = faults.shape
     inside = torch.arange(steps, device=faults.device) < lengths.unsqueeze(1)
@@ -168,10 +200,15 @@ def _taken_back(faults: Tensor, lengths: Tensor, K: int, generator: Generator) -
     return (K * top * (1 - away / reach).clamp(min=0)).ceil().clamp(max=K).long()
 
 
-def in_time(x: Tensor, lengths: Tensor, new: Tensor) -> Tensor:
-    """Tokens (R, T, C) of plans of these lengths (R,), interpolated so that they take the new lengths (R,) instead."""
+def in_time(x: Tensor, lengths: Tensor, new: Tensor, passed: Tensor | float = 0.0) -> Tensor:
+    """Tokens (R, T, C) of plans of these lengths (R,), interpolated so that they take the new lengths (R,) instead.
+
+    Of each plan the first `passed` (R,) tokens, or one number for all, are left out.
+    """
     T, row = x.shape[1], torch.arange(len(x), device=x.device).unsqueeze(1)
-    time = torch.arange(T, device=x.device) * (lengths / new).unsqueeze(1)
+    begin_at = torch.as_tensor(passed, device=x.device).expand(len(x)).unsqueeze(1)
+    pace = (lengths.unsqueeze(1) - begin_at) / new.unsqueeze(1)
+    time = begin_at + torch.arange(T, device=x.device) * pace
     time = torch.minimum(time, lengths.unsqueeze(1).to(time.dtype))
     before = time.floor().long()
     after = torch.minimum(before + 1, lengths.unsqueeze(1))

@@ -1,6 +1,7 @@
 """The Diffusion Forcing agent: policy and planner, one observation or many, and its answers to mistakes."""
 
 import dataclasses
+import pickle
 
 import gymnasium
 import numpy as np
@@ -223,6 +224,63 @@ def test_without_plausibility_the_longest_plan_is_made(small, tmp_path):
         for _ in range(4):
             one.act(START)
         assert one.last_plan.lengths.tolist() == [4] and not one.last_plan.scores
+
+
+# Plans that stay alive
+
+
+def test_a_living_plan_drives_to_the_goal_and_is_hardly_ever_made_anew(shipped):
+    env, agent = gymnasium.make("maze2d-umaze-v1"), shipped.with_options(streaming=True)
+    observation, info = env.reset(seed=1)
+    agent.reset(goal=info["goal"], seed=1)
+    total, made = 0.0, []
+    for _ in range(300):
+        observation, reward, *_ = env.step(agent.act(observation))
+        total += reward
+        made += [] if made and made[-1] is agent.last_plan else [agent.last_plan]
+    assert total > 120 and len(made) < 10
+
+
+def streaming(small):
+    agent = small.with_options(streaming=True, ends_below=1e9)
+    agent.reset(goal=np.stack([GOAL, GOAL]), seed=0)
+    batch = np.stack([START, START])
+    agent.act(batch)
+    first = agent.last_plan
+    agent.act(batch)
+    assert agent.last_plan is first, "it lives"
+    return agent, batch, first
+
+
+def test_a_living_plan_ends_with_its_goal_its_episode_and_when_it_is_lost(small):
+    agent, batch, _ = streaming(small)
+    agent.forget([1], goal=np.array([2.0, 2.0]))
+    agent.act(batch)
+    assert len(agent.last_plan) == 1
+    torch.testing.assert_close(
+        agent.last_plan.observations[0, agent.last_plan.lengths[0], 0, :2], torch.tensor([2.0, 2.0])
+    )
+    second = agent.last_plan
+    agent.act(batch)
+    assert agent.last_plan is second, "both live"
+    agent.config = dataclasses.replace(agent.config, ends_below=0.0)
+    agent.config = dataclasses.replace(agent.config, plan=dataclasses.replace(agent.config.plan, margin=1e9))
+    for _ in range(2):  # a plan lives for a token at least
+        agent.act(batch)
+    assert len(agent.last_plan) == 2, "both are lost"
+
+
+def test_a_living_plan_goes_on_after_it_was_pickled(small):
+    agent, batch, _ = streaming(small)
+    other = pickle.loads(pickle.dumps(agent))
+    for _ in range(3):
+        np.testing.assert_array_equal(agent.act(batch), other.act(batch))
+
+
+def test_streaming_needs_what_judges_and_tracks_plans():
+    with pytest.raises(ValueError, match="streaming needs a model that has learned plausibility"):
+        blind = TrajectoryModel(dataclasses.replace(tiny(4, 2, stride=2), plausibility=None))
+        DiffusionForcingAgent(blind, AgentConfig(lookahead=2, streaming=True))
 
 
 # What is asked for
