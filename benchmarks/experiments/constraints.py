@@ -103,7 +103,7 @@ def drive(agent: Any, seed: int, constraint: Cost | None = None) -> tuple[Array,
         [protocol.start(task.env_id, seed)],
         watch=lambda agent, observations, infos: seen.append(np.array(observations[0], np.float64)),
         longest=task.max_episode_steps,
-        asked={"ask": Ask(constraints=() if constraint is None else constraint)},
+        asked={"ask": Ask(constraints=() if constraint is None else (constraint,))},
     )
     return np.array(seen), played.returns[0]
 

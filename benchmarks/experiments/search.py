@@ -75,8 +75,8 @@ def conclude(played: Parts) -> Verdict:
     rows = [[kind, *(f"{one:.1f}" for one in line.values())] for kind, line in found.items()]
     episodes = len(played[f"{SEARCH}, 1"]["returns"])
     return held, shared.table(["budget", *(f"{budget}" for budget in BUDGETS)], rows) + (
-        f"\n\nMean normalized score of {episodes} episodes with its 95% interval, by multiples of the smallest budget. Paired gain "
-        f"of search over candidates from noise at the largest: {gain:+.1f}.\n"
+        f"\n\nMean normalized score of {episodes} episodes with its 95% interval, by multiples of the smallest budget. Paired "
+        f"gain of search over candidates from noise at the largest: {gain:+.1f}.\n"
     )
 
 

@@ -4,7 +4,7 @@ A partly denoised batch is a value, `State`. `begin` makes one of noise, `step` 
 `sample` is all of it. Sampling may stop after any row and go on, also with a batch of sequences from different rows.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TypedDict, Unpack
 
@@ -15,7 +15,6 @@ from dfplan.diffusion.guidance import Guidance
 from dfplan.diffusion.loss import Diffusion
 from dfplan.diffusion.matrices import check
 from dfplan.diffusion.noise import noise_like, per_column
-from dfplan.diffusion.projection import Projection
 
 
 @dataclass(frozen=True)
@@ -23,8 +22,7 @@ class State:
     """Partly denoised sequences: tokens (B, T, C) as noisy as their levels in 0..K say, int64.
 
     Levels are (B, T), or (B, T, C) where columns have levels of their own. Where `known`, of the same shape, is True, value and
-    level are given and never move: what is known, and the pure noise beyond a sequence's length. Raises ValueError for shapes
-    that do not fit.
+    level are given and never move: what is known, and noise beyond a sequence's length. ValueError for shapes that do not fit.
     """
 
     tokens: Tensor
@@ -71,7 +69,7 @@ class StepOptions(TypedDict, total=False):
     """Options of `step`, which `run` and `sample` hand on."""
 
     guidance: Guidance | None
-    projection: Projection | None
+    projection: Callable[[Tensor, Tensor], Tensor] | None
     eta: float
     stabilization: int
 
@@ -119,15 +117,15 @@ def step(
     generator: Generator,
     *,
     guidance: Guidance | None = None,
-    projection: Projection | None = None,
+    projection: Callable[[Tensor, Tensor], Tensor] | None = None,
     eta: float = 0.0,
     stabilization: int = 0,
 ) -> State:
     """Each token falls to its level in the row (T,) or (B, T), if that is below its own; what is known never moves.
 
     `eta` 0 is DDIM, 1 is DDPM's ancestral step. `stabilization` is the paper's k_small: the model sees clean tokens at this
-    level, with noise of the level, so that the errors of a long rollout do not add up. Raises ValueError for an eta outside
-    0..1 and a stabilization outside 0..K.
+    level, with noise of the level, so that errors of a long rollout do not add up. `projection` maps predictions, and a mask
+    of what may move, to what is sampled instead. ValueError for an eta outside 0..1 and a stabilization outside 0..K.
     """
     if not 0 <= eta <= 1:
         raise ValueError(f"eta must lie in 0..1, got {eta}")
@@ -144,12 +142,9 @@ def step(
         clean = k == 0
         shown_k = torch.where(clean, stabilization, k)
         shown = torch.where(per_column(clean, x), diffusion.schedule.add_noise(x, shown_k, noise_like(x, generator)), x)
-    if guidance is None:
-        x0, _ = diffusion.denoise(shown, shown_k)
-    else:
-        x0, _ = guidance.denoise(diffusion, shown, shown_k, k_next, state.known, generator)
-    if projection is not None:
-        x0 = projection(x0, ~state.known & (k > 0))
+    given = diffusion, shown, shown_k, k_next, state.known, generator
+    x0, _ = diffusion.denoise(shown, shown_k) if guidance is None else guidance.denoise(*given)
+    x0 = x0 if projection is None else projection(x0, ~state.known & (k > 0))
     x_next, std = diffusion.schedule.posterior(x0, x, k, k_next, eta)
     if eta > 0:
         x_next = x_next + std * noise_like(x, generator)

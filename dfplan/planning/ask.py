@@ -31,7 +31,7 @@ class Ask:
     much as one token of length."""
     constraints: Sequence[Cost] = ()
     """Violations (rows,), at least 0, where 0 is kept. While a plan is sampled, what is predicted is moved out of them
-    (`dfplan.diffusion.projection`). They decide the choice before anything else: of the candidates that can be followed none is
+    (`dfplan.planning.projection`). They decide the choice before anything else: of the candidates that can be followed none is
     chosen while another violates less."""
     return_: float | None = None
     """Sum of rewards that the plan is asked to have, of planners that have learned returns."""

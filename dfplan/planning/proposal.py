@@ -13,7 +13,6 @@ from dfplan.diffusion import matrices
 from dfplan.diffusion.costs import Cost
 from dfplan.diffusion.guidance import Guidance
 from dfplan.diffusion.loss import Diffusion
-from dfplan.diffusion.projection import Projection
 from dfplan.diffusion.sampler import Known, Sample, sample
 from dfplan.models.packing import Packed, packs
 from dfplan.models.token_value import at_level_zero
@@ -27,6 +26,7 @@ from dfplan.planning.past import Past
 from dfplan.planning.patterns import ask_pattern
 from dfplan.planning.plan import Plan, hold_end
 from dfplan.planning.plan_config import PlanConfig
+from dfplan.planning.projection import Projection
 
 GUIDES = {"throughout": ReachThroughout, "soonest": ReachSoonest}
 MATRICES = {"pyramid": matrices.pyramid, "trapezoid": matrices.trapezoid}
@@ -53,7 +53,7 @@ def propose(
     drawn = sample(
         asked.diffusion,
         torch.cat([matrix[:, :1].expand(-1, present), matrix], 1),
-        asked.known.tokens.shape,
+        (len(lengths), present + T, model.config.width),
         generator,
         known=asked.known,
         lengths=present + lengths + 1,

@@ -131,7 +131,7 @@ def again(
     each of one network evaluation. What is known stays. R is a multiple of the starts (B, observation_dim).
     """
     asked = sequences(model, observation, ask, config, lengths, tokens.shape[1], past)
-    shape = asked.known.tokens.shape
+    shape = (len(lengths), asked.present + tokens.shape[1], model.config.width)
     clean = tokens.new_zeros(shape)
     clean[:, asked.present :, : tokens.shape[2]] = tokens
     k = _as_sequences(model, k)

@@ -6,8 +6,8 @@ from gaussian import chain, exact
 
 from dfplan.diffusion.costs import CostError
 from dfplan.diffusion.matrices import pyramid
-from dfplan.diffusion.projection import Projection
 from dfplan.diffusion.sampler import Known, sample
+from dfplan.planning.projection import Projection
 
 K, T = 16, 5
 
