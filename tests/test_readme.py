@@ -1,4 +1,4 @@
-"""What the README and the pages of docs/ show is there and runs: commands, options, files, examples; CITATION.cff is whole."""
+"""What README, CONTRIBUTING and docs/ show is there and runs: commands, options, files, examples; CITATION.cff is whole."""
 
 import contextlib
 import io
@@ -18,6 +18,7 @@ import dfplan
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 PAGES = {page.name: page.read_text(encoding="utf-8") for page in sorted((ROOT / "docs").glob("*.md"))}
 
 
@@ -70,7 +71,9 @@ def test_commands_are_found_in_the_readme():
     assert expected <= programs
 
 
-ALL = {" ".join(command): command for document in (README, *PAGES.values()) for command in commands(document)}
+ALL = {
+    " ".join(command): command for document in (README, CONTRIBUTING, *PAGES.values()) for command in commands(document)
+}
 
 
 @pytest.mark.parametrize("command", ALL.values(), ids=ALL.keys())
@@ -82,11 +85,12 @@ def test_a_command_of_the_readme_or_a_page_exists_with_its_options(command):
             assert re.search(rf"(?<![\w-]){re.escape(word)}(?![\w-])", shown), f"{' '.join(program)} has no {word}"
 
 
-def test_files_and_folders_that_the_readme_names_exist():
-    links = re.findall(r'(?:src="|\]\()([^)"#]+)', README)
-    names = re.findall(r"`([\w./-]+(?:\.(?:py|cff|md|txt)|/))`", README)
-    assert "docs/denoising.gif" in links and "dfplan/planning/ask.py" in names
-    made_by_runs = ("results/", "runs/", "mine.txt")
+@pytest.mark.parametrize(("document", "known"), [(README, "planning/ask.py"), (CONTRIBUTING, "planning/costs.py")])
+def test_files_and_folders_that_a_document_names_exist(document, known):
+    links = re.findall(r'(?:src="|\]\()([^)"#]+)', document)
+    names = re.findall(r"`([\w./-]+(?:\.(?:py|cff|md|rst|toml|txt)|/))`", document)
+    assert "docs/glossary.md" in links and f"dfplan/{known}" in names
+    made_by_runs = ("results/", "runs/", "mine.txt", "benchmarks/suites/NAME.py")
     local = [name for name in [*links, *names] if "://" not in name and not name.startswith(made_by_runs)]
     assert [name for name in local if not (ROOT / name).exists()] == []
 
