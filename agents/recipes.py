@@ -119,6 +119,6 @@ def _recipe(model: TrajectoryModelConfig, acting: AgentConfig, train: TrainConfi
 def queries(model: TrajectoryModelConfig) -> Callable[[Trajectories], BatchSource]:
     """What a model of this config learns from, as a function of the data."""
     within = model.goal_within if "goal" in model.condition else 0
-    windows = (model.tokens, model.layout.stride, model.history)
-    goals = (within, model.goal_columns, model.goal_groups, model.alike, model.kinds)
-    return lambda data: Queries(data, *windows, *goals).sample
+    things = (model.goal_columns, model.goal_groups, model.alike, model.kinds)
+    how = (model.tokens, model.layout.stride, model.history, within, *things)
+    return lambda data: Queries(data, *how).sample

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import product
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.cluster.vq import kmeans2
 
 from dfplan.data.trajectories import BoolArray, FloatArray, IntArray, Trajectories
@@ -52,7 +53,7 @@ def cluster(data: Trajectories, columns: Sequence[int], groups: Sequence[int], k
             raise ValueError(
                 f"{data.name}: the things of goal group {number} are seldom at rest, so that they have no kinds"
             )
-        found, _ = kmeans2(places, _far_apart(places, count), iter=ROUNDS, minit="matrix")
+        found: NDArray[Any] = kmeans2(places, _far_apart(places, count), iter=ROUNDS, minit="matrix")[0]
         centers.append(found[np.argsort(found[:, np.ptp(found, axis=0).argmax()])])
     return np.array([np.concatenate(kind) for kind in product(*centers)], np.float32)
 
@@ -100,7 +101,7 @@ def until_the_second(data: Trajectories, found: Changes) -> IntArray:
     return np.where(there, np.maximum(found.left[at] - steps, 1), len(data))
 
 
-def _far_apart(places: FloatArray, count: int) -> FloatArray:
+def _far_apart(places: NDArray[Any], count: int) -> NDArray[Any]:
     """(count, columns): the place that is farthest from the mean, then always the one that is farthest from all of these."""
     chosen = [np.square(places - places.mean(axis=0)).sum(axis=1).argmax()]
     for _ in range(count - 1):
