@@ -54,8 +54,8 @@ class Row:
     """Changes to what the weights' header says: arguments of the agent's `with_options`."""
     stacked: int = 1
     """Training seeds that one weights file holds, for `load(path, member)`."""
-    single_goal: bool = False
-    """Whether it is not given the goal, which is in what it has learned."""
+    single_goal: bool | Sequence[str] = False
+    """Whether it is not given the goal, which is in what it has learned; or the names of the suites where that is so."""
     suites: Sequence[str] = ()
     """Names of the suites that it is made for; all of them if there is none."""
     execution: str = ""
@@ -112,7 +112,8 @@ class Row:
         """Why it cannot play a task, None if it can."""
         if self.suites and task.suite not in self.suites:
             return f"it is made for {' and '.join(self.suites)} only"
-        if self.single_goal and task.random_goal:
+        untold = self.single_goal if isinstance(self.single_goal, bool) else task.suite in self.single_goal
+        if untold and task.random_goal:
             return f"it is not told the goal, and {task.env_id} has a new one in each episode"
         return None
 

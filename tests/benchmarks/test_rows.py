@@ -117,7 +117,10 @@ def test_one_file_may_hold_several_training_seeds(runs):
 
 def test_a_learner_of_one_goals_reward_does_not_play_random_goals():
     row = rows.Row("no:agent", "about", recipe="new", single_goal=True)
-    assert row.refusal(LARGE) is None and "new one in each episode" in row.refusal(task("multi2d-large-v1"))
+    cloned = rows.ROWS["bc"]  # without goals in the mazes alone
+    for one in (row, cloned):
+        assert one.refusal(LARGE) is None and "new one in each episode" in one.refusal(task("multi2d-large-v1"))
+    assert row.refusal(task("cube-single-v0")) and cloned.refusal(task("cube-single-v0")) is None
 
 
 def test_a_row_that_is_made_for_one_suite_is_refused_in_the_others():
