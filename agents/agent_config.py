@@ -37,6 +37,8 @@ class AgentConfig(CheckedFields):
     return_quantile: Share | None = None
     """Where no return is asked for, plans are asked for this quantile of the recorded episodes' returns (0.9: nine of ten were
     lower); None asks for none. Models that are asked for returns only."""
+    remembered: Whole | None = None
+    """Environment steps before the present that plans are shown at most; None: all of the model's history."""
     keep: Whole = 0
     """Tokens of the last plan whose actions a new one keeps: they are decided already. Diffused actions only, and at most the
     model's `in_flight`."""

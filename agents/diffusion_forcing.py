@@ -128,6 +128,8 @@ class DiffusionForcingAgent(PlanningAgent):
         following, keep = self._following, self.config.keep * self._stride
         assert self._past is not None
         past = self._past.rows(rows)
+        if self.config.remembered is not None:
+            past = past.last(self.config.remembered)
         if keep and following is not None and following.actions is not None:
             past = replace(past, decided=following.actions_left(keep)[rows])
         return {"horizons": self._horizons_left(rows), "past": past}

@@ -40,6 +40,8 @@ class Arguments:
             "asking-for-returns",
             "zig-zag",
             "noisy-observations",
+            "memory-swap",
+            "corrupted-frames",
             "variable-horizon",
             "bound",
             "long-rollout",

@@ -69,7 +69,7 @@ def collect(
         layout: a maze of the user's own, as text or as the path of a text file, instead of `env`; then `dataset_id`
             must be given.
         steps: how many; None is D4RL's own number for its mazes (1, 2 and 4 million for umaze, medium and large), and a
-            million elsewhere (for Fetch 100,000, for memory-swap 25,000).
+            million elsewhere (for Fetch 100,000, for memory-swap 30,000).
         seed: same seed, same bytes.
         workers: processes; None is one for each core. The data does not depend on it.
         dataset_id: None is the task's data id after 'dfplan/', as in 'dfplan/maze2d-large-v1'.

@@ -155,6 +155,7 @@ class MemorySwapEnv(gymnasium.Env[Any, NDArray[np.float32]]):
             objects, a picture random colors.
         told: Corrupted observations are missing instead: all their numbers are NaN, which an agent can tell. States only.
         distractor: A dark ball moves between camera and table. Camera only.
+        held: Steps of rest that end an episode with success.
         render_mode: 'rgb_array' or None.
     """
 
@@ -167,18 +168,22 @@ class MemorySwapEnv(gymnasium.Env[Any, NDArray[np.float32]]):
         corrupted: float = 0.0,
         told: bool = False,
         distractor: bool = False,
+        held: int = HELD,
         render_mode: str | None = None,
     ):
         if observe not in ("state", "camera"):
             raise ValueError(f"observe must be 'state' or 'camera', got {observe!r}")
         if not 0 <= corrupted <= 1:
             raise ValueError(f"corrupted must be a share from 0 to 1, got {corrupted}")
+        if held < 1:
+            raise ValueError(f"held must be at least 1 step, got {held}")
         if told and observe == "camera":
             raise ValueError("told=True needs observe='state': the numbers of a picture cannot be NaN")
         if distractor and observe == "state":
             raise ValueError("distractor=True needs observe='camera': a state does not show it")
         self.table = Table(CAMERA if observe == "camera" else 256, distractor)
-        self.observe, self.corrupted, self.told, self.render_mode = observe, corrupted, told, render_mode
+        self.observe, self.corrupted, self.told = observe, corrupted, told
+        self.held, self.render_mode = held, render_mode
         if observe == "state":
             self.observation_space = spaces.Box(-np.inf, np.inf, (17,), np.float64)
         else:
@@ -217,7 +222,7 @@ class MemorySwapEnv(gymnasium.Env[Any, NDArray[np.float32]]):
         return np.array([standing_at(place) for place in self.table.objects])
 
     def _info(self, corrupted: bool) -> dict[str, Any]:
-        return {"success": self.rested >= HELD, "corrupted": corrupted, "at": self._at()}
+        return {"success": self.rested >= self.held, "corrupted": corrupted, "at": self._at()}
 
     def _observation(self) -> tuple[Any, bool]:
         """What is observed of this step, and whether it is corrupted."""

@@ -19,6 +19,10 @@ from dfplan.envs.shards import Arrays, Recipe, Recorder
 Floats = NDArray[np.float64]
 NOISE = 0.2
 """Largest standard deviation of the noise on moves; each episode has one of its own, uniform from 0."""
+SLOWEST = 0.7
+"""Each move has a speed of its own, uniform from this share of the full one: else the time would tell how far an episode is."""
+STAY = 20
+"""Steps of rest that end a demonstration: more than the task asks for, so that staying is learned too."""
 ABOVE = 0.12
 """Metres over the table at which an object is approached and carried."""
 OPEN, CLOSE = -1.0, 1.0
@@ -46,13 +50,13 @@ class Swaps(Recipe):
     @classmethod
     def own(cls, task: Task, quick: bool) -> Self:
         """The recipe of a task's own data, which is small in any case."""
-        return cls(task.env_id, NOISE, 25_000, seed=0)
+        return cls(task.env_id, NOISE, 30_000, seed=0)
 
     def collect(self, index: int, folder: Path) -> Arrays:
         """One shard: whole episodes, but for the last."""
         seed, steps = self.shard_seed(index), self.shard_steps(index)
         rng, start = np.random.default_rng(seed), int(seed.generate_state(1)[0])
-        env = make(self.env_id, disable_env_checker=True)
+        env = make(self.env_id, disable_env_checker=True, held=STAY)
         episodes: list[Arrays] = []
         while left := steps - sum(len(episode["actions"]) for episode in episodes):
             episode, whole = demonstrate(env, left, rng, self.noise, start if not episodes else None)
@@ -89,7 +93,10 @@ def moves(env: Any, rng: np.random.Generator) -> Iterator[Floats]:
 
     cube, can = env.starts
     for thing, place in ((0, 3 - cube - can), (1, cube), (0, can)):
-        yield from _move(env.table, thing, PLACES[place] + rng.uniform(-SPREAD, SPREAD, 2))
+        speed = rng.uniform(SLOWEST, 1.0)
+        for action in _move(env.table, thing, PLACES[place] + rng.uniform(-SPREAD, SPREAD, 2)):
+            action[:3] = np.clip(action[:3], -speed, speed)
+            yield action
     while True:
         yield _rest(env.table)
 

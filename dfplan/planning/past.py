@@ -39,6 +39,10 @@ class Past:
         """The past of these rows, (R',) whole numbers."""
         return Past(self.observations[index], self.actions[index], self.seen[index], self.decided[index])
 
+    def last(self, steps: int) -> Past:
+        """The last so many steps alone."""
+        return replace(self, seen=self.seen.clamp(max=steps))
+
     def forget(self, index: Tensor) -> Past:
         """Episodes began in these rows."""
         seen = self.seen.clone()

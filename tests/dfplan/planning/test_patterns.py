@@ -206,6 +206,14 @@ def test_levels_are_drawn_from_the_present_on():
     assert bool(drawn.counted[:, 3:].any(1).all()), "each sequence has a noisy token after the past"
 
 
+def test_a_past_that_is_cut_is_that_of_an_episode_that_began_later():
+    start = LAYOUT.state_token(torch.zeros(1, 3))
+    for steps in (0, 2, 4):
+        cut = ask_pattern(CHUNKS, start, 4, {}, torch.tensor([3]), past([4]).last(steps))
+        later = ask_pattern(CHUNKS, start, 4, {}, torch.tensor([3]), past([steps]))
+        assert torch.equal(cut.tokens, later.tokens) and torch.equal(cut.level, later.level)
+
+
 def test_nothing_that_is_absent_reaches_a_plan():
     """Two pasts differ in what was not seen, and the plans do not."""
     torch.manual_seed(0)

@@ -1,0 +1,112 @@
+"""The suite of the task that needs memory, and its two experiments, in a tiny form and their verdicts by hand."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from dfplan.benchmarks.experiments import corrupted_frames, memory_swap
+from dfplan.benchmarks.suites import suite
+from dfplan.benchmarks.train import recipe_of
+from dfplan.data.spec import Spec
+from dfplan.data.trajectories import Trajectories
+from dfplan.envs.registry import find
+from dfplan.models import TransformerConfig
+
+TASK = find("memory-swap")
+SPEC = Spec(17, 4, longest=150, rewards=True, terminates=True)
+
+
+def made(name):
+    """The recipe of that name with a tiny network, and its agent, untrained."""
+    rng = np.random.default_rng(0)
+    shapes = (40, 17), (40, 4), (40,)
+    data = Trajectories(*(rng.normal(size=shape).astype(np.float32) for shape in shapes), np.array([0]), "random")
+    recipe = recipe_of(name, TASK, SPEC)
+    recipe = replace(recipe, model=replace(recipe.model, model=TransformerConfig(width=8, depth=1, heads=2)))
+    torch.manual_seed(0)
+    learner = recipe.learner(recipe.model)
+    learner.fit_statistics(data)
+    return recipe, recipe.agent(learner, recipe.acting, {})
+
+
+def test_next_token_diffusion_differs_in_its_levels_and_in_what_it_has_missed_alone():
+    (ours, _), (theirs, _) = made("default"), made("next-token")
+    assert not ours.model.condition and ours.model.value is None, "imitation: no reward is read"
+    changed = {"draws": {"next_token": 1.0}, "missing": 0.0}
+    assert theirs.model == replace(ours.model, **changed) and theirs.train == ours.train
+    plan = replace(ours.acting.plan, uncertainty=float(ours.acting.plan.steps))
+    assert theirs.acting == replace(ours.acting, plan=plan)
+
+
+def test_what_is_missing_may_be_told_to_one_of_them_alone():
+    observation = np.full((2, 17), np.nan)
+    action = made("default")[1].act(observation)
+    assert action.shape == (2, 4) and np.isfinite(action).all()
+    with pytest.raises(ValueError, match="finite real numbers, got NaN"):
+        made("next-token")[1].act(observation)
+
+
+def test_what_is_not_remembered_changes_nothing():
+    """Two histories that end alike: the same action for an agent that remembers nothing, another one for the whole agent."""
+    _, agent = made("default")
+    with torch.no_grad():
+        for parameter in agent.learner.parameters():
+            parameter.normal_(std=0.1)
+    found = {}
+    for remembered in (0, None):
+        own, actions = agent.with_options(remembered=remembered), []
+        for before in (-1.0, 1.0):
+            own.reset(seed=0)
+            for step in range(21):
+                action = own.act(np.full(17, before if step < 20 else 0.0))
+            actions.append(action)
+        found[remembered] = np.abs(actions[0] - actions[1]).max()
+    assert found[0] == 0 and found[None] > 0
+
+
+def test_tasks_of_the_suite_are_one_environment_with_one_data_set():
+    family = suite.of(TASK)
+    assert family.trained == ("memory-swap",) and len(family.tasks) == 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("experiment", [memory_swap, corrupted_frames])
+def test_an_experiment_plays_its_parts_and_draws_them(monkeypatch, experiment):
+    pytest.importorskip("ogbench")
+    monkeypatch.setattr(memory_swap, "built", lambda: made("default")[1])
+    monkeypatch.setattr(corrupted_frames, "built", lambda: made("default")[1])
+    monkeypatch.setattr(memory_swap, "find", lambda name: replace(find(name), max_episode_steps=3))
+    played = {
+        name: {**settings, **experiment.play(settings)} for name, settings in experiment.parts(quick=True).items()
+    }
+    assert all(part["success"] == [False, False] for part in played.values())
+    held, table = experiment.conclude(played)
+    assert not held and all(name in table for name in played)
+    assert experiment.figure(played).axes
+
+
+def outcomes(experiment, rates, episodes=40):
+    settings = experiment.parts(quick=False)
+    return {
+        name: {**part, "success": [i < rate * episodes for i in range(episodes)]}
+        for (name, part), rate in zip(settings.items(), rates, strict=True)
+    }
+
+
+@pytest.mark.parametrize(
+    ("rates", "held"), [((0, 0.3, 0.8, 0.9), True), ((0, 0.9, 0.9, 0.9), False), ((0.3, 0.3, 0.8, 0.9), False)]
+)
+def test_memory_is_needed_where_less_of_it_succeeds_less_often(rates, held):
+    assert memory_swap.conclude(outcomes(memory_swap, rates))[0] == held
+
+
+@pytest.mark.parametrize(
+    ("rates", "held"),
+    [((0.9, 0.9, 0.4, 0.8, 0.1), True), ((0.9, 0.5, 0.4, 0.8, 0.1), False), ((0.9, 0.9, 0.9, 0.8, 0.1), False)],
+)
+def test_to_be_told_is_worth_something_where_it_saves_what_corruption_costs(rates, held):
+    played = outcomes(corrupted_frames, rates)
+    assert corrupted_frames.conclude(played)[0] == held
+    assert len(corrupted_frames.figure(played).axes) == 1
