@@ -196,7 +196,7 @@ class DiffusionForcingAgent(PlanningAgent):
     def _due(self, following: Following, observation: Tensor, goal: Tensor | None) -> Tensor:
         """Where plans live they move on, and only those that are lost are due."""
         if not self.config.streaming or goal is None:
-            return super()._due(following, observation, goal)
+            return self._seeing(following, super()._due(following, observation, goal), observation)
         if self._alive is None:
             self._alive = Alive.start(len(goal), self.model)
         near, alive, how = self._near(observation, goal), self._alive, self.config
@@ -230,6 +230,15 @@ class DiffusionForcingAgent(PlanningAgent):
         if not self.config.arrival or self.config.execution != "inverse_dynamics":
             return torch.zeros(len(goal), dtype=torch.bool, device=goal.device)
         return (observation[:, list(self.model.config.goal_columns)] - goal).norm(dim=1) <= self.config.arrival
+
+    def _seeing(self, following: Following, rows: Tensor, observation: Tensor) -> Tensor:
+        """Of rows (R,) that are due those that see something: the others follow their plans on, as long as these last."""
+        if not self.sees_unknown:
+            return rows
+        config = self.model.config
+        lasts = following.clock[rows] < (config.acted or config.future) * self._stride
+        waits = observation[rows].isnan().any(1) & lasts & ~following.begins[rows]
+        return rows[~waits]
 
     def _replan(self, following: Following, rows: Tensor, observation: Tensor, ask: Ask) -> None:
         """Rows of an episode under way that are within `arrival` of their goal stay there, the others are planned."""

@@ -56,6 +56,8 @@ _SHAPES: dict[str, dict[str, Any]] = {
 class Table(ManipSpaceEnv):
     """The arm, the objects and the camera, without a task."""
 
+    _renderer: Any
+
     def __init__(self, side: int, disk: bool):
         """`side`: pixels of a picture along each side. `disk`: whether there is something that moves before the camera."""
         super().__init__(mode="data_collection", control_timestep=0.1, width=side, height=side)
@@ -160,7 +162,6 @@ class MemorySwapEnv(gymnasium.Env[Any, NDArray[np.float32]]):
     """
 
     metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 10}
-    action_space = spaces.Box(-1.0, 1.0, (4,), np.float32)
 
     def __init__(
         self,
@@ -184,6 +185,7 @@ class MemorySwapEnv(gymnasium.Env[Any, NDArray[np.float32]]):
         self.table = Table(CAMERA if observe == "camera" else 256, distractor)
         self.observe, self.corrupted, self.told = observe, corrupted, told
         self.held, self.render_mode = held, render_mode
+        self.action_space = spaces.Box(-1.0, 1.0, (4,), np.float32)
         if observe == "state":
             self.observation_space = spaces.Box(-np.inf, np.inf, (17,), np.float64)
         else:
@@ -210,7 +212,7 @@ class MemorySwapEnv(gymnasium.Env[Any, NDArray[np.float32]]):
         info = self._info(corrupted)
         return observation, float(info["success"]), info["success"], False, info
 
-    def render(self) -> NDArray[np.uint8] | None:  # type: ignore[override]
+    def render(self) -> NDArray[np.uint8] | None:
         """A picture of the table."""
         return self.table.picture() if self.render_mode == "rgb_array" else None
 

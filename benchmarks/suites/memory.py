@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 STRIDE, HISTORY, PLANNED = 10, 14, 2
 """Steps of a token; tokens before the present, which reach from the last of the four times at rest to the first; tokens of
 a plan."""
-REPLAN_EVERY, TEMPERATURE = 1, 0.0
-"""Steps that are played of a plan, and the deviation of the noise that it is drawn from: what to do is decided by the past, so
-that no draw has to be kept to."""
+REPLAN_EVERY, DENOISING, TEMPERATURE = 1, 4, 0.0
+"""Steps that are played of a plan, the steps in which it is denoised, and the deviation of the noise that it begins with: what to
+do is decided by the past, so that no draw has to be kept to."""
 MISSING = 0.4
 """Largest share of the observations that are unknown in a training sequence."""
-STEPS = {"default": 5_000, "sequence": 6_000, "offline": 10_000}
+STEPS = {"default": 5_000, "sequence": 4_000, "offline": 4_000, "gru": 1_200}
 """Optimizer steps."""
 
 
@@ -55,7 +55,7 @@ def _chunks(spec: Spec, budget: Budget, **changes: Any) -> Recipe:
     tokens, network = HISTORY + 1 + PLANNED, TransformerConfig(width=96, depth=3)
     fields: dict[str, Any] = {"layout": layout, "condition": (), "value": None, "model": network}
     model = replace(recipe.model, **{**fields, "tokens": tokens, "history": HISTORY, **changes})
-    plan = replace(recipe.acting.plan, policy_tokens=PLANNED, temperature=TEMPERATURE)
+    plan = replace(recipe.acting.plan, policy_tokens=PLANNED, steps=DENOISING, temperature=TEMPERATURE)
     return replace(
         recipe,
         model=model,

@@ -66,6 +66,22 @@ def test_what_is_not_remembered_changes_nothing():
     assert found[0] == 0 and found[None] > 0
 
 
+def test_a_plan_is_followed_on_where_the_present_is_missing_and_as_long_as_it_lasts():
+    _, agent = made("default")
+    agent.reset(seed=0)
+    agent.act(np.zeros((2, 17)))
+    first = agent.last_plan
+    planned = first.actions.clamp(agent.learner.action_low, agent.learner.action_high).numpy()
+    half = np.zeros((2, 17))
+    half[1] = np.nan
+    for step in range(1, 20):
+        action = agent.act(half)
+        assert np.allclose(action[1], planned[1, step]), "row 1 sees nothing and goes on"
+        assert len(agent.last_plan.lengths) == 1, "row 0 alone is planned for"
+    agent.act(half)
+    assert len(agent.last_plan.lengths) == 2, "all that was planned has been played"
+
+
 def test_tasks_of_the_suite_are_one_environment_with_one_data_set():
     family = suite.of(TASK)
     assert family.trained == ("memory-swap",) and len(family.tasks) == 3
