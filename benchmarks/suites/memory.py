@@ -20,8 +20,8 @@ STRIDE, HISTORY, PLANNED = 10, 14, 2
 """Steps of a token; tokens before the present, which reach from the last of the four times at rest to the first; tokens of
 a plan."""
 REPLAN_EVERY, DENOISING, TEMPERATURE = 1, 4, 0.0
-"""Steps that are played of a plan, the steps in which it is denoised, and the deviation of the noise that it begins with. What
-to do is decided by the past, so that no draw has to be kept to."""
+"""Steps that are played of a plan, steps in which it is denoised, and the deviation of the noise that it begins with: what to
+do is decided by the past, so that no draw has to be kept to."""
 MISSING = 0.4
 """Largest share of the observations that are unknown in a training sequence."""
 STEPS = {"default": 5_000, "sequence": 4_000, "offline": 4_000, "gru": 1_200}
