@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -25,6 +26,7 @@ from dfplan.planning.past import Past
 from dfplan.planning.plan import Plan
 from dfplan.planning.plan_config import PlanConfig
 from dfplan.planning.planner import Planner, make_plan, spread
+from dfplan.planning.step_export import write_step
 from dfplan.planning.stream import Alive, advance
 from dfplan.planning.trials import mean_time
 
@@ -70,6 +72,14 @@ class DiffusionForcingAgent(PlanningAgent):
 
     def _with(self, config: Any) -> Self:
         return type(self)(self.learner, config, self.card, self.planner)
+
+    @named
+    def export(self, path: str | Path) -> None:
+        """Write one denoising step as an ONNX file, for planning without torch: see `dfplan.planning.step_export`.
+
+        Raises ValueError where the packages of the extra `export` are missing, OSError where the file cannot be written.
+        """
+        write_step(self.model, self.config.plan, path)
 
     @property
     def model(self) -> TrajectoryModel:
