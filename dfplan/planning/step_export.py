@@ -1,7 +1,7 @@
 """One denoising step as an ONNX file, for planning where there is no torch.
 
-The file has one function: noisy tokens, their levels now and their levels after it, to the tokens after a DDIM step. Which levels
-these are is up to whoever calls it, as in the sampler: the loop over a scheduling matrix is a few lines of numpy (docs/export.md).
+The file has one function: noisy tokens, their levels now and their levels after it, to the tokens after a DDIM step. Which
+levels these are is up to whoever calls it, as in the sampler: docs/export.md has the loop over a scheduling matrix in numpy.
 """
 
 from __future__ import annotations
@@ -43,11 +43,11 @@ class Step(nn.Module):
 def about(model: TrajectoryModel, plan: PlanConfig) -> dict[str, Any]:
     """What a loop needs beside the step, as plain JSON values.
 
-    `columns` C of a token; `levels` K; `by_column`: whether levels are (B, T, C) or (B, T); `tokens` of the longest sequence;
-    `present`: the place of the token that holds the latest observation; `observation`: the columns of a token in which its closing
-    observation stands; `goal`: those in which a goal stands, and `goal_columns` those of an observation; `mean` and `std` of
-    observations, `action_mean` and `action_std` of actions; `stride`: environment steps of a token; denoising `steps` of a token
-    and the `uncertainty` of the agent's plans.
+    `columns` C of a token; `levels` K; `by_column`: whether levels are (B, T, C) or (B, T); `tokens` of the longest
+    sequence; `present`: the place of the token that holds the latest observation; `observation`: the columns of a token in
+    which its closing observation stands; `goal`: those in which a goal stands, and `goal_columns` those of an observation;
+    `mean` and `std` of observations, `action_mean` and `action_std` of actions; `stride`: environment steps of a token;
+    denoising `steps` of a token and the `uncertainty` of the agent's plans.
     """
     config, layout = model.config, model.config.layout
 
