@@ -34,6 +34,11 @@ class AgentConfig(CheckedFields):
     and are made anew only where they are lost. `replan_every` is then how long a row rests at its goal at a time."""
     ends_below: NotNegative = 60.0
     """Log-odds below the plan's margin at which a living plan is lost."""
+    doubt: NotNegative = 0.0
+    """A plan is made anew where what is observed is farther from it than so many of its spreads and `doubt_from`. 0: it is not
+    looked at. Plans of some `spread` to a goal only, which do not stream."""
+    doubt_from: NotNegative = 0.3
+    """Distance from a plan (recorded units) that is never doubted."""
     return_quantile: Share | None = None
     """Where no return is asked for, plans are asked for this quantile of the recorded episodes' returns (0.9: nine of ten were
     lower); None asks for none. Models that are asked for returns only."""
@@ -81,6 +86,8 @@ class AgentConfig(CheckedFields):
             raise ValueError("clearance needs in_turn, and goal_groups of as many columns each")
         if self.plan.trials and not (model.outcomes and model.inverse and model.plausibility):
             raise ValueError("trials need a model that has learned outcomes, plausibility and inverse dynamics")
+        if self.doubt and (not self.plan.spread or self.streaming):
+            raise ValueError("doubt needs plans with a spread, which do not stream: expected spread of at least 2")
         if self.streaming and (model.plausibility is None or learned.condition or learned.history or diffused):
             raise ValueError(
                 "streaming needs a model that has learned plausibility and inverse dynamics, without a condition and a history"

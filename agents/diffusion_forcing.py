@@ -19,7 +19,8 @@ from dfplan.agents.base import named, require_finite, require_options
 from dfplan.agents.planning_agent import PlanningAgent
 from dfplan.arrays import Shape, read_whole
 from dfplan.planning.ask import Ask
-from dfplan.planning.execution import Following, by_inverse_dynamics, diffused_action
+from dfplan.planning.confidence import left
+from dfplan.planning.execution import Following, by_inverse_dynamics, diffused_action, padded
 from dfplan.planning.in_turn import Exchange, in_turn
 from dfplan.planning.model import TrajectoryModel, TrajectoryModelConfig
 from dfplan.planning.past import Past
@@ -119,6 +120,7 @@ class DiffusionForcingAgent(PlanningAgent):
         super()._begin()
         self._past: Past | None = None
         self._alive: Alive | None = None
+        self._spread: Tensor | None = None
 
     def _begin_rows(self, rows: NDArray[np.intp]) -> None:
         super()._begin_rows(rows)
@@ -204,9 +206,10 @@ class DiffusionForcingAgent(PlanningAgent):
         return torch.stack([spread(1, int(high), config.plan.horizons) for high in left])
 
     def _due(self, following: Following, observation: Tensor, goal: Tensor | None) -> Tensor:
-        """Where plans live they move on, and only those that are lost are due."""
+        """Where plans live they move on, and only those that are lost are due. Else those that the world has left are."""
         if not self.config.streaming or goal is None:
-            return self._seeing(following, super()._due(following, observation, goal), observation)
+            due = self._seeing(following, super()._due(following, observation, goal), observation)
+            return due if self._spread is None else torch.cat([due, self._left(following, observation)]).unique()
         if self._alive is None:
             self._alive = Alive.start(len(goal), self.model)
         near, alive, how = self._near(observation, goal), self._alive, self.config
@@ -235,6 +238,13 @@ class DiffusionForcingAgent(PlanningAgent):
             )
         return due.nonzero().squeeze(1)
 
+    def _left(self, following: Following, observation: Tensor) -> Tensor:
+        """Rows (R,) that are farther from what they follow than its spread allows."""
+        columns, how = list(self.model.config.judged), self.config
+        assert self._spread is not None
+        away = (self._stride, how.doubt, how.doubt_from)
+        return left(observation[:, columns], following.path[..., columns], self._spread, *away).nonzero().squeeze(1)
+
     def _near(self, observation: Tensor, goal: Tensor) -> Tensor:
         """(B,) bool: within `arrival` of the goal, where rows stay."""
         if not self.config.arrival or self.config.execution != "inverse_dynamics":
@@ -254,6 +264,8 @@ class DiffusionForcingAgent(PlanningAgent):
         """Rows of an episode under way that are within `arrival` of their goal stay there, the others are planned."""
         if ask.goal is not None:
             near = self._near(observation, ask.goal) & ~following.begins[rows]
+            if self._spread is not None:
+                self._spread[rows] = 0.0
             rest = self.model.state_at(ask.goal[near], self.model.config.goal_columns).unsqueeze(1)
             following.put(rows[near], rest, 1)
             if self._alive is not None:
@@ -262,6 +274,11 @@ class DiffusionForcingAgent(PlanningAgent):
             rows, observation, ask = rows[~near], observation[~near], replace(ask, goal=ask.goal[~near])
         if len(rows):
             super()._replan(following, rows, observation, ask)
+            plan = self.last_plan
+            if self.config.doubt and ask.goal is not None and plan is not None and plan.spread is not None:
+                if self._spread is None:
+                    self._spread = plan.spread.new_zeros(len(following.clock), self.model.config.future + 1)
+                self._spread[rows] = padded(plan.spread.unsqueeze(-1), self._spread.shape[1])[..., 0]
             if self._alive is not None and ask.goal is not None and self.last_plan is not None:
                 self._alive.put(rows, self.last_plan, ask.goal)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any, NotRequired, Self
 
 import torch
 from torch import Tensor
@@ -30,6 +30,7 @@ class PlanJson(TypedDict):
     actions: list[Any] | None
     scores: dict[str, list[float]]
     history: list[RowJson]
+    spread: NotRequired[list[list[float]] | None]
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,8 @@ class Plan:
     """What the choice among candidates was made by, (B,) each: see `dfplan.planning.planner`."""
     history: list[tuple[Tensor, Tensor]] = field(default_factory=list)
     """If it was recorded, for each row of sampling: observations (B, T, kept, observation_dim) and levels (B, T)."""
+    spread: Tensor | None = None
+    """(B, T) how far futures that end as the plan does are spread at each token, in recorded units, where it was asked for."""
 
     @classmethod
     def whole(cls, observations: Tensor, **parts: Any) -> Self:
@@ -76,6 +79,7 @@ class Plan:
             None if self.actions is None else self.actions[index],
             {name: score[index] for name, score in self.scores.items()},
             [(observations[index], levels[index]) for observations, levels in self.history],
+            None if self.spread is None else self.spread[index],
         )
 
     def to_json(self) -> PlanJson:
@@ -92,6 +96,7 @@ class Plan:
             "actions": plain(self.actions),
             "scores": {name: plain(score) for name, score in self.scores.items()},
             "history": [{"observations": plain(x), "levels": plain(k)} for x, k in self.history],
+            "spread": plain(self.spread),
         }
 
     @classmethod
@@ -110,6 +115,7 @@ class Plan:
                 None if values["actions"] is None else real(values["actions"]),
                 {name: real(score) for name, score in values["scores"].items()},
                 [(real(row["observations"]), whole(row["levels"])) for row in values["history"]],
+                None if values.get("spread") is None else real(values["spread"]),
             )
         except (TypeError, ValueError) as error:
             raise ValueError(f"a plan's parts are nested lists of numbers: {error}") from None
@@ -125,6 +131,7 @@ class Plan:
             "levels": (self.levels, 2, (B, T)),
             "tokens": (self.tokens, 3, (B, T)),
             "actions": (self.actions, 3, (B,)),
+            "spread": (self.spread, 2, (B, T)),
         }
         parts |= {f"scores {name!r}": (score, 1, (B,)) for name, score in self.scores.items()}
         for x, k in self.history:

@@ -60,3 +60,5 @@ class PlanConfig(CheckedFields):
     """Candidates that a round of search draws for each start."""
     seconds: NotNegative = 0.0
     """Search ends after so much time, with the best plan so far, if its rounds have not ended before; 0: only they count."""
+    spread: SizeOrZero = 0
+    """Futures of each plan by whose spread its confidence is told (`dfplan.planning.confidence`); 0: it is not told."""

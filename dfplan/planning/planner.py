@@ -16,6 +16,7 @@ from torch import Tensor
 from dfplan.diffusion.costs import APART
 from dfplan.planning.ask import Ask
 from dfplan.planning.choice import SCORES, Score, choose, judge, tokens_of
+from dfplan.planning.confidence import with_spread
 from dfplan.planning.model import TrajectoryModel
 from dfplan.planning.past import Past
 from dfplan.planning.plan import Plan, hold_end
@@ -96,6 +97,8 @@ def make_plan(
     lengths = candidates.lengths.float().masked_fill(lost, torch.nan)
     best = planner.choose({name: score.view(B, N) for name, score in scores.items()}, lengths.view(B, N), config)
     plan = replace(candidates, scores=scores).rows(torch.arange(B, device=best.device) * N + best)
+    if config.spread:
+        plan = with_spread(model, plan, observation, ask, config, generator, past)
     check_finite(plan.observations, plan.actions)
     return plan
 

@@ -277,6 +277,21 @@ def test_a_living_plan_goes_on_after_it_was_pickled(small):
         np.testing.assert_array_equal(agent.act(batch), other.act(batch))
 
 
+def test_a_push_out_of_the_spread_makes_a_new_plan(shipped):
+    agent = shipped.with_options(spread=4, doubt=2.0, horizons=4)
+    agent.reset(goal=GOAL, seed=0)
+    agent.act(START)
+    first = agent.last_plan
+    agent.act(first.observations[0, 1, 0].numpy())
+    assert agent.last_plan is first, "on its plan"
+    pushed = first.observations[0, 1, 0].numpy() + np.array([0.0, -3.0, 0.0, 0.0], np.float32)
+    agent.act(pushed)
+    assert agent.last_plan is not first
+    torch.testing.assert_close(agent.last_plan.observations[0, 0, 0], torch.from_numpy(pushed), atol=1e-4, rtol=0)
+    with pytest.raises(ValueError, match="doubt needs plans with a spread"):
+        shipped.with_options(doubt=2.0)
+
+
 def test_streaming_needs_what_judges_and_tracks_plans():
     with pytest.raises(ValueError, match="streaming needs a model that has learned plausibility"):
         blind = TrajectoryModel(dataclasses.replace(tiny(4, 2, stride=2), plausibility=None))
