@@ -415,7 +415,7 @@ def test_a_goal_that_takes_several_changes_is_asked_for_by_the_next_one(small):
     order = agent.model.order
     order.centers = torch.tensor([[0.0, 0], [0, 9], [9, 0], [9, 9]])
     order.rests, order.arrivals = order.centers.expand(2, 4, 2), order.centers.expand(3, 4, 2)
-    order.follows[0, 1], order.follows[0, 2], order.follows[0, 3] = 1, 2, 1
+    order.follows[0], order.follows[1, 3] = torch.tensor([-1, 1, 2, 1]), 3
 
     def end(goal):
         agent.reset(goal=goal, seed=0)
