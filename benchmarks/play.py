@@ -14,13 +14,12 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from rich.progress import track
-
 from dfplan.benchmarks import own, protocol, provenance, recording, results, rows, speed
 from dfplan.benchmarks.protocol import BATCH, Episodes, batches, join
 from dfplan.benchmarks.results import Cell, Timing, Unfinished
 from dfplan.benchmarks.suites import suite
 from dfplan.benchmarks.wanted import Wanted, key
+from dfplan.command import progress
 from dfplan.envs.registry import task
 from dfplan.worker_processes import Workers
 
@@ -203,7 +202,8 @@ def play(
             if index not in parts[wanted]:
                 todo[f"batch {index} of {wanted}"] = (wanted, index, seeds)
     jobs = {name: (play_batch, wanted, seeds) for name, (wanted, _, seeds) in todo.items()}
-    for name, episodes in track(pool.ended(jobs), "playing, in batches", len(jobs), disable=not jobs):
+    ended = progress(pool.ended(jobs), "playing, in batches", len(jobs)) if jobs else ()
+    for name, episodes in ended:
         wanted, index, _ = todo[name]
         parts[wanted][index] = episodes
         keep(wanted)

@@ -20,11 +20,13 @@ import io
 import os
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import fields
 from typing import Any, TypeVar
 
 from rich.console import Console
+from rich.progress import track
 
 from dfplan.quoting import printable, shortened
 
@@ -38,7 +40,11 @@ FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
 REFUSED = (ValueError, KeyError, OSError, ImportError, FloatingPointError)
 """Errors whose message is one sentence for the user."""
 
+QUIET_SECONDS = 30.0
+"""How long a command without a terminal is silent, if there is anything to be said."""
+
 A = TypeVar("A")
+V = TypeVar("V")
 
 
 def with_arguments(
@@ -105,6 +111,24 @@ def refuse(error: BaseException) -> int:
     line = " ".join(f"error: {text or type(error).__name__}".split())
     print(shortened(printable(line), LONGEST), file=sys.stderr)
     return BAD_INPUT
+
+
+def progress(values: Iterable[V], what: str, total: int, every: float = QUIET_SECONDS) -> Iterator[V]:
+    """The same values, and how many of `total` there have been: a bar on a terminal, elsewhere a line now and then.
+
+    There a line is printed at the beginning, and with the first value after `every` seconds without one.
+    """
+    if sys.stdout.isatty():
+        yield from track(values, what, total)
+        return
+    began = said = time.monotonic()
+    print(f"{what}: 0 of {total}", flush=True)
+    for done, value in enumerate(values, start=1):
+        yield value
+        now = time.monotonic()
+        if now - said >= every or done == total:
+            said = now
+            print(f"{what}: {done} of {total} after {now - began:.0f} s", flush=True)
 
 
 def console() -> Console:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pytest
 
 from dfplan import command
-from dfplan.command import BAD_INPUT, FAILED, INTERRUPTED, LONGEST, refuse
+from dfplan.command import BAD_INPUT, FAILED, INTERRUPTED, LONGEST, progress, refuse
 
 COMMANDS = (
     *(
@@ -18,7 +18,7 @@ COMMANDS = (
         "dfplan.benchmarks.plan_speed",
         "dfplan.benchmarks.spot_check",
     ),
-    *("dfplan.agents.weights", "dfplan.envs.collect"),
+    *("dfplan.agents.weights", "dfplan.envs.collect", "dfplan.viewer.__main__"),
 )
 
 
@@ -86,6 +86,22 @@ def test_a_refusal_is_one_line_of_bounded_length(capsys):
     assert capsys.readouterr().err == "error: out/file: No space left on device\n"
     refuse(ValueError("red \x1b[31m"))
     assert capsys.readouterr().err == "error: red \\x1b[31m\n"
+
+
+def test_without_a_terminal_progress_is_a_line_now_and_then(capsys, monkeypatch):
+    """At the beginning, after each long silence, and at the end; the clock is the test's."""
+    clock = iter([0.0, 10.0, 31.0, 40.0, 62.0, 63.0])
+    monkeypatch.setattr("dfplan.command.time.monotonic", lambda: next(clock))
+    seen = list(progress("abcde", "playing", 5, every=30.0))
+    assert seen == list("abcde")
+    shown = ["0 of 5", "2 of 5 after 31 s", "4 of 5 after 62 s", "5 of 5 after 63 s"]
+    assert capsys.readouterr().out == "".join(f"playing: {line}\n" for line in shown)
+
+
+def test_progress_is_shown_before_its_work_is_done(capsys):
+    values = progress(iter("ab"), "playing", 2, every=0.0)
+    assert next(values) == "a" and capsys.readouterr().out == "playing: 0 of 2\n"
+    assert next(values) == "b" and capsys.readouterr().out.startswith("playing: 1 of 2 after")
 
 
 @pytest.mark.parametrize("module", COMMANDS)
