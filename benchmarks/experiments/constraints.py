@@ -50,8 +50,8 @@ Array = NDArray[np.float64]
 
 
 def parts(quick: bool) -> Settings:
-    """40 episodes, or 4."""
-    settings = {"episodes": 4 if quick else 40, "margin": MARGIN, "options": OPTIONS}
+    """20 episodes, or 4."""
+    settings = {"episodes": 4 if quick else 20, "margin": MARGIN, "options": OPTIONS}
     return {CLOSED: {**settings, "sha256": variants.digest(MAZE, "default")}}
 
 
