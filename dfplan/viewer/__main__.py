@@ -9,6 +9,7 @@ and watch it driven. Needs starlette and uvicorn: `pip install -c constraints.tx
 from __future__ import annotations
 
 import ipaddress
+import socket
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,15 +59,11 @@ def main(arguments: Arguments) -> None:
     agent = load(arguments.weights) if arguments.weights else from_pretrained(short_name(task.data_id))
     hosts = LOOPBACK if is_loopback(arguments.host) else ("*",)
     app = application(Scene(task, agent), arguments.threads, hosts)
-    config = uvicorn.Config(app, host=arguments.host, port=arguments.port, log_level="warning", server_header=False)
-    socket = config.bind_socket()
-    try:
-        print(
-            f"{task.env_id} is shown at http://{arguments.host}:{socket.getsockname()[1]}; Ctrl-C ends it", flush=True
-        )
-        uvicorn.Server(config).run([socket])
-    finally:
-        socket.close()
+    family = socket.AF_INET6 if ":" in arguments.host else socket.AF_INET
+    with socket.create_server((arguments.host, arguments.port), family=family) as listening:
+        port = listening.getsockname()[1]
+        print(f"{task.env_id} is shown at http://{arguments.host}:{port}; Ctrl-C ends it", flush=True)
+        uvicorn.Server(uvicorn.Config(app, log_level="warning", server_header=False)).run([listening])
 
 
 def is_loopback(host: str) -> bool:

@@ -1,6 +1,7 @@
 """The viewer's addresses: what the page is given, and what is refused with a sentence."""
 
 import json
+import socket
 import threading
 from itertools import pairwise
 
@@ -134,6 +135,14 @@ def test_more_requests_than_can_wait_are_refused(scene, monkeypatch):
 def test_the_command_refuses_what_is_no_maze(capsys):
     assert main(["--env", "cube-single"]) == 2 and "the viewer shows mazes" in capsys.readouterr().err
     assert main(["--port", "70000"]) == 2 and "port lies in 0..65535" in capsys.readouterr().err
+
+
+def test_a_port_that_is_taken_is_named(capsys):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert main(["--env", "maze2d-umaze", "--port", str(port)]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and str(port) in error and error.count("\n") == 1
 
 
 def test_only_what_lies_in_a_rectangle_violates_it():
