@@ -1,8 +1,9 @@
 """A recurrent policy: behavior cloning with a memory (GRU), whole in this file.
 
 A gated recurrent unit sums up all that an episode has shown so far, and a perceptron reads the action out of it: a regression
-of the recorded actions over whole episodes. It reads no reward and takes no goal. It is the baseline for tasks in which the
-present does not say what to do (as BC-RNN in Mandlekar et al. 2021, but for one action in place of a mixture).
+of the recorded actions over whole episodes. It reads no reward, and a goal that it is given changes nothing. It is the baseline
+for tasks in which the present does not say what to do (as BC-RNN in Mandlekar et al. 2021, but for one action in place of a
+mixture).
 """
 
 from __future__ import annotations
@@ -77,7 +78,6 @@ class RecurrentPolicyAgent(LearningAgent):
     learner_class, learner_config_class = RecurrentPolicyModel, RecurrentPolicyConfig
     config_class = RecurrentActing
     learner: RecurrentPolicyModel
-    goal_dim = 0
     execution = "cloned actions"
 
     def _begin(self) -> None:

@@ -7,6 +7,7 @@ import torch
 from dfplan.agents.diffusion_policy import DiffusionPolicyModel, windows
 from dfplan.agents.diffusion_veteran import Veteran
 from dfplan.agents.offline.gciql import GCIQL
+from dfplan.agents.recurrent_policy import RecurrentPolicyModel, episodes
 from dfplan.data.sparse_paths import GoalPaths
 from dfplan.data.tokens import TokenLayout
 from dfplan.data.trajectories import Trajectories
@@ -52,6 +53,8 @@ def batches_of(learner, data):
         return GoalPaths(data, config.tokens, config.stride, config.discount).sample
     if isinstance(learner, DiffusionPolicyModel):
         return windows(data, config)
+    if isinstance(learner, RecurrentPolicyModel):
+        return episodes(data)
     if isinstance(learner, GCIQL):
         return Relabeled(data, config.seeds, config.goal_columns, config.gamma)
     return changes(data) if isinstance(learner, DynamicsModel) else Replay(data, config.seeds)
