@@ -100,7 +100,7 @@ class Agent(ABC):
     @named
     def reset(self, goal: ArrayLike | None = None, seed: int | None = None, ask: Ask | None = None) -> None:
         """Begin new episodes: forget all plans, and take a goal (G,) for all rows, (1, G) likewise, (B, G) for each row,
-        or None. Recorded units. An agent that knows one goal only checks what it is given and goes to its own.
+        or None. Recorded units. An agent that was trained for one goal only checks what it is given and goes to its own.
 
         `seed` starts the agent's own randomness anew: same seed and observations, same actions. `ask` is what plans are asked
         for beside or in place of the goal. Raises ValueError for parts of it that the agent cannot act by.

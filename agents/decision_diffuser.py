@@ -35,7 +35,7 @@ class DecisionDiffuserConfig(SequenceConfig):
     """What is learned, and how large."""
 
     dropout: float = 0.25
-    """p: share of the training plans whose condition y is hidden, so that one network knows both distributions."""
+    """p: share of the training plans whose condition y is hidden, so that one network learns both distributions."""
     gap: int = 8
     """Inverse dynamics gives the action that leads to the planned state this many environment steps ahead."""
 

@@ -2,7 +2,7 @@
 
 Monte Carlo sampling with selection (MCSS): N candidate plans tau = (s_t, s_{t+m}, ..., s_{t+(T-1)m}) of states m steps
 apart are drawn by a diffusion model from the known start, a critic V(tau) picks one, and diffusion inverse dynamics draws
-a ~ p(a | s_t, s_{t+m}). The critic learns the data's own rewards: unlike Diffusion Forcing's, these weights know no other goal.
+a ~ p(a | s_t, s_{t+m}). The critic learns the data's own rewards: unlike Diffusion Forcing's, these weights have no other goal.
 """
 
 from __future__ import annotations
@@ -182,7 +182,7 @@ class DiffusionVeteranAgent(PlanningAgent):
         low, high = self.learner.goal_low.cpu().numpy(), self.learner.goal_high.cpu().numpy()
         if not ((low <= goals) & (goals <= high)).all():
             raise ValueError(
-                f"these weights know one goal, between {low.tolist()} and {high.tolist()}, got {goals.tolist()}"
+                f"these weights were trained for one goal, between {low.tolist()} and {high.tolist()}, got {goals.tolist()}"
             )
         return goals
 

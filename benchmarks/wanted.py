@@ -14,7 +14,7 @@ from dfplan.envs.registry import Task, task
 
 @dataclass(frozen=True)
 class Wanted:
-    """A result that is to be in the table, there already or not: all that a worker process needs to know of it."""
+    """A result that is to be in the table, there already or not: all that a worker process needs."""
 
     agent: str
     """As `dfplan.benchmarks.rows.row` takes it."""

@@ -1,4 +1,4 @@
-"""`memory-swap-v0`: an arm exchanges two objects over three places, and the present does not say how far it has come.
+"""`memory-swap-v0`: an arm exchanges two objects over three places, and the present does not show how far it has come.
 
 A UR5e with a gripper (OGBench's model, with its inverse kinematics) stands at a table with three places. A cube and a can
 stand on two of them; the third is spare. The task is to exchange the two in three moves, each from rest to rest: the cube to
@@ -6,9 +6,10 @@ the spare place, the can to where the cube was, the cube to where the can was. A
 in which it began, and after the last it stays there: success is that each object has stood where the other began for `HELD`
 steps in which the open gripper rested.
 
-Nothing in an observation tells the four times at rest apart. The first asks for the cube, the second for the can, the third
-for the cube, the fourth for nothing, and each of the six ways to place two objects occurs as each of the four. Only what was
-seen before says what to do. This is the robot task of Chen et al. 2024 (their arm exchanges two fruits) in simulation.
+Nothing in an observation tells the four times at rest apart. The cube is moved after the first, the can after the second, the
+cube after the third, and nothing after the fourth, and each of the six ways to place two objects occurs as each of the four.
+Only what was seen before decides what to do. This is the robot task of Chen et al. 2024 (their arm exchanges two fruits) in
+simulation.
 """
 
 from __future__ import annotations
@@ -26,21 +27,21 @@ from ogbench.manipspace.envs.manipspace_env import ManipSpaceEnv
 Floats = NDArray[np.float64]
 OBJECTS = ("cube", "can")
 PLACES: Floats = np.array([[0.425, -0.15], [0.425, 0.0], [0.425, 0.15]])
-"""Of the three places, in metres."""
+"""Of the three places, in meters."""
 REST: Floats = np.array([0.35, 0.0, 0.2])
-"""Of the gripper at rest, in metres."""
+"""Of the gripper at rest, in meters."""
 SPREAD = 0.012
-"""Objects begin, and are put down by demonstrations, within so many metres of a place along each axis."""
+"""Objects begin, and are put down by demonstrations, within so many meters of a place along each axis."""
 NEAR, AT_REST = 0.035, 0.04
-"""Metres from a place within which an object stands there, and from `REST` within which the gripper rests."""
+"""Meters from a place within which an object stands there, and from `REST` within which the gripper rests."""
 HELD = 8
 """Steps of rest that end an episode with success."""
 HEIGHT = 0.02
-"""Of the middle of an object that stands, in metres: both are twice as high."""
+"""Of the middle of an object that stands, in meters: both are twice as high."""
 REACH = 0.05
-"""Metres that the gripper moves along an axis by an action of 1."""
+"""Meters that the gripper moves along an axis by an action of 1."""
 SCALE = 10.0
-"""Lengths are observed in tenths of a metre."""
+"""Lengths are observed in tenths of a meter."""
 CAMERA = 64
 """Pixels of a camera's picture along each side."""
 _MIDDLE = np.array([0.425, 0.0, 0.0])
@@ -122,14 +123,14 @@ class Table(ManipSpaceEnv):
 
     @property
     def gripper(self) -> Floats:
-        """Its place (3), in metres, its opening (0 open, 1 closed) and its contact: (5,)."""
+        """Its place (3), in meters, its opening (0 open, 1 closed) and its contact: (5,)."""
         opening = np.clip(self._data.qpos[self._gripper_opening_joint_id] / 0.8, 0, 1)
         contact = np.clip(np.linalg.norm(self._data.cfrc_ext[self._pad]) / 50, 0, 1)
         return np.array([*self._data.site_xpos[self._pinch_site_id], opening, contact])
 
     @property
     def objects(self) -> Floats:
-        """The places of cube and can, (2, 3), in metres."""
+        """The places of cube and can, (2, 3), in meters."""
         return np.array([self._data.qpos[first : first + 3] for first in self._first])
 
     def picture(self) -> NDArray[np.uint8]:
@@ -155,7 +156,7 @@ class MemorySwapEnv(gymnasium.Env[Any, NDArray[np.float32]]):
         observe: 'state', or 'camera' for a dictionary of 'camera' (64, 64, 3) uint8 and 'gripper' (5,).
         corrupted: Share of the observations that are corrupted, each for itself: a state shows random places of gripper and
             objects, a picture random colors.
-        told: Corrupted observations are missing instead: all their numbers are NaN, which an agent can tell. States only.
+        told: Corrupted observations are missing instead: all their numbers are NaN, which an agent can detect. States only.
         distractor: A dark ball moves between camera and table. Camera only.
         held: Steps of rest that end an episode with success.
         render_mode: 'rgb_array' or None.

@@ -1,6 +1,6 @@
 """Demonstrations of `memory-swap-v0`: a script that is given the true state, with noise on its actions.
 
-The script remembers how many moves it has made; who learns from the demonstrations has to infer that.
+The script counts its moves; an agent that learns from the demonstrations has to infer that number from the past.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Floats = NDArray[np.float64]
 NOISE = 0.2
 """Largest standard deviation of the noise on moves; each episode has one of its own, uniform from 0."""
 SLOWEST = 0.7
-"""Each move has a speed of its own, uniform from this share of the full one: else the time would tell how far an episode is."""
+"""Each move has a speed of its own, uniform from this share of the full one: else the time would show how far it has come."""
 STAY = 20
 """Steps of rest that end a demonstration: more than the task asks for, so that staying is learned too."""
 ABOVE = 0.12

@@ -1,4 +1,4 @@
-"""How much of the past an arm must be shown that exchanges two objects: success against the length of the history.
+"""How much of the past an arm that exchanges two objects must be shown: success against the length of the history.
 
 One model, with the weights of the default recipe, is played with a past that is cut. It was trained on pasts that are cut
 anywhere, as they are where an episode begins.

@@ -76,7 +76,7 @@ def load_d4rl(name: str) -> Trajectories:
     addresses = d4rl.infos.DATASET_URLS
     if name not in addresses:
         close = difflib.get_close_matches(name, addresses, n=3)
-        raise ValueError(f"d4rl knows no dataset '{name}'" + (f"; close to it: {', '.join(close)}." if close else "."))
+        raise ValueError(f"d4rl has no dataset '{name}'" + (f"; close to it: {', '.join(close)}." if close else "."))
     path = Path(d4rl.offline_env.filepath_from_url(addresses[name]))
     if not path.exists():
         partial = path.with_name(f"{path.name}.{os.getpid()}.part")

@@ -1,6 +1,6 @@
 """Minari's datasets, read through Minari's own API, of whichever data format, into `Trajectories`.
 
-Minari believes what a dataset says of itself, so metadata and files are checked before it reads them.
+Minari does not check a dataset's metadata, so metadata and files are checked before it reads them.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""Constraints on plans: where they must not lead, and how fast they may be. None of them was seen in training.
+"""Constraints on plans: where they must not lead, and how fast they may be. None of them is used in training.
 
 Each is a violation in the sense of `dfplan.planning.ask.Ask`, of closing observations in recorded units: 0 where it is kept.
 Between two tokens a plan is the straight line, as it is followed.

@@ -1,4 +1,4 @@
-"""What happened before the present, and what is decided already: what an agent remembers for its next plan."""
+"""What happened before the present, and what is decided already: what an agent keeps for its next plan."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 A level belongs to a column of a token: 0 where it is known, K where it is absent and stays so, anything between while it is
 denoised. So one model is a policy (the next tokens unknown), a planner to a goal (a part of the last token known), a model
-that is asked by a goal or a return (the condition token), and it need not see what nobody knows.
+that is asked by a goal or a return (the condition token), and it needs no input that is unknown.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Constraints while sampling: each prediction of clean tokens is moved out of what it violates, before its noise falls.
 
 Not to be confused with guidance, which moves a prediction a little towards a low cost, by a gradient through the network. Here
-a prediction is moved as far as the constraint asks for, and the network is not differentiated: in the next step it sees what
-was moved, and mends the rest. Christopher et al. 2024 do so with exact projections.
+a prediction is moved as far as the constraint asks for, and the network is not differentiated: in the next step it
+denoises the rest given what was moved. Christopher et al. 2024 do so with exact projections.
 """
 
 from __future__ import annotations

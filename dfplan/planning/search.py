@@ -1,10 +1,10 @@
 """Search over partly denoised plans: the best candidates go back into noise in places, and are denoised again.
 
 Every token has a noise level of its own, so that a plan can be taken back where it is bad and stay clean elsewhere: its worst
-step, or the place where a constraint is violated, becomes noise, its neighbors become less certain the nearer they are, and the
+step, or the place where a constraint is violated, becomes noise, its neighbors get more noise the nearer they are, and the
 rest stays as it is. Such a partly denoised plan has many outcomes. Each round draws some, for all starts at once, and keeps the
 best as parents of the next round. A parent may also become a token shorter or longer first. The search may stop after any
-round. What is good is said by the planner's scores (`dfplan.planning.choice`).
+round. The planner's scores (`dfplan.planning.choice`) decide what is good.
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ class Slider:
 
 
 SLIDERS = (
-    Slider("uncertainty", "Slope", "rows by which each token lags the one before it; 0: all fall together", 0, 2, 0.05),
+    Slider("uncertainty", "Lag", "rows by which each token lags the one before it; 0: all fall together", 0, 2, 0.05),
     Slider("horizons", "Horizons", "plan lengths that are tried at once", 1, 40, 1),
     Slider("samples", "Candidates", "plans of each length; the shortest plausible one is taken", 1, 8, 1),
     Slider("scale", "Guidance", "pull towards the goal, on top of the known end; 0: none", 0, 5, 0.1),

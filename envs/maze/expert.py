@@ -103,7 +103,7 @@ class WaypointExpert:
     """The expert with an agent's face: `reset(goal, seed)` then `act(observation)`.
 
     Serves one observation (4,) or a batch (B, 4); a batch has one driver a row, each with its own random stream.
-    It knows the maze, which a learned agent does not.
+    It is given the maze's map, which a learned agent is not.
     """
 
     def __init__(self, layout: Layout) -> None:

@@ -233,7 +233,7 @@ def test_mistakes_get_a_sentence(agent):
         agent.act(np.zeros(3))
     with pytest.raises(ValueError, match=r"the observation must be .* got NaN or infinity"):
         agent.act(np.array([np.nan, 0, 0, 0]))
-    with pytest.raises(ValueError, match="know one goal"):
+    with pytest.raises(ValueError, match="trained for one goal"):
         agent.reset(goal=[1.0, 1.0])
     with pytest.raises(ValueError, match=r"the goal must be \(2,\)"):
         agent.reset(goal=[1.0, 1.0, 1.0])

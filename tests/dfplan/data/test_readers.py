@@ -503,7 +503,7 @@ def test_d4rl_failures_are_told_and_leave_nothing(fake_d4rl, monkeypatch):
     with pytest.raises(ConnectionError, match="Could not download 'maze2d-gone-v1' from file://"):
         load("d4rl:maze2d-gone-v1")
     assert not list(fake_d4rl.iterdir())
-    with pytest.raises(ValueError, match="d4rl knows no dataset 'maze2d-larg-v1'; close to it: maze2d-large-v1"):
+    with pytest.raises(ValueError, match="d4rl has no dataset 'maze2d-larg-v1'; close to it: maze2d-large-v1"):
         load("d4rl:maze2d-larg-v1")
     monkeypatch.setitem(sys.modules, "d4rl", None)
     with pytest.raises(ImportError, match="needs the d4rl package"):
