@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dfplan.envs.registry import Task, make
-from dfplan.envs.shards import Arrays, Recipe, record
+from dfplan.envs.shards import Arrays, Scripted, record
 
 Floats = NDArray[np.float64]
 _REACH = 0.05  # meters that the gripper moves by an action of 1
@@ -24,23 +24,13 @@ NOISE = {"FetchReach": 1.0, "FetchPush": 0.5}
 
 
 @dataclass(frozen=True)
-class Demonstrations(Recipe):
+class Demonstrations(Scripted):
     """Episodes of a script with noise on its actions."""
 
-    SHARD_STEPS: ClassVar[int] = 5_000
     BYTES_PER_STEP: ClassVar[int] = 300
-    PACKAGES: ClassVar[tuple[str, ...]] = (*Recipe.PACKAGES, "gymnasium-robotics")
+    PACKAGES: ClassVar[tuple[str, ...]] = (*Scripted.PACKAGES, "gymnasium-robotics")
     ALGORITHM: ClassVar[str] = "script with noise"
     SOURCE: ClassVar[str] = "https://robotics.farama.org/envs/fetch/"
-
-    env_id: str
-    """The environment."""
-    noise: float
-    """As in `NOISE`."""
-    steps: int
-    """Number of steps to collect."""
-    seed: int
-    """Of episodes and noise."""
 
     @classmethod
     def own(cls, task: Task, quick: bool) -> Self:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dfplan.envs.registry import Task, make
-from dfplan.envs.shards import Arrays, Recipe, Recorder
+from dfplan.envs.shards import Arrays, Recorder, Scripted
 
 Floats = NDArray[np.float64]
 NOISE = 0.2
@@ -24,28 +24,18 @@ SLOWEST = 0.7
 STAY = 20
 """Steps of rest that end a demonstration: more than the task asks for, so that staying is learned too."""
 ABOVE = 0.12
-"""Metres over the table at which an object is approached and carried."""
+"""Meters over the table at which an object is approached and carried."""
 OPEN, CLOSE = -1.0, 1.0
 
 
 @dataclass(frozen=True)
-class Swaps(Recipe):
+class Swaps(Scripted):
     """Episodes of the script that ended with success."""
 
-    SHARD_STEPS: ClassVar[int] = 5_000
     BYTES_PER_STEP: ClassVar[int] = 250
-    PACKAGES: ClassVar[tuple[str, ...]] = (*Recipe.PACKAGES, "ogbench")
+    PACKAGES: ClassVar[tuple[str, ...]] = (*Scripted.PACKAGES, "ogbench")
     ALGORITHM: ClassVar[str] = "script with memory and noise"
     SOURCE: ClassVar[str] = "https://arxiv.org/abs/2407.01392"
-
-    env_id: str
-    """The environment."""
-    noise: float
-    """As of `NOISE`."""
-    steps: int
-    """Number of steps to collect."""
-    seed: int
-    """Of episodes and noise."""
 
     @classmethod
     def own(cls, task: Task, quick: bool) -> Self:

@@ -126,6 +126,22 @@ class Recipe(ABC):
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]
 
 
+@dataclass(frozen=True)
+class Scripted(Recipe):
+    """Whole episodes of a script with noise on its actions."""
+
+    SHARD_STEPS: ClassVar[int] = 5_000
+
+    env_id: str
+    """The environment."""
+    noise: float
+    """Largest standard deviation of the noise; each episode has one of its own, uniform from 0."""
+    steps: int
+    """Number of steps to collect."""
+    seed: int
+    """Of episodes and noise."""
+
+
 def grouped(number: object) -> str:
     """A number with its digits in groups of three, and anything else as it is written in Python."""
     return f"{number:,}" if isinstance(number, int) else repr(number)
