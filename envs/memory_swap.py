@@ -14,7 +14,7 @@ simulation.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import gymnasium
 import mujoco
@@ -162,7 +162,7 @@ class MemorySwapEnv(gymnasium.Env[Any, NDArray[np.float32]]):
         render_mode: 'rgb_array' or None.
     """
 
-    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 10}
+    metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 10}  # noqa: RUF012  # Gymnasium's own form
 
     def __init__(
         self,
