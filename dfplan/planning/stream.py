@@ -2,9 +2,9 @@
 
 In each decision the part of a plan that was played is cut off, and its first token becomes what was observed. Noise is added
 to some variants of it around the worst step, as in search (`dfplan.planning.search`), and one network evaluation takes this
-noise away. Of these and the plan as it was, the best by the planner's scores is kept. So a plan follows what happens, and gets
-better all the time. A plan that is kept is called alive. It shrinks as its goal, a known clean token, comes near: variants are
-as long as what is left, or a token shorter.
+noise away. Of these and the plan as it was, the best by the planner's scores is kept. So a plan follows what happens, and
+is improved in each decision. A plan that is kept is called alive. It shrinks as its goal, a known clean token, comes near:
+variants are as long as what is left, or a token shorter.
 """
 
 from __future__ import annotations
