@@ -157,5 +157,6 @@ def figure(played: Parts) -> Figure:
             x, y = np.array(part[side]["paths"][at]).T
             axes.plot(y, x, color=color, lw=2, label=side)
         axes.add_patch(Circle(tuple(part["closed"][at][::-1]), RADIUS, color=INK, alpha=0.35, lw=0))
-    row[-1].legend(frameon=False, fontsize=8, loc="lower left")
+    handles, names = row[-1].get_legend_handles_labels()
+    drawn.legend(handles, names, loc="outside lower center", ncols=len(names), frameon=False, fontsize=9)
     return drawn
