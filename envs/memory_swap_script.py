@@ -23,6 +23,8 @@ SLOWEST = 0.7
 """Each move has a speed of its own, uniform from this share of the full one: else the time would show how far it has come."""
 STAY = 20
 """Steps of rest that end a demonstration: more than the task asks for, so that staying is learned too."""
+MISSES, OFF = 0.25, (0.02, 0.045)
+"""Share of the grasps that miss on purpose, and by how many meters: so that a demonstration shows how to mend a miss."""
 ABOVE = 0.12
 """Meters over the table at which an object is approached and carried."""
 OPEN, CLOSE = -1.0, 1.0
@@ -40,7 +42,7 @@ class Swaps(Scripted):
     @classmethod
     def own(cls, task: Task, quick: bool) -> Self:
         """The recipe of a task's own data, which is small in any case."""
-        return cls(task.env_id, NOISE, 30_000, seed=0)
+        return cls(task.env_id, NOISE, 45_000, seed=0)
 
     def collect(self, index: int, folder: Path) -> Arrays:
         """One shard: whole episodes, but for the last."""
@@ -84,45 +86,65 @@ def moves(env: Any, rng: np.random.Generator) -> Iterator[Floats]:
     cube, can = env.starts
     for thing, place in ((0, 3 - cube - can), (1, cube), (0, can)):
         speed = rng.uniform(SLOWEST, 1.0)
-        for action in _move(env.table, thing, PLACES[place] + rng.uniform(-SPREAD, SPREAD, 2)):
+        for action in _move(env.table, thing, PLACES[place] + rng.uniform(-SPREAD, SPREAD, 2), rng):
             action[:3] = np.clip(action[:3], -speed, speed)
             yield action
     while True:
         yield _rest(env.table)
 
 
-def _move(table: Any, thing: int, place: Floats) -> Iterator[Floats]:
+def _move(table: Any, thing: int, place: Floats, rng: np.random.Generator) -> Iterator[Floats]:
     """Take an object, put it down at a place (2,), return to rest."""
     from dfplan.envs.memory_swap import HEIGHT, REST  # late, as above
-
-    def here(height: float) -> Floats:
-        return np.array([*table.gripper[:2], height])
 
     def there(height: float) -> Floats:
         return np.array([*place, height])
 
-    def aside(target: Floats) -> float:
-        return float(np.linalg.norm((target - table.gripper[:3])[:2]))
-
-    low = HEIGHT + 0.008
-    while aside(table.objects[thing]) > 0.01 or table.gripper[2] > ABOVE + 0.03:
-        yield _towards(table, np.array([*table.objects[thing][:2], ABOVE]), OPEN)
-    while table.gripper[2] > low:
-        yield _towards(table, table.objects[thing], OPEN)
-    for _ in range(4):
-        yield _towards(table, table.objects[thing], CLOSE)
-    while table.gripper[2] < ABOVE - 0.03:
-        yield _towards(table, here(ABOVE), CLOSE)
-    while aside(there(ABOVE)) > 0.01:
+    while not _is_held(table, thing):
+        yield from _grasp(table, thing, rng)
+    while _aside(table, there(ABOVE)) > 0.01:
         yield _towards(table, there(ABOVE), CLOSE)
-    while table.gripper[2] > low:
+    while table.gripper[2] > HEIGHT + 0.008:
         yield _towards(table, there(HEIGHT), CLOSE)
     for _ in range(3):
         yield _towards(table, there(HEIGHT), OPEN)
     while table.gripper[2] < ABOVE - 0.03:
-        yield _towards(table, here(ABOVE), OPEN)
+        yield _towards(table, _here(table, ABOVE), OPEN)
     while np.linalg.norm(table.gripper[:3] - REST) > 0.02:
         yield _rest(table)
+
+
+def _grasp(table: Any, thing: int, rng: np.random.Generator) -> Iterator[Floats]:
+    """Go above an object, down, close and go up: beside it where the grasp misses on purpose."""
+    from dfplan.envs.memory_swap import HEIGHT  # late, as above
+
+    angle, off = rng.uniform(0.0, 2 * np.pi), rng.uniform(*OFF) if rng.uniform() < MISSES else 0.0
+    beside = off * np.array([np.cos(angle), np.sin(angle), 0.0])
+
+    def there() -> Floats:
+        return np.asarray(table.objects[thing] + beside)
+
+    while _aside(table, there()) > 0.01 or table.gripper[2] > ABOVE + 0.03:
+        yield _towards(table, np.array([*there()[:2], ABOVE]), OPEN)
+    while table.gripper[2] > HEIGHT + 0.008:
+        yield _towards(table, there(), OPEN)
+    for _ in range(4):
+        yield _towards(table, _here(table, HEIGHT) if off else there(), CLOSE)
+    while table.gripper[2] < ABOVE - 0.03:
+        yield _towards(table, _here(table, ABOVE), CLOSE)
+
+
+def _is_held(table: Any, thing: int) -> bool:
+    """Whether an object is off the table and in the gripper."""
+    return bool(np.linalg.norm(table.objects[thing] - table.gripper[:3]) < 0.03 and table.objects[thing][2] > ABOVE / 2)
+
+
+def _here(table: Any, height: float) -> Floats:
+    return np.array([*table.gripper[:2], height])
+
+
+def _aside(table: Any, target: Floats) -> float:
+    return float(np.linalg.norm((target - table.gripper[:3])[:2]))
 
 
 def _rest(table: Any) -> Floats:

@@ -16,7 +16,7 @@ from dfplan.envs.registry import MEMORY_SWAPS, short_name
 if TYPE_CHECKING:
     from dfplan.training.fit import Recipe
 
-STRIDE, HISTORY, PLANNED = 10, 14, 2
+STRIDE, HISTORY, PLANNED = 10, 17, 2
 """Steps of a token; tokens before the present, which reach from the last of the four times at rest to the first; tokens of
 a plan."""
 REPLAN_EVERY, DENOISING, TEMPERATURE = 1, 4, 0.0
@@ -24,7 +24,7 @@ REPLAN_EVERY, DENOISING, TEMPERATURE = 1, 4, 0.0
 do is decided by the past, so that no draw has to be kept to."""
 MISSING = 0.4
 """Largest share of the observations that are unknown in a training sequence."""
-STEPS = {"default": 5_000, "sequence": 4_000, "offline": 4_000, "gru": 1_200}
+STEPS = {"default": 10_000, "sequence": 4_000, "offline": 4_000, "gru": 1_200}
 """Optimizer steps."""
 
 
