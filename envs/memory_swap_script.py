@@ -25,6 +25,8 @@ STAY = 20
 """Steps of rest that end a demonstration: more than the task asks for, so that staying is learned too."""
 MISSES, OFF = 0.25, (0.02, 0.045)
 """Share of the grasps that miss on purpose, and by how many meters: so that a demonstration shows how to mend a miss."""
+KNOCKED = 0.1
+"""Meters from the row of places beyond which an object has been knocked away: no demonstration of anything."""
 ABOVE = 0.12
 """Meters over the table at which an object is approached and carried."""
 OPEN, CLOSE = -1.0, 1.0
@@ -65,9 +67,13 @@ class Swaps(Scripted):
 
 
 def demonstrate(env: Any, steps: int, rng: np.random.Generator, noise: float, seed: int | None) -> tuple[Arrays, bool]:
-    """One episode of so many steps at most, and whether it is a demonstration: it ended with success, or was cut off."""
+    """One episode of so many steps at most, and whether it is a demonstration: it ended with success, or was cut off, and no
+    object was knocked away."""
+    from dfplan.envs.memory_swap import PLACES  # late, as above
+
     recorder = Recorder(steps)
     observation, _ = env.reset(seed=seed)
+    table, farthest = env.unwrapped.table, 0.0
     spread, script, goes_on = rng.uniform(0.0, noise), moves(env.unwrapped, rng), True
     recorder.begin(observation)
     while goes_on:
@@ -76,7 +82,8 @@ def demonstrate(env: Any, steps: int, rng: np.random.Generator, noise: float, se
         action = np.clip(action, -1.0, 1.0).astype(np.float32)
         observation, reward, terminated, truncated, info = env.step(action)
         goes_on = recorder.step(action, observation, reward, terminated, truncated)
-    return recorder.arrays(), bool(info["success"] or not (terminated or truncated))
+        farthest = max(farthest, float(np.abs(table.objects[:, 0] - PLACES[0, 0]).max()))
+    return recorder.arrays(), bool(info["success"] or not (terminated or truncated)) and farthest < KNOCKED
 
 
 def moves(env: Any, rng: np.random.Generator) -> Iterator[Floats]:

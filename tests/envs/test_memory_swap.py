@@ -7,6 +7,7 @@ from stable_baselines3.common.env_checker import check_env as check_for_stable_b
 
 pytest.importorskip("ogbench", reason="OGBench is not installed: pip install -e '.[robots]'")
 
+from dfplan.envs import memory_swap_script
 from dfplan.envs.memory_swap import AT_REST, HEIGHT, HELD, PLACES, REST, MemorySwapEnv, standing_at
 from dfplan.envs.memory_swap_script import Swaps, demonstrate, moves
 from dfplan.envs.registry import MEMORY_SWAPS, find
@@ -138,7 +139,7 @@ def test_its_three_tasks_share_their_data():
 
 
 def test_demonstrations_succeed_and_are_a_function_of_their_seed(tmp_path):
-    recipe = Swaps("memory-swap-v0", 0.1, 150, seed=4)
+    recipe = Swaps("memory-swap-v0", 0.1, 200, seed=4)
     arrays = recipe.collect(0, tmp_path)
     again = recipe.collect(0, tmp_path)
     assert all(np.array_equal(arrays[name], again[name]) for name in arrays)
@@ -150,6 +151,27 @@ def test_demonstrations_succeed_and_are_a_function_of_their_seed(tmp_path):
 def test_an_episode_that_fails_is_no_demonstration(env):
     arrays, whole = demonstrate(env, 1000, np.random.default_rng(0), noise=40.0, seed=0)
     assert not whole and len(arrays["actions"]) == 200
+
+
+def test_a_missed_grasp_is_mended(env, monkeypatch):
+    """The first grasp misses on purpose; the object is taken at the second, and the episode ends with success."""
+    env.reset(seed=3)
+    table, raised = env.unwrapped.table, []
+    script, terminated, truncated = moves(env.unwrapped, np.random.default_rng(0)), False, False
+    monkeypatch.setattr(memory_swap_script, "MISSES", 1.0)
+    while not (terminated or truncated):
+        closed = table.gripper[3] > 0.3
+        _, _, terminated, truncated, _ = env.step(next(script))
+        if closed and table.gripper[2] > 0.08 and not raised:
+            raised.append(table.objects[:, 2].max())
+            monkeypatch.setattr(memory_swap_script, "MISSES", 0.0)
+    assert terminated and raised[0] < 0.04, "the gripper came up closed, and both objects stood"
+
+
+def test_an_episode_in_which_an_object_is_knocked_away_is_no_demonstration(env, monkeypatch):
+    monkeypatch.setattr(memory_swap_script, "KNOCKED", 0.0)
+    arrays, whole = demonstrate(env, 200, np.random.default_rng(0), noise=0.0, seed=0)
+    assert arrays["terminations"][-1] and not whole
 
 
 def test_the_camera_sees_the_table_and_a_ball_before_it():
