@@ -14,6 +14,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, ClassVar, ParamSpec, Self, TypeVar
 
 import numpy as np
@@ -21,6 +22,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
+from dfplan.agents import hub
 from dfplan.agents.loading import pretrained_path
 from dfplan.arrays import Shape, read, read_parts, read_rows, read_whole
 from dfplan.config_json import config_from_json, config_to_json
@@ -91,9 +93,10 @@ class Agent(ABC):
 
     @classmethod
     def from_pretrained(cls, name: str, **how: Any) -> Self:
-        """The agent of weights that come with the package, such as 'maze2d-large'; `how` as of `load`.
+        """The agent of weights that come with the package, such as 'maze2d-large', or of 'user/name' on the Hugging Face hub;
+        `how` as of `load`.
 
-        Raises ValueError for a name that is not among them.
+        Raises ValueError for a name that is not among them; of a repository, what `hub.fetch` raises.
         """
         return cls.load(pretrained_path(name, cls.kind), **how)
 
@@ -289,6 +292,17 @@ class LearningAgent(Agent):
         `half` rounds what was trained to float16, half the size; units and limits stay as they are.
         """
         self._write(path, rounded=half)
+
+    def push(self, repository: str, private: bool = False, **how: Any) -> str:
+        """Save to 'user/name' on the Hugging Face hub, with a model card made of the weights' own, for `from_pretrained`; the
+        repository's address. A `private` one can be read with a token only; `how` as of `save`.
+
+        Raises what `hub.publish` raises.
+        """
+        card = hub.model_card(repository, str(self.kind), self.parameters, self.card)
+        with TemporaryDirectory() as folder:
+            self.save(Path(folder, hub.WEIGHTS), **how)
+            return hub.publish(repository, Path(folder, hub.WEIGHTS), card, private)
 
     def _write(self, path: str | Path, rounded: bool = False, critics: bool | None = None) -> None:
         """Write a file, its parameters `rounded` to half precision; `critics` as of `Header`: False leaves out what is not

@@ -7,11 +7,13 @@ agent = from_pretrained("maze2d-large-iql")
 from __future__ import annotations
 
 import json
+import os
 from importlib import resources
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
 
+from dfplan.agents import hub
 from dfplan.training.checkpoint import CheckpointError
 from dfplan.training.weights_file import kind_in
 
@@ -19,6 +21,8 @@ PRETRAINED = Path(str(resources.files("dfplan.agents"))) / "pretrained"
 """The folder of the weights that come with the package: all of them in a clone, a part of them in the wheel."""
 MANIFEST = "manifest.json"
 """The file in it that names them all: `benchmarks/report/manifest.py` writes it."""
+ELSEWHERE = "DFPLAN_WEIGHTS"
+"""The variable that may name a repository of the Hugging Face hub with the weights that the wheel lacks, as 'user/name'."""
 STABLE_BASELINES = "stable_baselines3"
 """The kind of a file of stable-baselines3, a zip with a card beside it."""
 AGENTS = {
@@ -68,7 +72,10 @@ def load(path: str | Path, member: int | None = None) -> Any:
 
 
 def from_pretrained(name: str, member: int | None = None) -> Any:
-    """The agent of weights that come with the package, such as 'maze2d-large'. ValueError for a name that is not there."""
+    """The agent of weights that come with the package, such as 'maze2d-large', or of 'user/name' on the Hugging Face hub.
+
+    Raises ValueError for a name that is not there, and what `load` and `hub.fetch` raise.
+    """
     return load(pretrained_path(name), member)
 
 
@@ -88,17 +95,26 @@ def pretrained_names(kind: str | None = None) -> list[str]:
 
 
 def pretrained_path(name: str, kind: str | None = None) -> Path:
-    """The file of a name. ValueError, with the names that there are, if it is not among them; for weights that only a clone of
-    the repository has, with the command that makes them again.
+    """The file of a name; 'user/name' is fetched from the Hugging Face hub.
+
+    ValueError, with the names that there are, if it is not among them; for weights that only a clone of the repository has,
+    with the command that makes them again. `ELSEWHERE` names where those are fetched from instead.
     """
+    if hub.NAME.fullmatch(name):
+        return hub.fetch(name)
     files = {path.stem: path for path in pretrained_files(kind)}
     if name in files:
         return files[name]
     elsewhere = json.loads((PRETRAINED / MANIFEST).read_bytes()).get(name)
     if elsewhere is not None and not (PRETRAINED / elsewhere["file"]).exists():
+        if repository := os.environ.get(ELSEWHERE):
+            if elsewhere["file"].endswith(".zip"):
+                hub.fetch(repository, f"{name}.json")  # the card, which must lie beside it
+            return hub.fetch(repository, elsewhere["file"], elsewhere["sha256"])
         size = f"{elsewhere['bytes'] / 1e6:.1f} MB"
         raise ValueError(
             f"the weights {name!r} ({size}) are not in the installed package: a clone of the repository has them in "
-            f"agents/pretrained, and `{elsewhere['command']}` makes them again there"
+            f"agents/pretrained, and `{elsewhere['command']}` makes them again there; or {ELSEWHERE}=user/name names a "
+            "repository of the Hugging Face hub that holds them"
         )
     raise ValueError(f"there are no pretrained weights {name!r}: expected one of {', '.join(files) or '(none)'}")

@@ -39,7 +39,7 @@ FLOORS = {
         {"collect"},
     ),
     "agents": (
-        {"loading", "base", "planning_agent", "agent_config", "episodes"},
+        {"hub", "loading", "base", "planning_agent", "agent_config", "episodes"},
         {"offline", "online", "adapters", "full_sequence", "evaluation"},
         {"diffuser", "decision_diffuser", "diffusion_policy", "diffusion_veteran", "mppi", "recurrent_policy"},
         {"diffusion_forcing", "weights"},
