@@ -21,6 +21,8 @@ AT_REST = 0.01
 """How far a thing at rest moves in one step at most, in deviations of its columns."""
 ROUNDS = 50
 """Of the clustering."""
+AT_ONCE = 10_000
+"""Rows that are compared with all centers at a time: more would take gigabytes."""
 
 
 class Changes(NamedTuple):
@@ -60,8 +62,15 @@ def cluster(data: Trajectories, columns: Sequence[int], groups: Sequence[int], k
 
 def nearest(values: FloatArray, centers: FloatArray) -> IntArray:
     """Goal columns (..., G) -> (...) the number of their configuration: that of the nearest center, group by group."""
-    found: IntArray = ((centers**2).sum(axis=1) - 2 * values @ centers.T).argmin(axis=-1)
-    return found
+    rows, squares = values.reshape(-1, values.shape[-1]), (centers**2).sum(axis=1)
+    parts = [rows[start : start + AT_ONCE] for start in range(0, max(len(rows), 1), AT_ONCE)]
+    found: IntArray = np.concatenate([(squares - 2 * part @ centers.T).argmin(axis=-1) for part in parts])
+    return found.reshape(values.shape[:-1])
+
+
+def kinds_in_each(kinds: Sequence[int]) -> IntArray:
+    """(N, things): of which kind each thing is in each configuration."""
+    return np.stack(np.unravel_index(np.arange(int(np.prod(kinds))), tuple(kinds)), axis=1)
 
 
 def at_rest(data: Trajectories, columns: Sequence[int], groups: Sequence[int]) -> BoolArray:
@@ -99,6 +108,19 @@ def until_the_second(data: Trajectories, found: Changes) -> IntArray:
         return np.full(len(data), len(data))
     there &= found.episodes[at] == episode
     return np.where(there, np.maximum(found.left[at] - steps, 1), len(data))
+
+
+def change_together(data: Trajectories, found: Changes, kinds: Sequence[int]) -> BoolArray:
+    """(N, things): which things change their kind by the next change from each step of the data on.
+
+    One switch may turn several lamps. All are False where no change follows in the episode.
+    """
+    steps, number = np.arange(len(data)), kinds_in_each(kinds)
+    following = np.searchsorted(found.reached, steps, side="right")
+    episode = np.searchsorted(data.episode_starts, steps, side="right") - 1
+    differ = np.append(number[found.before] != number[found.after], np.zeros((1, len(kinds)), bool), axis=0)
+    same = np.append(found.episodes, -1)[following] == episode
+    return differ[following] & same[:, None]
 
 
 def _far_apart(places: NDArray[Any], count: int) -> NDArray[Any]:

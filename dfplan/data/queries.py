@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from dfplan.data.configurations import changes, cluster, until_the_second
+from dfplan.data.configurations import change_together, changes, cluster, until_the_second
 from dfplan.data.goals import hindsight
 from dfplan.data.padded_windows import PaddedWindows
 from dfplan.data.returns import returns_to_go
@@ -20,7 +20,7 @@ class Queries:
     `goal_within` is the largest number of steps between the present and its goal, which stands in `goal_columns` of an
     observation; 0 where no goals are drawn. With `groups`, most goals are of one thing alone and NaN elsewhere; with `alike`,
     all are, and that thing is the first one (see `dfplan.data.things`). With `kinds`, no goal lies beyond the second change of
-    a configuration (see `dfplan.data.configurations`).
+    a configuration, and what one change changes is asked for together (see `dfplan.data.configurations`).
     Raises what `PaddedWindows` raises, and ValueError for data without goal columns where goals are drawn.
     """
 
@@ -44,10 +44,11 @@ class Queries:
         self.groups, self.history = groups, history * stride
         if groups:
             self.spread = data.observations[:, list(goal_columns)].std(axis=0) + 1e-6
-        self.limits = None
+        self.limits = self.together = None
         if kinds:
             found = changes(data, goal_columns, groups, cluster(data, goal_columns, groups, kinds))
             self.limits = np.minimum(until_the_second(data, found), goal_within)
+            self.together = change_together(data, found, kinds)
         self.exchanges = (
             (exchanges(alike, range(data.observations.shape[1])), exchanges(alike, goal_columns)) if alike else None
         )
@@ -65,7 +66,8 @@ class Queries:
         if self.groups:
             present = observations[:, self.history, list(self.goal_columns)]
             share = ALONE if self.exchanges is None else 1.0
-            goals, which = one_at_a_time(goals, present, self.groups, self.spread, rng, share)
+            together = None if self.together is None else self.together[now]
+            goals, which = one_at_a_time(goals, present, self.groups, self.spread, rng, share, together)
             if self.exchanges is not None:
                 seen, asked = (table[which] for table in self.exchanges)
                 observations = np.take_along_axis(observations, seen[:, None], axis=2)

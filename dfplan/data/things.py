@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from dfplan.data.trajectories import FloatArray, IntArray
+from dfplan.data.trajectories import BoolArray, FloatArray, IntArray
 
 ALONE = 0.9
 """Share of the goals of training that are of one thing alone, of things that are not alike."""
@@ -24,11 +24,13 @@ def one_at_a_time(
     spread: FloatArray,
     rng: np.random.Generator,
     share: float = ALONE,
+    together: BoolArray | None = None,
 ) -> tuple[FloatArray, IntArray]:
     """Goals (B, G) of which a `share` is of one thing, with NaN in the columns of all others, and which thing it is (B,).
 
     It is one of those that are somewhere else at `present` (B, G), in units of `spread` (G,), where there are any. Of goals
-    that stay whole it is 0.
+    that stay whole it is 0. Things that change `together` (B, things) are one: where that thing is among them, all of them that
+    are somewhere else are kept.
     """
     starts = np.append(0, np.cumsum(groups)[:-1])
     away = np.add.reduceat(((goals - present) / spread) ** 2, starts, axis=1) > MOVED**2
@@ -36,7 +38,10 @@ def one_at_a_time(
     likely = np.cumsum(likely / likely.sum(axis=1, keepdims=True), axis=1)
     which = (rng.random((len(goals), 1)) > likely[:, :-1]).sum(axis=1)
     alone = rng.random(len(goals)) < share
-    other = alone[:, None] & (np.repeat(np.arange(len(groups)), groups) != which[:, None])
+    asked = np.arange(len(groups)) == which[:, None]
+    if together is not None:
+        asked |= (asked & together).any(axis=1, keepdims=True) & together & away
+    other = alone[:, None] & ~np.repeat(asked, groups, axis=1)
     return np.where(other, np.float32(np.nan), goals), np.where(alone, which, 0)
 
 

@@ -14,7 +14,7 @@ import torch
 from scipy.sparse.csgraph import shortest_path
 from torch import Tensor, nn
 
-from dfplan.data.configurations import Changes, at_rest, changes, cluster, nearest
+from dfplan.data.configurations import Changes, at_rest, changes, cluster, kinds_in_each, nearest
 from dfplan.data.trajectories import FloatArray, IntArray, Trajectories
 
 MOVES = 0.02
@@ -50,7 +50,7 @@ class Order(nn.Module):
         self.register_buffer("arrivals", torch.zeros(3, N, G))
         self.register_buffer("free", torch.zeros(N, len(groups), dtype=torch.bool))
         self.register_buffer("follows", torch.full((N, N), -1, dtype=torch.int64))
-        self._kinds = np.stack(np.unravel_index(np.arange(N), self.kinds), axis=1)
+        self._kinds = kinds_in_each(self.kinds)
         ends = np.cumsum(self.groups)
         self._columns = [slice(end - size, end) for end, size in zip(ends, self.groups, strict=True)]
 
