@@ -12,17 +12,20 @@ from dfplan.data.spec import Spec
 BODIES, LEVELS = ("hopper", "walker2d", "halfcheetah"), ("medium", "expert", "mixed")
 REPLAN_EVERY = 5
 """A walker falls soon after a wrong action, so that only the first token of a plan is played."""
+SEQUENCE = (4, 9, 20)
+"""Of Diffuser: plans of 32 steps and 20 noise levels, as it was published, in tokens of four steps."""
 
 
 def budget(task: Any, spec: Spec) -> Budget:
     """As the data say, but for plans that are made anew after each token."""
     own = budget_of(spec)
-    return replace(own, acting={**own.acting, "chunks": {"replan_every": REPLAN_EVERY}})
+    acting = {"chunks": {"replan_every": REPLAN_EVERY}, "diffuser": {"replan_every": SEQUENCE[0], "steps": 10}}
+    return replace(own, sequence=SEQUENCE, steps={**own.steps, "sequence": 10_000}, acting={**own.acting, **acting})
 
 
 SUITE = Suite(
     tasks=tuple(f"{body}-{level}-own" for body in BODIES for level in LEVELS),
-    rows=("diffusion-forcing", "bc", "random"),
+    rows=("diffusion-forcing", "diffuser-actions", "bc", "random"),
     budget=budget,
     recipes={"default": "dfplan.benchmarks.recipes.diffusion_forcing:chunks"},
 )

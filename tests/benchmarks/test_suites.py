@@ -91,7 +91,7 @@ def test_ogbenchs_default_recipe_learns_each_thing_and_asks_for_one_at_a_time(na
     assert recipe.batches(_walk(len(things.goal))).__self__.goal_within == things.goal_within
     assert recipe.acting.in_turn == (things.within if several else ()) and recipe.train.steps == things.steps
     assert recipe.acting.plan.temperature == things.temperature and recipe.acting.plan.steps == 8
-    assert recipe.model.kinds == things.kinds and bool(things.kinds) == (name == "scene")
+    assert recipe.model.kinds == things.kinds and bool(things.kinds) == (name in ("scene", "puzzle-3x3"))
     assert recipe.model.alike == things.alike and bool(recipe.acting.clearance) == bool(things.alike)
 
 

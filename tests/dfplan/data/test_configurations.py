@@ -6,8 +6,18 @@ import numpy as np
 import pytest
 from chest import COLUMNS, GROUPS, KINDS, MOVE, play
 
-from dfplan.data.configurations import at_rest, changes, cluster, nearest, until_the_second
+from dfplan.data.configurations import (
+    AT_ONCE,
+    at_rest,
+    change_together,
+    changes,
+    cluster,
+    kinds_in_each,
+    nearest,
+    until_the_second,
+)
 from dfplan.data.queries import Queries
+from dfplan.data.trajectories import Trajectories
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +42,13 @@ def test_the_nearest_configuration_is_that_of_each_thing_by_itself(data, centers
     for part in (slice(0, 1), slice(1, 2), slice(2, 4)):
         apart.append(np.square(values[:, None, part] - centers[None, :, part]).sum(axis=2))
     assert np.array_equal(nearest(values, centers), sum(apart).argmin(axis=1))
+
+
+def test_any_number_of_rows_finds_its_configurations(data, centers):
+    values = np.tile(data.observations[:100], (AT_ONCE // 50, 1))
+    assert np.array_equal(nearest(values, centers).reshape(-1, 100)[-1], nearest(values[:100], centers))
+    assert nearest(values[:6].reshape(2, 3, 4), centers).shape == (2, 3) and nearest(values[:0], centers).shape == (0,)
+    assert nearest(values[0], centers) == nearest(values[:1], centers)[0]
 
 
 def test_a_thing_is_at_rest_where_it_stays_for_two_steps_and_episodes_do_not_touch(data):
@@ -64,6 +81,32 @@ def test_goals_end_before_the_second_change(data, centers):
     assert (
         until_the_second(still, found._replace(**{name: part[:0] for name, part in found._asdict().items()})) > 3000
     ).all()
+
+
+def test_what_the_next_change_changes_is_found_for_each_step(data, centers):
+    found, number = changes(data, COLUMNS, GROUPS, centers), kinds_in_each(KINDS)
+    together, episode = change_together(data, found, KINDS), MOVE * 40
+    for step in (0, 100, episode - 1, 777, len(data) - 1):
+        later = [
+            (before, after)
+            for left, reached, before, after in zip(*found[1:], strict=True)
+            if reached > step and left // episode == step // episode
+        ]
+        expected = number[later[0][0]] != number[later[0][1]] if later else [False] * 3
+        assert together[step].tolist() == list(expected)
+    assert not together[-1].any()
+
+
+def test_lamps_of_one_switch_are_asked_for_together():
+    """The first two of three lamps have one switch, which is turned every 10 steps, and the third has its own."""
+    steps = np.arange(200)
+    lamps = np.stack([steps // 10 % 2, (steps // 10 + 1) % 2, (steps + 5) // 20 % 2], axis=1)
+    data = Trajectories(np.float32(lamps), np.zeros((200, 1), np.float32), np.zeros(200, np.float32), np.array([0]), "")
+    queries = Queries(data, 2, 2, 0, 50, (0, 1, 2), (1, 1, 1), (), (2, 2, 2))
+    observations, _, _, goals, _ = queries.sample(np.random.default_rng(0), 500)
+    asked, moved = ~np.isnan(goals), goals != observations[:, 0]
+    several = asked.sum(axis=1) == 2
+    assert several.sum() > 100 and (asked & moved)[several][:, :2].all(), "both lamps of a switch that is turned"
 
 
 def test_queries_ask_for_no_more_than_one_change(data, centers):

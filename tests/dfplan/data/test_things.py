@@ -23,6 +23,18 @@ def test_most_goals_are_of_one_thing_that_moves():
     assert np.array_equal(np.nan_to_num(found), np.where(np.isnan(found), 0, goals))
 
 
+def test_things_that_change_together_are_asked_for_together():
+    """Of four things the first two change at once, but in the last row nothing moves; the fourth moves by itself."""
+    present = np.zeros((3_000, 4), np.float32)
+    goals = present + np.array([1, -1, 0, 1], np.float32)
+    goals[-500:] = 0
+    together = np.tile([True, True, True, False], (3_000, 1))
+    found, _ = one_at_a_time(goals, present, (1,) * 4, np.ones(4), np.random.default_rng(0), 1.0, together)
+    moving, still = (np.unique(~np.isnan(part), axis=0).tolist() for part in (found[:-500], found[-500:]))
+    assert moving == [[False, False, False, True], [True, True, False, False]]
+    assert [sum(asked) for asked in still] == [1] * 4, "where nothing moves, one thing stays where it is"
+
+
 def test_an_exchange_swaps_a_thing_with_the_first_and_the_same_again_swaps_them_back():
     table = exchanges(((1, 2), (5, 4), (6, 7)), range(8))
     assert table.tolist() == [[*range(8)], [0, 5, 4, 3, 2, 1, 6, 7], [0, 6, 7, 3, 4, 5, 1, 2]]
