@@ -20,7 +20,7 @@ def budget(task: Any, spec: Spec) -> Budget:
     """As the data say, but for plans that are made anew after each token."""
     own = budget_of(spec)
     acting = {"chunks": {"replan_every": REPLAN_EVERY}, "diffuser": {"replan_every": SEQUENCE[0], "steps": 10}}
-    return replace(own, sequence=SEQUENCE, steps={**own.steps, "sequence": 10_000}, acting={**own.acting, **acting})
+    return replace(own, sequence=SEQUENCE, steps={**own.steps, "sequence": 5_000}, acting={**own.acting, **acting})
 
 
 SUITE = Suite(

@@ -67,11 +67,11 @@ def _cubes(count: int, steps: int) -> Things:
 THINGS = {
     "cube-single": _cubes(1, 6_000),
     "cube-double": _cubes(2, 6_000),
-    "cube-triple": _cubes(3, 8_000),
+    "cube-triple": _cubes(3, 5_000),
     "scene": Things(
         "ogbench-scene", (3, 1, 1, 1, 1), (0.3, 0.6, 0.5, 0.5, 0.5), 120, 7_000, kinds=(2, 3, 3, 2, 2), temperature=0.5
     ),
-    "puzzle-3x3": Things("ogbench-buttons", (1,) * 9, (0.5,) * 9, 100, 7_000, kinds=(2,) * 9),
+    "puzzle-3x3": Things("ogbench-buttons", (1,) * 9, (0.5,) * 9, 100, 4_000, kinds=(2,) * 9),
 }
 """By task. Of a scene: the cube, the drawer, the window, and the buttons last, because they lock the other two."""
 
