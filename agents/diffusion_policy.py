@@ -101,7 +101,8 @@ class DiffusionPolicyModel(Statistics):
         """Actions (B, T_p, A) from the last observations (B, T_o, D) and goals (B, G), all in recorded units."""
         shape = len(observations), self.config.predicted, self.config.action_dim
         matrix = matrices.full_sequence(shape[1], self.config.levels, how.steps)
-        drawn = sample(self.given(observations, goals), matrix, shape, generator, eta=how.eta)
+        noise: dict[str, Any] = {"eta": how.eta, "temperature": how.temperature}
+        drawn = sample(self.given(observations, goals), matrix, shape, generator, **noise)
         return self.unscale_action(drawn.tokens.clamp(-1, 1))
 
 

@@ -23,7 +23,7 @@ from dfplan.diffusion.guidance import Guidance
 from dfplan.diffusion.loss import Diffusion
 from dfplan.diffusion.noise import NoiseSchedule, Prediction, ScheduleName
 from dfplan.diffusion.sampler import Known, sample
-from dfplan.fields import CheckedFields, Share, Size, check_columns
+from dfplan.fields import CheckedFields, NotNegative, Share, Size, check_columns
 from dfplan.models import UNetConfig
 from dfplan.planning.ask import Ask
 from dfplan.planning.plan import Plan
@@ -76,6 +76,8 @@ class SamplingConfig(CheckedFields):
     """Denoising steps from pure noise to a clean sequence."""
     eta: Share = 0.0
     """0 for DDIM, 1 for DDPM's ancestral step."""
+    temperature: NotNegative = 1.0
+    """Deviation of the noise that becomes samples: below 1 they lie nearer to the most common ones."""
 
 
 class SequenceModel(Statistics):
@@ -126,9 +128,8 @@ class SequenceModel(Statistics):
         layout, T = self.config.layout, self.config.tokens
         matrix = matrices.full_sequence(T, self.config.levels, config.steps)
         shape = len(known.mask), T, layout.width
-        drawn = sample(
-            diffusion, matrix, shape, generator, known=known, guidance=guidance, eta=config.eta, record=record
-        )
+        how: dict[str, Any] = {"eta": config.eta, "temperature": config.temperature, "record": record}
+        drawn = sample(diffusion, matrix, shape, generator, known=known, guidance=guidance, **how)
         return Plan.whole(
             self._states(drawn.tokens),
             tokens=drawn.tokens,

@@ -74,6 +74,8 @@ def test_same_seed_same_plan(agent):
 
     assert torch.equal(drawn(1), drawn(1))
     assert not torch.equal(drawn(1), drawn(2))
+    agent = agent.with_options(temperature=0.0)
+    assert torch.equal(drawn(1), drawn(2)), "without noise there is one plan"
 
 
 def test_a_config_comes_back_from_its_header(agent):
