@@ -55,6 +55,15 @@ class PlanningAgent(LearningAgent):
             asked = replace(asked, goal=self._tensor(goals))
             return self._make_plan(self._tensor(batch), asked, record=record, horizons=horizons)
 
+    def followed(self, row: int = 0) -> NDArray[Any] | None:
+        """The plan that is followed in a row of the batch, from where it was made: an observation for each step up to its end,
+        (S + 1, observation_dim) in recorded units; None before there is one."""
+        following = self._following
+        if following is None or following.begins[row]:
+            return None
+        path: NDArray[Any] = following.path[row, : int(following.lengths[row]) * self._stride + 1].cpu().numpy()
+        return path
+
     @property
     def _replan_every(self) -> int:
         """Environment steps between plans; 0: a plan is made once an episode."""

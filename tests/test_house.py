@@ -35,6 +35,7 @@ FLOORS = {
             "kitchen",
             "memory_swap",
             "memory_swap_script",
+            "sight",
         },
         {"collect"},
     ),

@@ -123,17 +123,16 @@ def animate(layout: Layout, denoising: Denoising) -> bytes:
         figure.canvas.draw()
         frames.append(np.asarray(figure.canvas.buffer_rgba())[..., :3].copy())  # type: ignore[attr-defined]
     plt.close(figure)
-    return _gif(frames)
+    return gif(frames, max(60, min(160, 5_000 // len(frames))))
 
 
-def _gif(frames: list[np.ndarray]) -> bytes:
-    """Frames (height, width, 3) as a GIF that lingers at its ends."""
+def gif(frames: list[np.ndarray], milliseconds: int) -> bytes:
+    """Frames (height, width, 3) as a GIF that shows each of them so long, and lingers at its ends."""
     # One palette for all frames, from a few of them side by side; this method keeps small patches of rare colors.
     some = Image.fromarray(np.hstack(frames[:: max(1, len(frames) // 6)]))
     palette = some.quantize(255, method=Image.Quantize.MAXCOVERAGE)
     first, *rest = (Image.fromarray(frame).quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames)
-    step = max(60, min(160, 5_000 // len(frames)))
-    durations = [600, *[step] * (len(frames) - 2), 2_000][: len(frames)]
+    durations = [600, *[milliseconds] * (len(frames) - 2), 2_000][: len(frames)]
     file = io.BytesIO()
     first.save(file, "GIF", save_all=True, append_images=rest, duration=durations, loop=0, optimize=True)
     return file.getvalue()

@@ -6,4 +6,5 @@ SUITE = Suite(
     tasks=("FetchReach", "FetchPush"),
     rows=("diffusion-forcing-plans", "random"),
     recipes={"default": "dfplan.benchmarks.recipes.diffusion_forcing:plans"},
+    places=lambda task, observations: {"gripper": observations[..., :3]},
 )

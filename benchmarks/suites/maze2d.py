@@ -119,4 +119,5 @@ SUITE = Suite(
     with_goal={"goal_conditioned": True},
     read=read,
     pictures=pictures,
+    places=lambda task, observations: {"particle": observations[..., :2]},
 )

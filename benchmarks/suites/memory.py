@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from dfplan.benchmarks.recipes.budget import Budget, budget_of
+from dfplan.benchmarks.suites.ogbench import MIDDLE, SCALE
 from dfplan.benchmarks.suites.suite import Suite
 from dfplan.data.spec import Spec
 from dfplan.envs.registry import MEMORY_SWAPS, short_name
@@ -65,6 +66,12 @@ def _chunks(spec: Spec, budget: Budget, **changes: Any) -> Recipe:
     )
 
 
+def places(task: Any, observations: Any) -> dict[str, Any]:
+    """Of planned observations the gripper, the cube and the can, (..., 3) in meters."""
+    columns = {"gripper": 0, "cube": 5, "can": 8}
+    return {name: observations[..., first : first + 3] / SCALE + MIDDLE for name, first in columns.items()}
+
+
 SUITE = Suite(
     tasks=tuple(map(short_name, MEMORY_SWAPS)),
     rows=("diffusion-forcing", "next-token", "bc", "random"),
@@ -73,4 +80,5 @@ SUITE = Suite(
         "default": "dfplan.benchmarks.suites.memory:default",
         "next-token": "dfplan.benchmarks.suites.memory:next_token",
     },
+    places=places,
 )

@@ -24,6 +24,8 @@ and contact), of each cube (place, quaternion, cosine and sine of its yaw), and 
 GOALS = ARM - JOINTS
 """Where the goal's columns begin in what all the functions below return."""
 
+SCALE, MIDDLE = 10.0, (0.425, 0.0, 0.0)
+"""Places are observed in tenths of a meter, from the middle of the table."""
 CLEARANCE = 0.6
 """Distance of a cube from another one's goal within which it is in the way, but not below it: cubes are 0.4 wide and high."""
 
@@ -124,6 +126,15 @@ def _joined(*parts: NDArray[Any]) -> NDArray[Any]:
     return np.concatenate(parts, axis=-1)
 
 
+def places(task: Task, observations: NDArray[Any]) -> dict[str, NDArray[Any]]:
+    """Of observations that the functions above gave: the effector, and the cubes where there are any, (..., 3) in meters."""
+    columns = {"effector": 0}
+    name = THINGS[short_name(task.data_id)].features
+    cubes = {"ogbench-cubes": len(THINGS[short_name(task.data_id)].groups), "ogbench-scene": 1}.get(name, 0)
+    columns |= {f"cube {i + 1}": GOALS + 3 * i for i in range(cubes)}
+    return {name: observations[..., first : first + 3] / SCALE + MIDDLE for name, first in columns.items()}
+
+
 def read(task: Task, source: str) -> Any:
     """The data of a task by its function of observations, with the columns that can be asked for as its goal."""
     from dfplan.data.readers import load  # late: torch takes seconds to import
@@ -169,4 +180,5 @@ SUITE = Suite(
     read=read,
     budget=budget,
     recipes={"default": "dfplan.benchmarks.recipes.diffusion_forcing:chunks"},
+    places=places,
 )

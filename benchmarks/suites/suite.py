@@ -52,6 +52,8 @@ class Suite:
     pictures: Callable[..., None] | None = None
     """Writes pictures into a folder, of a task, as `dfplan.benchmarks.report.pictures.write` does: it is given by agent a
     cell, and what records some of its episodes. None: there are none."""
+    places: Callable[[Task, Any], Mapping[str, Any]] = lambda task, observations: {}
+    """What of planned observations (..., D) a picture shows of a plan: places (..., 2 or 3) in the world, by name."""
 
     @property
     def trained(self) -> tuple[str, ...]:

@@ -158,6 +158,10 @@ class Maze2dEnv(gym.Env[Observation, np.ndarray]):
         if self.render_mode is None:
             gym.logger.warn('render() does nothing without a render mode; make the environment with "rgb_array"')
             return None
+        return self.picture()
+
+    def picture(self) -> np.ndarray:
+        """What `render` gives, whatever the render mode."""
         return draw(self.layout, self._state[:2], (self._goal_x, self._goal_y), GOAL_RADIUS)
 
     def _observe(self) -> Observation:

@@ -11,13 +11,14 @@ from dfplan.envs.maze.layouts import Layout
 
 CELL_PIXELS = 40
 PARTICLE_RADIUS = 0.1
+_EDGE = 0.7  # cell 0 starts at -0.7: its half width and the walls' shift
 _SMOOTH = 4  # drawn this many times larger, then averaged down
 _FLOOR, _WALL, _GOAL, _PARTICLE = (246, 244, 238), (70, 78, 92), (233, 150, 122), (38, 84, 160)
 
 
 def _box(x: float, y: float, radius: float, scale: float) -> tuple[float, float, float, float]:
     """Pillow's left, top, right, bottom of a disc around a point in observation coordinates."""
-    row, column = x + 0.7, y + 0.7  # cell 0 starts at -0.7: its half width and the walls' shift
+    row, column = x + _EDGE, y + _EDGE
     return (column - radius) * scale, (row - radius) * scale, (column + radius) * scale, (row + radius) * scale
 
 
@@ -33,6 +34,11 @@ def _background(layout: Layout, goal: tuple[float, float], radius: float) -> Ima
     for i, j in np.argwhere(layout.walls).tolist():
         pen.rectangle((j * scale, i * scale, (j + 1) * scale - 1, (i + 1) * scale - 1), fill=_WALL)
     return image.reduce(_SMOOTH)
+
+
+def pixels(places: np.ndarray) -> np.ndarray:
+    """Where places (..., 2) of a maze lie in its picture: (..., 2), to the right and down, from its corner."""
+    return (np.asarray(places)[..., 1::-1] + _EDGE) * CELL_PIXELS
 
 
 def draw(layout: Layout, position: tuple[float, ...], goal: tuple[float, float], radius: float) -> np.ndarray:

@@ -1,0 +1,119 @@
+"""Pictures of an environment's scene, and where in them places of its world lie.
+
+A maze is seen as its own `render` draws it. Any other scene of MuJoCo is seen by a camera of its model, or by MuJoCo's free
+camera where it has none, in a size of one's own: what an environment's `render` gives does not tell where it looks from.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from ctypes.util import find_library
+from pathlib import Path
+from typing import Any, Protocol
+
+import gymnasium
+import numpy as np
+from numpy.typing import NDArray
+
+from dfplan.envs.maze.render import pixels as maze_pixels
+
+CAMERAS = ("front", "table", "track", "external_camera_0")
+"""Names of cameras, of which the first that a model has is used: of OGBench, the memory task, Gymnasium's robots, and Fetch."""
+DEVICES = ("/dev/dri/renderD128", "/dev/nvidia0")
+"""Where Linux has a graphics processor."""
+
+
+class Sight(Protocol):
+    """What sees an episode that has been reset."""
+
+    def frame(self) -> NDArray[np.uint8]:
+        """What is seen now, (height, width, 3)."""
+
+    def pixels(self, places: NDArray[Any]) -> NDArray[Any]:
+        """Where places (..., 2 or 3) of the world lie in the last frame: (..., 2), to the right and down, from its corner."""
+
+    def close(self) -> None:
+        """Free what draws."""
+
+
+def of(env: gymnasium.Env[Any, Any], side: int = 320) -> Sight:
+    """The sight of an environment, `side` pixels along each side where it is no maze.
+
+    Raises ValueError for one that is neither a maze nor a scene of MuJoCo, and where OpenGL cannot draw without a display.
+    """
+    from dfplan.envs.maze.env import Maze2dEnv  # late: it imports MuJoCo, see below
+
+    scene: Any = env.unwrapped
+    if isinstance(scene, Maze2dEnv):
+        return MazeSight(scene)
+    scene = getattr(scene, "table", scene)
+    if not (hasattr(scene, "model") and hasattr(scene, "data")):
+        raise ValueError(f"{env} cannot be seen: it is neither a maze nor a scene of MuJoCo")
+    return CameraSight(scene, side)
+
+
+def without_display() -> None:
+    """Let MuJoCo draw without a display where there is none, unless MUJOCO_GL says how; to be called before it is imported."""
+    if sys.platform == "linux" and not {"DISPLAY", "WAYLAND_DISPLAY", "MUJOCO_GL"} & os.environ.keys():
+        library = "EGL" if any(Path(name).exists() for name in DEVICES) else "OSMesa"
+        if find_library(library) is not None:
+            os.environ["MUJOCO_GL"] = library.lower()
+
+
+class MazeSight:
+    """A maze from above."""
+
+    def __init__(self, scene: Any):
+        self._scene = scene
+
+    def frame(self) -> NDArray[np.uint8]:
+        """As of `Sight`."""
+        picture: NDArray[np.uint8] = self._scene.picture()
+        return picture
+
+    def pixels(self, places: NDArray[Any]) -> NDArray[Any]:
+        """As of `Sight`."""
+        return maze_pixels(places)
+
+    def close(self) -> None:
+        """As of `Sight`."""
+
+
+class CameraSight:
+    """A scene of MuJoCo through a camera."""
+
+    def __init__(self, scene: Any, side: int):
+        from dfplan.envs.maze.engine import mujoco  # late, as above
+
+        self._data, model = scene.data, scene.model
+        model.vis.global_.offwidth, model.vis.global_.offheight = side, side
+        named = {model.camera(i).name: i for i in range(model.ncam)}
+        self._camera = next((named[name] for name in CAMERAS if name in named), -1)
+        try:
+            self._renderer = mujoco.Renderer(model, side, side)
+        except Exception as error:  # whatever an OpenGL library raises
+            how = "pictures need OpenGL without a display: set MUJOCO_GL to egl or osmesa"
+            raise ValueError(f"{how} ({type(error).__name__}: {error})") from error
+        self._side = side
+
+    def frame(self) -> NDArray[np.uint8]:
+        """As of `Sight`."""
+        self._renderer.update_scene(self._data, camera=self._camera)
+        picture: NDArray[np.uint8] = self._renderer.render()
+        return picture
+
+    def pixels(self, places: NDArray[Any]) -> NDArray[Any]:
+        """As of `Sight`."""
+        left, right = self._renderer.scene.camera  # two eyes at one place
+        forward, up = np.array(left.forward), np.array(left.up)
+        away = np.asarray(places) - (np.array(left.pos) + np.array(right.pos)) / 2
+        depth = np.maximum(away @ forward, left.frustum_near) / left.frustum_near
+        half = (left.frustum_top - left.frustum_bottom) / 2  # of the near plane, which is as wide as high
+        across, above = away @ np.cross(forward, up) / depth, away @ up / depth
+        middle = (left.frustum_top + left.frustum_bottom) / 2
+        return self._side * (0.5 + np.stack([across, middle - above], axis=-1) / (2 * half))
+
+    def close(self) -> None:
+        """As of `Sight`."""
+        self._renderer.close()
