@@ -27,9 +27,10 @@ from dfplan.agents.loading import pretrained_path
 from dfplan.arrays import Shape, read, read_parts, read_rows, read_whole
 from dfplan.config_json import config_from_json, config_to_json
 from dfplan.data.features import AS_RECORDED, Features, registered
+from dfplan.models.keypoints import PictureConfig, PictureEncoder
 from dfplan.names import unknown
 from dfplan.planning.ask import Ask
-from dfplan.training.weights_file import Header, load_weights, naming, restored, save_weights
+from dfplan.training.weights_file import PICTURES, Header, load_weights, naming, restored, save_weights
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -266,9 +267,15 @@ class LearningAgent(Agent):
         self.learner, self.config = learner.eval(), config or self.config_class()
         self.observation_dim = len(learner.observation.mean)
         self.features = getattr(learner.config, "features", AS_RECORDED)
+        self.encoder: PictureEncoder | None = None
         self._optimizer: torch.optim.Optimizer | None = None
         self._fit_learner()
         super().__init__(self.config, card)
+
+    def seeing(self, encoder: PictureEncoder | None) -> Self:
+        """Let the agent see pictures by this encoder, which is a part of it from now on; returns the agent."""
+        self.encoder = None if encoder is None else encoder.eval()
+        return self
 
     def _fit_learner(self) -> None:
         """Take from the learner what the agent takes. ValueError for a config that does not fit the learner."""
@@ -278,13 +285,14 @@ class LearningAgent(Agent):
         """The agent of a file written by `save`, acting as its header says. CheckpointError for a file that is not one."""
         tensors, header = load_weights(path, str(cls.kind))
         only = cls.acting if header.critics is False else ("",)
-        learner = restored(cls.learner_class, cls.learner_config_class, header.config, tensors, path, only)
+        own, encoder = _without_encoder(tensors, header, path)
+        learner = restored(cls.learner_class, cls.learner_config_class, header.config, own, path, only)
         acting, where, card = header.agent, "agent", dict(header.card)
         if acting is None and "agent" in card:  # as the files of trajectory models once were
             acting, where = card.pop("agent"), "card.agent"
         with naming(path):
             config: Any = config_from_json(cls.config_class, acting, where)
-            return cls(learner, config, card)
+            return cls(learner, config, card).seeing(encoder)
 
     def save(self, path: str | Path, half: bool = False) -> None:
         """Write weights, configs and card as one safetensors file that `load` reads.
@@ -313,13 +321,17 @@ class LearningAgent(Agent):
         if rounded:
             trained = {name for name, _ in self.learner.named_parameters()}
             tensors = {name: tensor.half() if name in trained else tensor for name, tensor in tensors.items()}
+        seen = None if self.encoder is None else config_to_json(self.encoder.config)
+        if self.encoder is not None:
+            tensors |= {f"{PICTURES}{name}": tensor for name, tensor in self.encoder.half_sized().items()}
         configs = config_to_json(self.learner.config), self.card, config_to_json(self.config)
-        save_weights(path, tensors, Header(str(self.kind), *configs, critics))
+        save_weights(path, tensors, Header(str(self.kind), *configs, critics, seen))
 
     @property
     def parameters(self) -> int:
         """Number of trained parameters."""
-        return sum(p.numel() for p in self.learner.parameters())
+        modules = [self.learner] if self.encoder is None else [self.learner, self.encoder]
+        return sum(p.numel() for module in modules for p in module.parameters())
 
     @property
     def device(self) -> torch.device:
@@ -329,6 +341,8 @@ class LearningAgent(Agent):
     def to(self, device: str | torch.device) -> Self:
         """Move the weights, which agents made by `with_options` share, and forget goal and plan; returns the agent."""
         self.learner.to(device)
+        if self.encoder is not None:
+            self.encoder.to(device)
         self.reset(seed=0)
         return self
 
@@ -336,7 +350,13 @@ class LearningAgent(Agent):
         self._generator = torch.Generator(self.device).manual_seed(seed)
 
     def _with(self, config: Any) -> Self:
-        return type(self)(self.learner, config, self.card)
+        return type(self)(self.learner, config, self.card).seeing(self.encoder)
+
+    def _read_observation(self, observation: Any) -> NDArray[Any]:
+        if self.encoder is not None:
+            with undisturbed(self.device):
+                observation = self.encoder.numbers(observation, self.sees_unknown)
+        return super()._read_observation(observation)
 
     def _tensor(self, array: NDArray[Any] | None) -> Any:
         """The same as a tensor on the agent's device; None stays None."""
@@ -376,6 +396,17 @@ class LearningAgent(Agent):
 
     def _new_optimizer(self) -> torch.optim.Optimizer:
         return torch.optim.AdamW(self.learner.parameters(), lr=self.learning_rate)
+
+
+def _without_encoder(
+    tensors: Mapping[str, Tensor], header: Header, path: str | Path
+) -> tuple[dict[str, Tensor], PictureEncoder | None]:
+    """The tensors of a file that are the learner's, and what sees pictures, if the file has it."""
+    if header.pictures is None:
+        return dict(tensors), None
+    seen = {name.removeprefix(PICTURES): part for name, part in tensors.items() if name.startswith(PICTURES)}
+    encoder = restored(PictureEncoder, PictureConfig, header.pictures, seen, path)
+    return {name: part for name, part in tensors.items() if not name.startswith(PICTURES)}, encoder
 
 
 @contextmanager

@@ -72,7 +72,7 @@ class DiffusionForcingAgent(PlanningAgent):
         return self._with(replace(config, plan=plans))
 
     def _with(self, config: Any) -> Self:
-        return type(self)(self.learner, config, self.card, self.planner)
+        return type(self)(self.learner, config, self.card, self.planner).seeing(self.encoder)
 
     @named
     def export(self, path: str | Path) -> None:

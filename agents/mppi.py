@@ -113,7 +113,7 @@ class LearnedMPPIAgent(MPPIAgent, LearningAgent):
         LearningAgent._seed(self, seed)
 
     def _with(self, config: MPPIConfig) -> Self:
-        return type(self)(self.learner, config, self.card, self.cost)
+        return type(self)(self.learner, config, self.card, self.cost).seeing(self.encoder)
 
     def _parts(self, given: int) -> Mapping[str, Shape]:
         """Two observations, one step apart, and the actions at them, of which the first is learned from."""

@@ -93,14 +93,19 @@ RECIPES: Mapping[str, Callable[[Spec], Recipe]] = {"chunks": chunks, "plans": pl
 """The recipes by name."""
 
 
+def require_recipe(name: str) -> None:
+    """Raise ValueError for a name of no recipe."""
+    if name not in RECIPES:
+        raise ValueError(str(unknown("recipe", name, RECIPES).args[0]))
+
+
 def recipe_for(data: Trajectories, recipe: str | Recipe, **train: int | None) -> Recipe:
     """The recipe of that name for the data, or the given one; `train` are fields of its TrainConfig, None for its own.
 
     Raises ValueError for another name.
     """
     if isinstance(recipe, str):
-        if recipe not in RECIPES:
-            raise ValueError(str(unknown("recipe", recipe, RECIPES).args[0]))
+        require_recipe(recipe)
         recipe = RECIPES[recipe](Spec.of(data))
     changes: dict[str, Any] = {name: value for name, value in train.items() if value is not None}
     return replace(recipe, train=replace(recipe.train, **changes)) if changes else recipe

@@ -7,7 +7,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from dfplan.agents.recipes import recipe_for
+from dfplan.agents.pictures import encoded
+from dfplan.agents.recipes import recipe_for, require_recipe
+from dfplan.data.pictures import Pictured
 from dfplan.data.readers import load
 from dfplan.data.trajectories import Trajectories
 from dfplan.training.checkpoint import load_header
@@ -35,13 +37,14 @@ def train(
         agent = dfplan.train(data, "chunks", minutes=5)
 
     Args:
-        data: What `dfplan.load` gave, or a source as it takes one.
+        data: What `dfplan.load` gave, or a source as it takes one. Where it holds pictures, what makes numbers of them is
+            trained first, which takes some minutes of its own, and is a part of the agent.
         recipe: "chunks" (actions are diffused in chunks) or "plans" (states are planned and tracked), or a `Recipe`.
         minutes: How long to train. The number of steps is measured first, and is in the agent's card: the same number of
             `steps` gives the same weights again.
         steps: Optimizer steps in place of minutes; without either, the recipe's own.
         run_dir: Folder that keeps checkpoints and the weights, so that the same call goes on after an interruption; None
-            keeps nothing but the agent.
+            keeps nothing but the agent. What sees pictures has a folder beside it, whose name ends in `-pictures`.
         seed: Of weights, batches and noise.
         accelerator: "auto", "cpu" or "cuda".
         quiet: Show no progress.
@@ -53,13 +56,19 @@ def train(
         raise ValueError("give minutes or steps, not both: either says how long to train")
     if minutes is not None and not 0 < minutes < float("inf"):
         raise ValueError(f"minutes must be a finite number above 0, got {minutes}")
-    data = data if isinstance(data, Trajectories) else load(data)
-    chosen = recipe_for(data, recipe, seed=seed, steps=steps)
+    if isinstance(recipe, str):
+        require_recipe(recipe)
+    data = data if isinstance(data, Trajectories | Pictured) else load(data)
     with ExitStack() as kept:
-        folder = Path(run_dir or kept.enter_context(TemporaryDirectory(prefix="dfplan-")))
+        folder = Path(run_dir or Path(kept.enter_context(TemporaryDirectory(prefix="dfplan-")), "run"))
+        encoder = None
+        if isinstance(data, Pictured):
+            beside = folder.with_name(f"{folder.name}-pictures")
+            data, encoder = encoded(data, beside, accelerator=accelerator, quiet=quiet)
+        chosen = recipe_for(data, recipe, seed=seed, steps=steps)
         if minutes is not None:
             chosen = recipe_for(data, chosen, steps=steps_within(minutes, chosen, data, folder, accelerator))
-        return fit(chosen, data, folder, accelerator=accelerator, quiet=quiet)
+        return fit(chosen, data, folder, encoder=encoder, accelerator=accelerator, quiet=quiet)
 
 
 def steps_within(minutes: float, recipe: Recipe, data: Trajectories, run_dir: Path, accelerator: str) -> int:

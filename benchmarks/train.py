@@ -25,6 +25,7 @@ from dfplan.benchmarks.recipes.online import ONLINE
 from dfplan.benchmarks.recipes.recipe import RECIPES
 from dfplan.benchmarks.suites import suite
 from dfplan.config_json import config_to_json
+from dfplan.data.pictures import Pictured
 from dfplan.data.spec import Spec
 from dfplan.envs.registry import Task, find, short_name
 from dfplan.names import unknown
@@ -142,14 +143,26 @@ def _offline(arguments: Arguments, task: Task | None, folder: Path, about: dict[
     began, spec = time.perf_counter(), suite.of(task).spec
     # Where widths are known, whatever is wrong with the run is found before the data are read.
     early = None if spec is None else recipe_for(spec)
-    data = suite.data_of(task, arguments.data)
+    data, encoder = suite.data_of(task, arguments.data), None
+    if isinstance(data, Pictured):
+        data, encoder = _encoded(data, arguments, task)
     recipe = early or recipe_for(Spec.of(data))
     if not arguments.quiet:
         print(f"{data.name}: {len(data):,} steps, ready after {time.perf_counter() - began:.0f} s")
     scored = {} if task is None else _scored(arguments.recipe, find(task.data_id))
     how: dict[str, Any] = {name: getattr(arguments, name) for name in ("accelerator", "devices", "quiet")}
-    fit(recipe, data, folder, **scored, about=about, **how)
+    fit(recipe, data, folder, **scored, about=about, encoder=encoder, **how)
     return folder / WEIGHTS
+
+
+def _encoded(data: Pictured, arguments: Arguments, task: Task | None) -> tuple[Any, Any]:
+    """The data with numbers in the places of pictures, and what makes them: trained once for all recipes."""
+    from dfplan.agents.pictures import encoded  # late: see dfplan.command
+
+    name = name_of(str(arguments.data)) if task is None else short_name(task.data_id)
+    folder = arguments.run_dir or rows.run_folder(name, 0)
+    how: dict[str, Any] = {"accelerator": arguments.accelerator, "quiet": arguments.quiet}
+    return encoded(data, folder.with_name(f"{folder.name}-pictures"), **how)
 
 
 def _online(arguments: Arguments, task: Task, weights: str, folder: Path, about: dict[str, Any]) -> Path:

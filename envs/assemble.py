@@ -85,6 +85,8 @@ def _write(recipe: Recipe, shards: Path, count: int, env_id: str, dataset_id: st
                 yield EpisodeBuffer(id=next(numbers), **episode)
 
     def box(array: np.ndarray) -> Box:
+        if array.dtype == np.uint8:
+            return Box(0, 255, array.shape[1:], np.uint8)
         return Box(-np.inf, np.inf, array.shape[1:], np.float32)
 
     first = next(episodes(read_shard(shards, 0)))

@@ -44,9 +44,13 @@ SCALE = 10.0
 """Lengths are observed in tenths of a meter."""
 CAMERA = 64
 """Pixels of a camera's picture along each side."""
+SAMPLES = 2
+"""Pixels that are drawn for each of these along each side, and averaged."""
 _MIDDLE = np.array([0.425, 0.0, 0.0])
 _LOWEST, _HIGHEST = np.array([0.25, -0.3, HEIGHT]), np.array([0.6, 0.3, 0.3])  # of what corrupted observations show
-_SEEN_FROM = {"pos": (1.15, 0.0, 0.6), "xyaxes": (0.0, 1.0, 0.0, -0.49, 0.0, 0.872)}
+_SEEN_FROM = {"pos": (1.0, 0.0, 0.75), "xyaxes": (0.0, 1.0, 0.0, -0.756, 0.0, 0.655), "fovy": 26.0}
+_PLAIN, _HIDDEN = 3, 4
+"""Groups of shapes: those that collide, of which the arm has fewer than of others, and what a camera does not show."""
 _COLORS = {"cube": (0.96, 0.26, 0.33, 1.0), "can": (0.35, 0.55, 0.91, 1.0)}
 _SHAPES: dict[str, dict[str, Any]] = {
     "cube": {"type": "box", "size": (0.02, 0.02, HEIGHT)},
@@ -63,6 +67,9 @@ class Table(ManipSpaceEnv):
         """`side`: pixels of a picture along each side. `disk`: whether there is something that moves before the camera."""
         super().__init__(mode="data_collection", control_timestep=0.1, width=side, height=side)
         self._with_disk = disk
+        self._plain = mujoco.MjvOption()
+        self._plain.geomgroup[:] = [1, 1, 0, 1, 0, 0]
+        self._plain.flags[mujoco.mjtVisFlag.mjVIS_CONVEXHULL] = 1
 
     def add_objects(self, arena_mjcf: Any) -> None:
         """The objects, the marks of the three places, the disk and the camera."""
@@ -85,6 +92,9 @@ class Table(ManipSpaceEnv):
         self._first = [self._model.joint(f"{name}_joint").qposadr[0] for name in OBJECTS]
         self._arm_dofs = self._model.jnt_dofadr[self._arm_joint_ids]
         self._pad = self._model.body("ur5e/robotiq/right_pad").id
+        for number in range(self._model.ngeom):
+            if self._model.geom(number).name.startswith("wall"):
+                self._model.geom_group[number] = _HIDDEN
 
     def compute_observation(self) -> None:
         """Nothing: observations are the task's."""
@@ -134,14 +144,29 @@ class Table(ManipSpaceEnv):
         return np.array([self._data.qpos[first : first + 3] for first in self._first])
 
     def picture(self) -> NDArray[np.uint8]:
-        """(side, side, 3)."""
+        """(side, side, 3), with all that makes it look well."""
         return np.asarray(self.render(camera="table"))
+
+    def seen(self) -> NDArray[np.uint8]:
+        """(side / SAMPLES, side / SAMPLES, 3): without shadows and with plain shapes of the arm.
+
+        Without a graphics card this takes milliseconds where `picture` takes tenths of a second.
+        """
+        self._model.vis.quality.offsamples = 0  # read when the first picture is drawn
+        drawn = np.asarray(self.render(camera="table", scene_option=self._plain, scene_callback=_without_shadows))
+        side = drawn.shape[0] // SAMPLES
+        return drawn.reshape(side, SAMPLES, side, SAMPLES, 3).mean((1, 3)).round().astype(np.uint8)
 
     def close(self) -> None:
         """Free what draws pictures."""
         if self._renderer is not None:
             self._renderer.close()
             self._renderer = None
+
+
+def _without_shadows(scene: Any) -> None:
+    for flag in (mujoco.mjtRndFlag.mjRND_SHADOW, mujoco.mjtRndFlag.mjRND_REFLECTION):
+        scene.flags[flag] = 0
 
 
 class MemorySwapEnv(gymnasium.Env[Any, NDArray[np.float32]]):
@@ -155,8 +180,8 @@ class MemorySwapEnv(gymnasium.Env[Any, NDArray[np.float32]]):
     Args:
         observe: 'state', or 'camera' for a dictionary of 'camera' (64, 64, 3) uint8 and 'gripper' (5,).
         corrupted: Share of the observations that are corrupted, each for itself: a state shows random places of gripper and
-            objects, a picture random colors.
-        told: Corrupted observations are missing instead: all their numbers are NaN, which an agent can detect. States only.
+            objects; a camera random colors, beside random numbers of the gripper.
+        told: Corrupted observations are missing instead, which an agent can detect: all numbers are NaN, a picture is black.
         distractor: A dark ball moves between camera and table. Camera only.
         held: Steps of rest that end an episode with success.
         render_mode: 'rgb_array' or None.
@@ -179,11 +204,9 @@ class MemorySwapEnv(gymnasium.Env[Any, NDArray[np.float32]]):
             raise ValueError(f"corrupted must be a share from 0 to 1, got {corrupted}")
         if held < 1:
             raise ValueError(f"held must be at least 1 step, got {held}")
-        if told and observe == "camera":
-            raise ValueError("told=True needs observe='state': the numbers of a picture cannot be NaN")
         if distractor and observe == "state":
             raise ValueError("distractor=True needs observe='camera': a state does not show it")
-        self.table = Table(CAMERA if observe == "camera" else 256, distractor)
+        self.table = Table(CAMERA * SAMPLES if observe == "camera" else 256, distractor)
         self.observe, self.corrupted, self.told = observe, corrupted, told
         self.held, self.render_mode = held, render_mode
         self.action_space = spaces.Box(-1.0, 1.0, (4,), np.float32)
@@ -235,14 +258,17 @@ class MemorySwapEnv(gymnasium.Env[Any, NDArray[np.float32]]):
             gripper = np.array([*rng.uniform(_LOWEST, _HIGHEST), *rng.uniform(0.0, 1.0, 2)])
             places = rng.uniform(_LOWEST, _HIGHEST, (2, 3))
         own = np.array([*(gripper[:3] - _MIDDLE) * SCALE, *gripper[3:]])
+        missing = corrupted and self.told
         if self.observe == "camera":
-            picture = self.table.picture()
             if corrupted:
-                picture = rng.integers(0, 256, picture.shape, np.uint8)
-            return {"camera": picture, "gripper": own}, corrupted
+                shape = (CAMERA, CAMERA, 3)
+                picture = np.zeros(shape, np.uint8) if missing else rng.integers(0, 256, shape, np.uint8)
+            else:
+                picture = self.table.seen()
+            return {"camera": picture, "gripper": np.full_like(own, np.nan) if missing else own}, corrupted
         seen = [own, ((places - _MIDDLE) * SCALE).ravel(), ((places - gripper[:3]) * SCALE).ravel()]
         observation = np.concatenate(seen)
-        return np.full_like(observation, np.nan) if corrupted and self.told else observation, corrupted
+        return np.full_like(observation, np.nan) if missing else observation, corrupted
 
 
 def standing_at(place: Floats) -> int:

@@ -44,7 +44,8 @@ class Swaps(Scripted):
     @classmethod
     def own(cls, task: Task, quick: bool) -> Self:
         """The recipe of a task's own data, which is small in any case."""
-        return cls(task.env_id, NOISE, 45_000, seed=0)
+        kind = PicturedSwaps if "camera" in task.env_id else cls
+        return kind(task.env_id, NOISE, 45_000, seed=0)  # type: ignore[return-value]
 
     def collect(self, index: int, folder: Path) -> Arrays:
         """One shard: whole episodes, but for the last."""
@@ -64,6 +65,12 @@ class Swaps(Scripted):
             f"Scripted demonstrations in {env_id}, all of them successful. Noise on the moves has a standard deviation of its "
             f"own in each episode, uniform between 0 and {self.noise}. The reward is 1 at success."
         )
+
+
+class PicturedSwaps(Swaps):
+    """The same with pictures in the observations."""
+
+    BYTES_PER_STEP: ClassVar[int] = 13_000
 
 
 def demonstrate(env: Any, steps: int, rng: np.random.Generator, noise: float, seed: int | None) -> tuple[Arrays, bool]:

@@ -5,7 +5,8 @@ and episode length. `multi2d-*` is the same maze with a new random goal each epi
 and Fetch's ids are those of their packages; those of OGBench's point mazes name the data too. Locomotion has ids of our
 own, one for each data set, which end in `-own` because the data are not D4RL's; the environments are Gymnasium's. Kitchen
 and Adroit are Gymnasium-Robotics', under ids that end in `-minari` and the version of the published data. The tasks of
-`memory-swap` are one environment, whose observations are clean, corrupted or missing, and one data set.
+`memory-swap` are one environment, whose observations are clean, corrupted or missing, with one data set of states and one of
+pictures.
 """
 
 from __future__ import annotations
@@ -42,6 +43,10 @@ MEMORY_SWAPS: dict[str, dict[str, Any]] = {
     "memory-swap-v0": {},
     "memory-swap-corrupted-v0": {"corrupted": CORRUPTED},
     "memory-swap-missing-v0": {"corrupted": CORRUPTED, "told": True},
+    "memory-swap-camera-v0": {"observe": "camera"},
+    "memory-swap-camera-corrupted-v0": {"observe": "camera", "corrupted": CORRUPTED},
+    "memory-swap-camera-missing-v0": {"observe": "camera", "corrupted": CORRUPTED, "told": True},
+    "memory-swap-camera-distractor-v0": {"observe": "camera", "distractor": True},
 }
 """Options of the environment by id."""
 KITCHENS: dict[str, tuple[str, ...]] = {
@@ -122,8 +127,8 @@ def _robots() -> Iterator[Task]:
         yield Task(f"{name}-v0", "ogbench", f"{name}-v0", steps, True, five_tasks, OGBENCH, wrapper)
     for name in POINT_MAZES:
         yield Task(name, "pointmaze", name, 1000, True, five_tasks, OGBENCH, "dfplan.envs.ogbench_mazes:SeededMaze")
-    for name in MEMORY_SWAPS:
-        yield Task(name, "memory", "memory-swap-v0", 200, package=OGBENCH)
+    for name, how in MEMORY_SWAPS.items():
+        yield Task(name, "memory", f"memory-swap{'-camera' * ('observe' in how)}-v0", 200, package=OGBENCH)
     for body in (*_WALKERS, *_RUNNERS):
         for level in LEVELS:
             name = f"{body}-{level}-own-v0"

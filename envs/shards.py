@@ -155,9 +155,11 @@ class Recorder:
         self._rows: dict[str, list[Any]] = {}
 
     def begin(self, observation: Any) -> None:
-        """Record the first observation of an episode, an array or a mapping of arrays."""
+        """Record the first observation of an episode, an array or a mapping of arrays. Pictures stay uint8."""
         for key, part in observation.items() if isinstance(observation, Mapping) else [("", observation)]:
-            self._add(f"observations/{key}" if key else "observations", np.asarray(part, dtype=np.float32))
+            row = np.asarray(part)
+            row = row if row.dtype == np.uint8 else row.astype(np.float32)
+            self._add(f"observations/{key}" if key else "observations", row)
 
     def step(self, action: Any, observation: Any, reward: float, terminated: bool, truncated: bool) -> bool:
         """Record an action and what it led to; whether the episode goes on."""

@@ -40,7 +40,7 @@ FLOORS = {
         {"collect"},
     ),
     "agents": (
-        {"hub", "loading", "base", "planning_agent", "agent_config", "episodes"},
+        {"hub", "loading", "base", "planning_agent", "agent_config", "episodes", "pictures"},
         {"offline", "online", "adapters", "full_sequence", "evaluation"},
         {"diffuser", "decision_diffuser", "diffusion_policy", "diffusion_veteran", "mppi", "recurrent_policy"},
         {"diffusion_forcing", "weights"},

@@ -5,16 +5,19 @@ Minari does not check a dataset's metadata, so metadata and files are checked be
 
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic_core import from_json
 from typing_extensions import TypedDict  # pydantic reads typing's own from Python 3.12 on
 
 from dfplan.config_json import checked
 from dfplan.data.array_files import check_hdf5_tree, open_hdf5, require_ordinary
-from dfplan.data.features import AS_RECORDED, Features, completed
+from dfplan.data.features import AS_RECORDED, Features, completed, flat, parts
+from dfplan.data.pictures import Pictured, shapes
 from dfplan.data.trajectories import BoolArray, FloatArray, Trajectories, as_float32, check_steps
 from dfplan.fields import Whole
 from dfplan.quoting import printable, shortened
@@ -26,15 +29,13 @@ def is_minari_id(name: str) -> bool:
     return re.fullmatch(r"(?:[-\w]+/)*[-\w]+-v\d+", name) is not None
 
 
-def load_minari(
-    dataset_id: str, download: bool = False, *, goal: Any = None, features: Features | None = None
-) -> Trajectories:
+def load_minari(dataset_id: str, download: bool = False, *, goal: Any = None, features: Features | None = None) -> Any:
     """Read a Minari dataset, such as 'dfplan/maze2d-large-v1', of whichever data format, into flat arrays.
 
     Rewards, terminations and truncations are kept, and so is the observation after an episode's last action, as
     `Trajectories.last_observations`. Observations may be a Box, a Dict or a Tuple. Without `features` their entries are
     joined. Of goal-conditioned sets (D4RL/pointmaze/*) these are `observation` and then `achieved_goal`, whose columns are
-    the goal's; `desired_goal` is left.
+    the goal's; `desired_goal` is left. Sets with pictures become `Pictured`, all others `Trajectories`.
 
     Args:
         dataset_id: the id in Minari's local store ($MINARI_DATASETS_PATH, by default ~/.minari/datasets).
@@ -74,7 +75,7 @@ LONGEST_METADATA = 2**26
 """Bytes of a Minari dataset's metadata: the limits of image observations are written out in it."""
 
 
-def _local_minari(dataset_id: str, goal: Any, features: Features) -> Trajectories:
+def _local_minari(dataset_id: str, goal: Any, features: Features) -> Trajectories | Pictured:
     """Read a dataset of the local store; FileNotFoundError if there is none."""
     import minari  # here, so that reading a file by its path does not need it
     from minari.storage.datasets_root_dir import get_dataset_path
@@ -99,11 +100,12 @@ def _local_minari(dataset_id: str, goal: Any, features: Features) -> Trajectorie
                 require_ordinary(file_path)
         _check_episodes(where, metadata["total_episodes"], sum(path.is_dir() for path in folder.iterdir()))
     episodes: list[_Episode] = []
+    pictures: dict[str, tuple[int, int, int]] = {}
     try:
         for episode in minari.load_dataset(dataset_id).iterate_episodes():
-            if not episodes:
+            if not episodes and not (pictures := _pictures(episode.observations, where)):
                 features = _completed(features, goal, episode.observations, where)
-            episodes.append(_minari_episode(episode, len(episodes), where, features))
+            episodes.append(_minari_episode(episode, len(episodes), where, features, pictures))
     except ImportError as error:
         raise ImportError(
             f"Minari dataset '{dataset_id}' is in {form} form, which needs pyarrow: install dfplan[arrow]."
@@ -121,17 +123,26 @@ def _local_minari(dataset_id: str, goal: Any, features: Features) -> Trajectorie
             else f"; Minari reads no {form} episodes of more than 32,767 steps: write the set as hdf5"
         )
         raise ValueError(f"{where}: Minari reads {found} steps; the metadata promise {metadata['total_steps']}{hint}.")
-    return Trajectories(
-        _join([episode.observations for episode in episodes], "observations", where),
-        _join([episode.actions for episode in episodes], "actions", where),
-        np.concatenate([episode.rewards for episode in episodes]),
-        np.cumsum(lengths) - lengths,
-        dataset_id,
-        np.concatenate([episode.terminations for episode in episodes]),
-        np.concatenate([episode.truncations for episode in episodes]),
-        np.stack([episode.last_observation for episode in episodes]),
-        features=AS_RECORDED if features.as_recorded else features,
-    )
+    observed = {
+        name: {
+            key: _join(
+                [episode.observations[key][rows] for episode in episodes], f"observations/{key}".rstrip("/"), where
+            )
+            for key in episodes[0].observations
+        }
+        for name, rows in (("observations", np.s_[:-1]), ("last_observations", np.s_[-1:]))
+    }
+    arrays: dict[str, Any] = {name: entries.get("", entries) for name, entries in observed.items()}
+    arrays |= {
+        "actions": _join([episode.actions for episode in episodes], "actions", where),
+        "rewards": np.concatenate([episode.rewards for episode in episodes]),
+        "episode_starts": np.cumsum(lengths) - lengths,
+        "terminations": np.concatenate([episode.terminations for episode in episodes]),
+        "truncations": np.concatenate([episode.truncations for episode in episodes]),
+    }
+    if pictures:
+        return Pictured(arrays, dataset_id, goal, features)
+    return Trajectories(**arrays, name=dataset_id, features=AS_RECORDED if features.as_recorded else features)
 
 
 def _part(folder: Path, name: str) -> Path:
@@ -181,14 +192,13 @@ def _check_episodes(path: Path, promised: int, there: int) -> None:
 
 
 class _Episode(NamedTuple):
-    """One episode of T steps: arrays (T, ...), and the observation after the last action."""
+    """One episode of T steps: arrays (T, ...), and observations (T + 1, ...) by their keys, flat ones by ''."""
 
-    observations: FloatArray
+    observations: dict[str, NDArray[Any]]
     actions: FloatArray
     rewards: FloatArray
     terminations: BoolArray
     truncations: BoolArray
-    last_observation: FloatArray
 
 
 class _BrokenEpisodeError(ValueError):
@@ -203,6 +213,31 @@ def _completed(features: Features, goal: Any, observations: Any, path: Path) -> 
         raise _BrokenEpisodeError(f"{path}: {error}") from error
 
 
+def _pictures(observations: Any, path: Path) -> dict[str, tuple[int, int, int]]:
+    """The pictures of a dataset whose first episode has these observations."""
+    try:
+        return shapes(observations)
+    except ValueError as error:
+        raise _BrokenEpisodeError(f"{path}: {error}") from error
+
+
+def _pictured(observations: Any, pictures: Mapping[str, Any], key: str, path: Path) -> dict[str, NDArray[Any]]:
+    """An episode's observations (T + 1, ...) by their keys, pictures as they are, all else flat and finite."""
+    if shapes(observations) != pictures:
+        raise ValueError(f"{path}: '{key}' must have the pictures {pictures}, got {shapes(observations)}")
+    named = parts(observations)
+    if named is None:
+        return {"": np.asarray(observations)}
+    entries = {name: np.asarray(named[name]) if name in pictures else flat(named[name], name) for name in named}
+    for name in entries.keys() - pictures.keys():
+        check_steps(entries[name], f"{key}/{name}", 2, str(path))
+        entries[name] = as_float32(entries[name])
+    lengths = {name: len(entry) for name, entry in entries.items()}
+    if len(set(lengths.values())) > 1:
+        raise ValueError(f"{path}: the entries of '{key}' differ in length: {lengths}")
+    return entries
+
+
 def _observed(features: Features, observations: Any, key: str, path: Path) -> FloatArray:
     """The features (T + 1, F) of an episode's observations; all entries that are used are finite."""
     try:
@@ -215,24 +250,29 @@ def _observed(features: Features, observations: Any, key: str, path: Path) -> Fl
     return as_float32(flat)
 
 
-def _minari_episode(episode: Any, number: int, path: Path, features: Features) -> _Episode:
-    """Checked and as float32."""
+def _minari_episode(
+    episode: Any, number: int, path: Path, features: Features, pictures: Mapping[str, tuple[int, int, int]]
+) -> _Episode:
+    """Checked and as float32, but for pictures."""
     key = f"episode_{number}/observations"
     given = {"actions": 2, "rewards": 1, "terminations": 1, "truncations": 1}
     try:
-        states = _observed(features, episode.observations, key, path)
+        if pictures:
+            states = _pictured(episode.observations, pictures, key, path)
+        else:
+            states = {"": _observed(features, episode.observations, key, path)}
         arrays = [_as_floats(getattr(episode, name), f"episode_{number}/{name}", given[name], path) for name in given]
     except ValueError as error:
         raise _BrokenEpisodeError(str(error)) from error
     actions, rewards, terminations, truncations = arrays
-    lengths = {len(array) for array in arrays}
-    if lengths != {len(states) - 1}:
+    rows = len(next(iter(states.values())))
+    if {len(array) for array in arrays} != {rows - 1}:
         raise _BrokenEpisodeError(
-            f"{path}: '{key}' has {len(states)} rows, 'actions' {len(actions)}, 'rewards' {len(rewards)}, 'terminations' "
+            f"{path}: '{key}' has {rows} rows, 'actions' {len(actions)}, 'rewards' {len(rewards)}, 'terminations' "
             f"{len(terminations)} and 'truncations' {len(truncations)}; expected one observation more than actions, and as "
             "many of the others as actions."
         )
-    return _Episode(states[:-1], actions, rewards, terminations != 0, truncations != 0, states[-1])
+    return _Episode(states, actions, rewards, terminations != 0, truncations != 0)
 
 
 def _as_floats(value: Any, key: str, ndim: int, path: Path) -> FloatArray:
@@ -241,11 +281,11 @@ def _as_floats(value: Any, key: str, ndim: int, path: Path) -> FloatArray:
     return as_float32(array)
 
 
-def _join(parts: list[FloatArray], key: str, path: Path) -> FloatArray:
-    widths = sorted({part.shape[1] for part in parts})
+def _join(arrays: list[NDArray[Any]], key: str, path: Path) -> NDArray[Any]:
+    widths = sorted({array.shape[-1] for array in arrays})
     if len(widths) > 1:
         raise ValueError(f"{path}: the episodes' '{key}' differ in width: {widths}.")
-    return np.concatenate(parts)
+    return np.concatenate(arrays)
 
 
 def _download_minari(dataset_id: str) -> None:

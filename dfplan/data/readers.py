@@ -1,19 +1,23 @@
 """One way to all recorded behavior: `dfplan.load`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dfplan.data.d4rl import load_d4rl, load_d4rl_hdf5
 from dfplan.data.episodes import KEYS, of_arrays
-from dfplan.data.features import FeatureFunction, Features, as_columns, asked, completed, flat
+from dfplan.data.features import FeatureFunction, Features, as_columns, asked, completed, flat, parts
 from dfplan.data.minari_sets import is_minari_id, load_minari
 from dfplan.data.npz_files import load_npz
+from dfplan.data.pictures import Pictured, shapes
 from dfplan.data.trajectories import FloatArray, Trajectories, as_float32, check_finite, check_form
 
+ARRAYS = "the arrays"
+"""What arrays of a user's are called in messages."""
 Asked = Features | str | FeatureFunction | Sequence[int] | None
 """What `dfplan.data.features.asked` reads."""
 
@@ -23,8 +27,11 @@ def load(
     *,
     goal: Sequence[int] | None = None,
     features: Asked = None,
-) -> Trajectories:
-    """Recorded behavior from anywhere, as one kind of data that all learners train on.
+) -> Any:
+    """Recorded behavior from anywhere, as one kind of data that all learners train on: `Trajectories`.
+
+    Where pictures are among what was observed it is `dfplan.data.pictures.Pictured`, which `dfplan.train` takes too: numbers
+    take their places, and `goal` and `features` are about these.
 
     Args:
         source: a Minari id, downloaded when it is not in the local store; a path that ends in .hdf5 or .h5 (D4RL's layout)
@@ -41,6 +48,8 @@ def load(
     `load_d4rl` or `load_minari` raises.
     """
     if isinstance(source, Mapping):
+        if shapes(source.get("observations")):
+            return Pictured(source, ARRAYS, goal, asked(features))
         return _of_memory(source, goal, asked(features))
     if isinstance(source, Trajectories):
         return seen_through(source, goal, asked(features))
@@ -56,6 +65,19 @@ def load(
             "version, such as 'D4RL/pointmaze/large-v2'."
         )
     return load_minari(name, download=True, goal=goal, features=asked(features))
+
+
+def encoded(data: Pictured, numbers: Callable[[str, NDArray[np.uint8]], NDArray[Any]]) -> Trajectories:
+    """Recorded behavior with numbers (N, F) in the places of pictures (N, height, width, channels), which have these keys.
+
+    Raises ValueError for arrays that do not fit together, and for features and goals that do not fit the observations.
+    """
+    arrays, found = dict(data.arrays), data.shapes
+    for of in ("observations", "next_observations", "last_observations"):
+        if arrays.get(of) is not None:
+            made = {key: numbers(key, data.pictures(key, of)) for key in found}
+            arrays[of] = made.get("", {**(parts(arrays[of]) or {}), **made})
+    return _of_memory(arrays, data.goal, data.features, data.name)
 
 
 def seen_through(data: Trajectories, goal: Any, features: Features) -> Trajectories:
@@ -83,9 +105,8 @@ def seen_through(data: Trajectories, goal: Any, features: Features) -> Trajector
     return replace(data, features=replace(data.features, goal_columns=columns, goal_key=key))
 
 
-def _of_memory(arrays: Mapping[str, Any], goal: Any, features: Features) -> Trajectories:
+def _of_memory(arrays: Mapping[str, Any], goal: Any, features: Features, name: str = ARRAYS) -> Trajectories:
     """The episodes of a dictionary of arrays: the keys and axes of `KEYS`; other keys are not read."""
-    name = "the arrays"
     if "observations" not in arrays:
         raise ValueError(f"{name}: the key 'observations' is missing; there are {sorted(map(str, arrays))}.")
     try:

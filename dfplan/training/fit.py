@@ -70,6 +70,7 @@ def fit(
     score: Score | None = None,
     measure: Score | None = None,
     about: Mapping[str, Any] | None = None,
+    encoder: Any = None,
     accelerator: str = "auto",
     devices: int = 1,
     quiet: bool = False,
@@ -86,6 +87,7 @@ def fit(
         measure: Measures the agents `recipe.curve` times while they are trained, in numbers, for the learning curve.
             Both get agents as they come back from a file.
         about: Further entries of the card, such as 'name' and 'command'.
+        encoder: What made the observations of pictures (`dfplan.models.keypoints.PictureEncoder`): a part of the agent.
         accelerator, devices, quiet: As for `dfplan.training.loop.train`.
 
     Raises what `dfplan.training.loop.train` raises, and ValueError for data of other widths than the learner's.
@@ -96,9 +98,13 @@ def fit(
     _require_widths(learner, data)
     learner.fit_statistics(data)
 
+    def agent_of(card: dict[str, Any]) -> Any:
+        made = recipe.agent(learner, recipe.acting, card)
+        return made if encoder is None else made.seeing(encoder)
+
     def probe() -> Mapping[str, float]:
         assert measure is not None
-        return measure(_from_file(recipe, recipe.agent(learner, recipe.acting, {})))
+        return measure(_from_file(recipe, agent_of({})))
 
     result = train(
         learner,
@@ -122,7 +128,8 @@ def fit(
         "metrics": result.metrics,
         "curve": result.curve,
     }
-    agent = recipe.agent(learner.cpu().eval(), recipe.acting, card)
+    learner.cpu().eval()
+    agent = agent_of(card)
     if result.rank == 0:
         if score is not None:
             agent.card["score"] = dict(score(_from_file(recipe, agent)))

@@ -34,6 +34,8 @@ from dfplan.whole_files import opened
 
 C = TypeVar("C")
 
+PICTURES = "pictures."
+"""What the names of the tensors begin with that make numbers of pictures."""
 LARGEST_CARD = 2**24
 """Bytes of a card's JSON file that are read."""
 
@@ -105,6 +107,8 @@ class Header:
     """The configuration of how it acts, where it is no part of the card."""
     critics: bool | None = None
     """Of learners with critics: whether the tensors are all that was trained, or only what acting needs."""
+    pictures: dict[str, Any] | None = None
+    """The configuration of what makes numbers of pictures, whose tensors' names begin with `PICTURES`; None: there is none."""
 
 
 def save_weights(path: str | Path, tensors: Mapping[str, Tensor], header: Header) -> None:

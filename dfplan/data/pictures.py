@@ -1,0 +1,64 @@
+"""Recorded pictures: what they are, and how they wait, as uint8, for an encoder that makes numbers of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dfplan.data.features import AS_RECORDED, Features, parts
+
+CHANNELS = (1, 3, 4)
+"""Of gray, colored, and colored pictures with a share of cover."""
+
+
+def shapes(observations: Any) -> dict[str, tuple[int, int, int]]:
+    """Height, width and channels of the pictures among recorded observations, by their keys; '' where these are pictures.
+
+    Pictures are (N, height, width, channels) uint8, as Gymnasium has them. Raises ValueError for uint8 with as many axes that
+    have another number of channels.
+    """
+    named = parts(observations)
+    found = {}
+    for key, value in ({"": observations} if named is None else named).items():
+        array = np.asarray(value) if not isinstance(value, Mapping | tuple) else np.zeros(0)
+        if array.dtype != np.uint8 or array.ndim != 4:
+            continue
+        if array.shape[-1] not in CHANNELS:
+            what = f"the observation's entry '{key}'" if key else "an observation"
+            raise ValueError(
+                f"{what} must be a picture (height, width, channels) with 1, 3 or 4 channels, got {array.shape[1:]}"
+            )
+        found[key] = array.shape[1:]
+    return found
+
+
+@dataclass(frozen=True, eq=False)
+class Pictured:
+    """Episodes with pictures among what is observed: `dfplan.data.readers.encoded` makes `Trajectories` of them."""
+
+    arrays: Mapping[str, Any]
+    """As `dfplan.load` takes them: 'observations' are pictures (N, height, width, channels) uint8, or a Dict with pictures."""
+    name: str
+    """Where they come from."""
+    goal: Any = None
+    """Columns of a flat observation in which a goal stands, as of `dfplan.load`; numbers take the places of pictures."""
+    features: Features = AS_RECORDED
+    """How observations become flat ones, once numbers have taken the places of pictures."""
+
+    def __len__(self) -> int:
+        """Number of steps N."""
+        return len(self.arrays["actions"])
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, int, int]]:
+        """Height, width and channels of each picture, by its key."""
+        return shapes(self.arrays["observations"])
+
+    def pictures(self, key: str, of: str = "observations") -> NDArray[np.uint8]:
+        """(N, height, width, channels)."""
+        observed = self.arrays[of]
+        return np.asarray((parts(observed) or {})[key] if key else observed)
