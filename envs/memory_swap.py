@@ -150,10 +150,15 @@ class Table(ManipSpaceEnv):
     def seen(self) -> NDArray[np.uint8]:
         """(side / SAMPLES, side / SAMPLES, 3): without shadows and with plain shapes of the arm.
 
-        Without a graphics card this takes milliseconds where `picture` takes tenths of a second.
+        Without a graphics card this takes milliseconds where `picture` takes tenths of a second. Raises OSError where
+        nothing can be drawn.
         """
         self._model.vis.quality.offsamples = 0  # read when the first picture is drawn
-        drawn = np.asarray(self.render(camera="table", scene_option=self._plain, scene_callback=_without_shadows))
+        try:
+            drawn = np.asarray(self.render(camera="table", scene_option=self._plain, scene_callback=_without_shadows))
+        except Exception as error:  # whatever an OpenGL that is not there raises
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise OSError(f"no picture can be drawn here ({reason}): set MUJOCO_GL to egl or osmesa") from error
         side = drawn.shape[0] // SAMPLES
         return drawn.reshape(side, SAMPLES, side, SAMPLES, 3).mean((1, 3)).round().astype(np.uint8)
 

@@ -13,6 +13,7 @@ import pytest
 from minari.data_collector.episode_buffer import EpisodeBuffer
 
 import dfplan
+from dfplan.training.config import TrainConfig
 
 KEYS = ("observation", "achieved_goal", "desired_goal")
 ROOT = Path(__file__).parents[1]
@@ -108,6 +109,40 @@ def test_a_goal_of_two_things_is_asked_for_one_after_another():
     assert agent.model.config.goal_groups == (3, 3) and agent.config.in_turn == (0.3, 0.3)
     agent.reset(goal=np.ones(6), seed=0)
     assert agent.act(observations[0]).shape == (2,)
+
+
+@pytest.mark.filterwarnings("ignore:.*:UserWarning")
+def test_pictures(tmp_path, monkeypatch):
+    monkeypatch.setattr("dfplan.agents.pictures.TRAINING", TrainConfig(steps=2, batch_size=4))
+    seen = gymnasium.spaces.Dict(
+        camera=gymnasium.spaces.Box(0, 255, (16, 16, 3), np.uint8), gripper=gymnasium.spaces.Box(-1, 1, (5,))
+    )
+
+    class Blinking(gymnasium.Env):
+        observation_space, action_space = seen, gymnasium.spaces.Box(-1, 1, (2,))
+
+        def reset(self, *, seed=None, options=None):
+            return seen.sample(), {}
+
+        def step(self, action):
+            return seen.sample(), 0.0, False, False, {}
+
+    steps = played_at_random(Blinking(), steps=12)
+    observed = {
+        key: np.array([one[key] for one in (*steps["observations"], steps["next_observations"][-1])])
+        for key in seen.spaces
+    }
+    flags = {key: np.array(steps[key]) for key in ("actions", "rewards", "terminations", "truncations")}
+    flags["truncations"][-1] = True
+    minari.create_dataset_from_buffers(
+        "mine/arm-with-camera-v0",
+        [EpisodeBuffer(observations=observed, **flags)],
+        observation_space=seen,
+        action_space=Blinking.action_space,
+    )
+    names = {"observation": seen.sample(), "make_env": Blinking}
+    exec(tiny("pictures"), names)
+    assert names["action"].shape == (2,) and (tmp_path / "camera.safetensors").is_file()
 
 
 def test_neither_goal_nor_reward(tmp_path):

@@ -141,7 +141,7 @@ def test_what_cannot_be_learned_from_is_found_before_an_encoder_is_trained(tmp_p
         arrays = recorded()
         del arrays["actions"]
         dfplan.train(arrays, "chunks", run_dir=tmp_path / "run", quiet=True)
-    with pytest.raises(ValueError, match="columns .* are asked of an observation of|must be different columns"):
+    with pytest.raises(ValueError, match=r"columns .* are asked of an observation of|must be different columns"):
         dfplan.train(dfplan.load(recorded(), goal=(999,)), "chunks", run_dir=tmp_path / "run", quiet=True)
     with pytest.raises(ValueError, match="'chuncks'"):
         dfplan.train(recorded(), "chuncks", run_dir=tmp_path / "run", quiet=True)
@@ -152,6 +152,6 @@ def test_what_cannot_be_learned_from_is_found_before_an_encoder_is_trained(tmp_p
 
 def test_an_observation_without_its_picture_is_refused_by_name(agent):
     with pytest.raises(
-        ValueError, match="^DiffusionForcingAgent: an observation must be a Dict with the picture 'eye'"
+        ValueError, match=r"^DiffusionForcingAgent: an observation must be a Dict with the picture 'eye'"
     ):
         agent.act({"arm": np.zeros(2)})

@@ -16,7 +16,8 @@ import pytest
 from minari.data_collector.episode_buffer import EpisodeBuffer
 
 from dfplan.data.features import Features
-from dfplan.data.readers import load, load_d4rl, load_d4rl_hdf5, load_minari
+from dfplan.data.pictures import Pictured
+from dfplan.data.readers import encoded, load, load_d4rl, load_d4rl_hdf5, load_minari
 
 ACTIONS = gym.spaces.Box(-1, 1, (2,), np.float32)
 OBSERVATIONS = gym.spaces.Box(-np.inf, np.inf, (4,), np.float64)
@@ -43,10 +44,11 @@ def store(tmp_path, monkeypatch) -> Path:
     return tmp_path
 
 
-def collect(dataset_id: str, episodes: list[EpisodeBuffer], goals: bool = False, data_format: str = "hdf5") -> None:
-    place = gym.spaces.Box(-np.inf, np.inf, (2,), np.float64)
-    goal_space = gym.spaces.Dict(observation=OBSERVATIONS, achieved_goal=place, desired_goal=place)
-    space = goal_space if goals else OBSERVATIONS
+PLACE = gym.spaces.Box(-np.inf, np.inf, (2,), np.float64)
+WITH_GOALS = gym.spaces.Dict(observation=OBSERVATIONS, achieved_goal=PLACE, desired_goal=PLACE)
+
+
+def collect(dataset_id, episodes: list[EpisodeBuffer], space=OBSERVATIONS, data_format: str = "hdf5") -> None:
     with pytest.warns(UserWarning):  # author, code link and the like are not given
         minari.create_dataset_from_buffers(
             dataset_id, episodes, observation_space=space, action_space=ACTIONS, data_format=data_format
@@ -59,12 +61,42 @@ def observed(source: EpisodeBuffer) -> np.ndarray:
     return np.float32(np.hstack([seen["observation"], seen["achieved_goal"]]) if isinstance(seen, dict) else seen)
 
 
+def test_minari_episodes_with_pictures_wait_for_an_encoder(store):
+    rng, lengths = np.random.default_rng(0), (3, 2)
+    eyes = [rng.integers(0, 256, (n + 1, 8, 6, 3), np.uint8) for n in lengths]
+    episodes = [
+        EpisodeBuffer(
+            observations={"eye": eye, "arm": rng.standard_normal((n + 1, 4))},
+            actions=np.zeros((n, 2), np.float32),
+            rewards=np.zeros(n),
+            terminations=np.zeros(n, bool),
+            truncations=flags(n, n - 1),
+        )
+        for n, eye in zip(lengths, eyes, strict=True)
+    ]
+    collect("here/eye-v0", episodes, gym.spaces.Dict(eye=gym.spaces.Box(0, 255, (8, 6, 3), np.uint8), arm=OBSERVATIONS))
+    data = load_minari("here/eye-v0")
+    assert isinstance(data, Pictured) and len(data) == 5 and data.shapes == {"eye": (8, 6, 3)}
+    assert np.array_equal(data.pictures("eye"), np.concatenate([eye[:-1] for eye in eyes]))
+    numbers = encoded(data, lambda key, pictures: pictures.reshape(len(pictures), -1)[:, :3].astype(np.float32))
+    assert numbers.features.keys == ("arm", "eye") and numbers.name == "here/eye-v0"
+    assert np.array_equal(numbers.observations[:, 4:], data.pictures("eye").reshape(5, -1)[:, :3])
+    assert np.array_equal(numbers.last_observations[:, 4:], [eye[-1].ravel()[:3] for eye in eyes])
+    assert numbers.episode_starts.tolist() == [0, 3] and numbers.truncations.tolist() == [
+        False,
+        False,
+        True,
+        False,
+        True,
+    ]
+
+
 @pytest.mark.parametrize("goals", [False, True])
 def test_minari_episodes_are_laid_end_to_end_with_all_that_is_recorded(store, goals):
     rng = np.random.default_rng(0)
     lengths = (5, 1, 12, 3, 2, 2, 2, 2, 2, 2, 4)  # eleven: episode_10 comes after episode_9, not after episode_1
     episodes = [episode(steps, rng, goals) for steps in lengths]
-    collect("here/maze-v1", episodes, goals)
+    collect("here/maze-v1", episodes, WITH_GOALS if goals else OBSERVATIONS)
     trajectories = load_minari("here/maze-v1")
     assert trajectories.name == "here/maze-v1"
     np.testing.assert_array_equal(trajectories.episode_starts, [0, 5, 6, 18, 21, 23, 25, 27, 29, 31, 33])
@@ -241,7 +273,7 @@ def test_tuples_and_nested_dictionaries_are_joined(store, data_format):
 
 def test_features_and_goals_of_a_minari_set_are_those_asked_for(store):
     episodes = [episode(steps, np.random.default_rng(steps), goals=True) for steps in (5, 3)]
-    collect("here/maze-v1", episodes, goals=True)
+    collect("here/maze-v1", episodes, WITH_GOALS)
     only = load("here/maze-v1", features=Features(keys=("observation",)), goal=(1, 0))
     np.testing.assert_array_equal(only.observations[:5], np.float32(episodes[0].observations["observation"][:-1]))
     assert only.features.goal_columns == (1, 0) and only.features.goal_key == ""
