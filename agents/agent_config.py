@@ -44,6 +44,10 @@ class AgentConfig(CheckedFields):
     lower); None asks for none. Models that are asked for returns only."""
     remembered: Whole | None = None
     """Environment steps before the present that plans are shown at most; None: all of the model's history."""
+    jumps: NotNegative = 0.0
+    """An observation is unknown where a column has changed by more than so many times the largest recorded change in as many
+    steps: an outlier, which nobody has marked (`dfplan.planning.jumps`). 0: it is not looked at. Models that have learned from
+    `missing` observations only."""
     keep: Whole = 0
     """Tokens of the last plan whose actions a new one keeps: they are decided already. Diffused actions only, and at most the
     model's `in_flight`."""
@@ -86,6 +90,8 @@ class AgentConfig(CheckedFields):
             raise ValueError("clearance needs in_turn, and goal_groups of as many columns each")
         if self.plan.trials and not (model.outcomes and model.inverse and model.plausibility):
             raise ValueError("trials need a model that has learned outcomes, plausibility and inverse dynamics")
+        if self.jumps and not learned.missing:
+            raise ValueError("jumps needs a model that has learned from missing observations")
         if self.doubt and (not self.plan.spread or self.streaming):
             raise ValueError("doubt needs plans with a spread, which do not stream: expected spread of at least 2")
         if self.streaming and (model.plausibility is None or learned.condition or learned.history or diffused):

@@ -22,6 +22,7 @@ from dfplan.planning.ask import Ask
 from dfplan.planning.confidence import left
 from dfplan.planning.execution import Following, by_inverse_dynamics, diffused_action, padded
 from dfplan.planning.in_turn import Exchange, in_turn
+from dfplan.planning.jumps import Accepted
 from dfplan.planning.model import TrajectoryModel, TrajectoryModelConfig
 from dfplan.planning.past import Past
 from dfplan.planning.plan import Plan
@@ -119,21 +120,35 @@ class DiffusionForcingAgent(PlanningAgent):
     def _begin(self) -> None:
         super()._begin()
         self._past: Past | None = None
+        self._accepted: Accepted | None = None
         self._alive: Alive | None = None
         self._spread: Tensor | None = None
 
     def _begin_rows(self, rows: NDArray[np.intp]) -> None:
         super()._begin_rows(rows)
+        index = torch.as_tensor(rows, device=self.device)
         if self._past is not None:
-            self._past = self._past.forget(torch.as_tensor(rows, device=self.device))
+            self._past = self._past.forget(index)
+        if self._accepted is not None:
+            self._accepted.forget(index)
 
     def _act(self, batch: NDArray[Any], goals: NDArray[Any] | None) -> NDArray[Any]:
         layout, steps = self.model.config.layout, self.model.config.history * self._stride
         if self._past is None:
             self._past = Past.start(len(batch), steps, layout.observation_dim, layout.action_dim, self.device)
+        if self.config.jumps:
+            batch = self._without_jumps(batch)
         action = super()._act(batch, goals)
         self._past = self._past.after(self._tensor(batch), self._tensor(action))
         return action
+
+    def _without_jumps(self, batch: NDArray[Any]) -> NDArray[Any]:
+        """The observations (B, observation_dim), NaN in those that changed faster than the data ever did."""
+        observation = self._tensor(batch)
+        if self._accepted is None:
+            self._accepted = Accepted.start(observation)
+        accepted = self._accepted.check(observation, self.config.jumps * self.model.largest)
+        return np.where(accepted.cpu().numpy()[:, None], batch, np.nan)
 
     def _context(self, rows: Tensor) -> dict[str, Any]:
         """The lengths to try, and the past of these rows with the actions that are decided."""

@@ -25,6 +25,8 @@ REPLAN_EVERY, DENOISING, TEMPERATURE = 1, 4, 0.0
 do is decided by the past, so that no draw has to be kept to."""
 MISSING = 0.4
 """Largest share of the observations that are unknown in a training sequence."""
+JUMPS = 1.5
+"""Multiple of the largest recorded change beyond which an observation is taken for an outlier."""
 STEPS = {"default": 10_000, "sequence": 4_000, "offline": 4_000, "gru": 1_200}
 """Optimizer steps."""
 
@@ -36,8 +38,10 @@ def budget(task: Any, spec: Spec) -> Budget:
 
 
 def default(spec: Spec, budget: Budget) -> Recipe:
-    """Diffusion Forcing: chunks of actions after a history of observations and actions, some of which are unknown."""
-    return _chunks(spec, budget, missing=MISSING)
+    """Diffusion Forcing: chunks of actions after a history of observations and actions, some of which are unknown, as are
+    outliers that nobody has marked."""
+    recipe = _chunks(spec, budget, missing=MISSING)
+    return replace(recipe, acting=replace(recipe.acting, jumps=JUMPS))
 
 
 def next_token(spec: Spec, budget: Budget) -> Recipe:

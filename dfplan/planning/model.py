@@ -17,6 +17,7 @@ from dfplan.diffusion.loss import Diffusion
 from dfplan.diffusion.noise import NoiseSchedule
 from dfplan.models import InverseDynamics, StepOutcomes, StepPlausibility, TokenValue, build
 from dfplan.planning.draws import Mixture, unknown_padding, whole_goals
+from dfplan.planning.jumps import largest_changes
 from dfplan.planning.model_config import Condition, PlausibilityConfig, TrajectoryModelConfig
 from dfplan.planning.order import Order
 from dfplan.planning.patterns import draw_pattern
@@ -57,6 +58,7 @@ class TrajectoryModel(Statistics):
     plausibility: StepPlausibility | None
     value: TokenValue | None
     order: Order | None
+    largest: Tensor
     longest: Tensor
     returns: Tensor
 
@@ -79,6 +81,8 @@ class TrajectoryModel(Statistics):
             self.value = TokenValue(layout.width, config.levels, config.value)
         if config.kinds:
             self.order = Order(config.goal_groups, config.kinds)
+        if config.missing:
+            self.register_buffer("largest", torch.zeros(layout.observation_dim))
         self.learns_returns = config.value is not None or "return" in config.condition
         if self.learns_returns:
             self.pace = Normalizer.standard(1)
@@ -92,6 +96,8 @@ class TrajectoryModel(Statistics):
         super().fit_statistics(data)
         if self.order is not None:
             self.order.fit(data, self.config.goal_columns)
+        if self.config.missing:
+            self.largest = largest_changes(data)
         if self.learns_returns:
             self.pace = Normalizer.fit(returns_to_go(data)[:, None])
             self.longest = torch.tensor(float((data.episode_ends - data.episode_starts).max()))

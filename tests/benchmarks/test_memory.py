@@ -37,7 +37,7 @@ def test_next_token_diffusion_differs_in_its_levels_and_in_what_it_has_missed_al
     changed = {"draws": {"next_token": 1.0}, "missing": 0.0}
     assert theirs.model == replace(ours.model, **changed) and theirs.train == ours.train
     plan = replace(ours.acting.plan, uncertainty=float(ours.acting.plan.steps))
-    assert theirs.acting == replace(ours.acting, plan=plan)
+    assert theirs.acting == replace(ours.acting, plan=plan, jumps=0.0)
 
 
 def test_what_is_missing_may_be_told_to_one_of_them_alone():
@@ -46,6 +46,28 @@ def test_what_is_missing_may_be_told_to_one_of_them_alone():
     assert action.shape == (2, 4) and np.isfinite(action).all()
     with pytest.raises(ValueError, match="finite real numbers, got NaN"):
         made("next-token")[1].act(observation)
+
+
+def test_an_observation_that_jumps_is_treated_as_one_that_is_missing():
+    """Rows 0 and 1 see the same, but for one observation: an outlier for row 0, and none at all for row 1."""
+    _, agent = made("default")
+    with torch.no_grad():
+        for parameter in agent.learner.parameters():
+            parameter.normal_(std=0.1)
+    agent.learner.largest.fill_(0.1)
+    found = {}
+    for jumps in (0.0, 1.0):
+        own = agent.with_options(jumps=jumps)
+        own.reset(seed=0)
+        for step in range(12):
+            seen = np.full((2, 17), 0.05 * step)
+            if step in (3, 11):
+                seen[0], seen[1] = 4.0, np.nan
+            action = own.act(seen)
+        found[jumps] = np.abs(action[0] - action[1]).max()
+    assert found[1.0] < 1e-5 < found[0.0]
+    with pytest.raises(ValueError, match="jumps needs a model that has learned from missing observations"):
+        made("next-token")[1].with_options(jumps=1.0)
 
 
 def test_what_is_not_remembered_changes_nothing():
@@ -120,9 +142,14 @@ def test_memory_is_needed_where_less_of_it_succeeds_less_often(rates, held):
 
 @pytest.mark.parametrize(
     ("rates", "held"),
-    [((0.9, 0.9, 0.4, 0.8, 0.1), True), ((0.9, 0.5, 0.4, 0.8, 0.1), False), ((0.9, 0.9, 0.9, 0.8, 0.1), False)],
+    [
+        ((0.9, 0.9, 0.85, 0.4, 0.8, 0.8, 0.1), True),
+        ((0.9, 0.5, 0.9, 0.4, 0.8, 0.8, 0.1), False),
+        ((0.9, 0.9, 0.5, 0.4, 0.8, 0.8, 0.1), False),
+        ((0.9, 0.9, 0.9, 0.9, 0.8, 0.8, 0.1), False),
+    ],
 )
-def test_to_be_told_is_worth_something_where_it_saves_what_corruption_costs(rates, held):
+def test_what_is_unknown_is_worth_something_where_it_saves_what_corruption_costs(rates, held):
     played = outcomes(corrupted_frames, rates)
     assert corrupted_frames.conclude(played)[0] == held
     assert len(corrupted_frames.figure(played).axes) == 1
