@@ -33,6 +33,7 @@ AGENTS = {
     "diffusion_policy": "dfplan.agents.diffusion_policy:DiffusionPolicyAgent",
     "recurrent_policy": "dfplan.agents.recurrent_policy:RecurrentPolicyAgent",
     "dynamics": "dfplan.agents.mppi:LearnedMPPIAgent",
+    "graph_search": "dfplan.agents.graph_search:GraphSearchAgent",
     "bc": "dfplan.agents.offline.bc:BehaviorCloningAgent",
     "iql": "dfplan.agents.offline.iql:IQLAgent",
     "cql": "dfplan.agents.offline.cql:CQLAgent",

@@ -42,7 +42,15 @@ FLOORS = {
     "agents": (
         {"hub", "loading", "base", "planning_agent", "agent_config", "episodes", "pictures"},
         {"offline", "online", "adapters", "full_sequence", "evaluation"},
-        {"diffuser", "decision_diffuser", "diffusion_policy", "diffusion_veteran", "mppi", "recurrent_policy"},
+        {
+            "diffuser",
+            "decision_diffuser",
+            "diffusion_policy",
+            "diffusion_veteran",
+            "graph_search",
+            "mppi",
+            "recurrent_policy",
+        },
         {"diffusion_forcing", "weights"},
         {"recipes"},
         {"training"},

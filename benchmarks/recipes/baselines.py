@@ -24,6 +24,7 @@ from dfplan.agents.diffusion_policy import (
     windows,
 )
 from dfplan.agents.diffusion_veteran import DiffusionVeteranAgent, Veteran, VeteranConfig, VeteranModelConfig, paths
+from dfplan.agents.graph_search import GraphModel, GraphModelConfig, GraphSearchAgent, GraphSearchConfig
 from dfplan.agents.mppi import LearnedMPPIAgent, MPPIConfig
 from dfplan.agents.offline.awac import AWACAgent, AWACConfig
 from dfplan.agents.offline.base import ActingConfig, OfflineConfig
@@ -44,7 +45,7 @@ from dfplan.data.spec import Spec
 from dfplan.data.tokens import TokenLayout
 from dfplan.data.trajectories import Trajectories
 from dfplan.data.transitions import Relabeled, Replay, changes
-from dfplan.data.windows import BatchSource, ReturnWindows
+from dfplan.data.windows import BatchSource, ReturnWindows, Windows
 from dfplan.models import TransformerConfig
 from dfplan.planning.dynamics import DynamicsConfig, DynamicsModel
 from dfplan.planning.full_sequence import SequenceConfig
@@ -164,3 +165,13 @@ def dynamics(spec: Spec, budget: Budget) -> Recipe:
     model = DynamicsConfig(spec.observation_dim, spec.action_dim, spec.goal_columns, **budget.model.get("dynamics", {}))
     acting = MPPIConfig(spec.action_dim, **budget.acting.get("dynamics", {}))
     return Recipe(LearnedMPPIAgent, DynamicsModel, model, acting, train, changes)
+
+
+def graph_search(spec: Spec, budget: Budget) -> Recipe:
+    """A graph of recorded states, and the inverse dynamics that follows its ways."""
+    fields = {"features": spec.features, **budget.model.get("graph-search", {})}
+    model = GraphModelConfig(spec.observation_dim, spec.action_dim, spec.goal_columns, **fields)
+    train = TrainConfig(steps=budget.steps["dynamics"], batch_size=512, learning_rate=2e-3, precision="32-true")
+    acting = GraphSearchConfig(**budget.acting.get("graph-search", {}))
+    how = GraphSearchAgent, GraphModel, model, acting, train
+    return Recipe(*how, lambda data: Windows(data, model.longest_gap + 1).sample)

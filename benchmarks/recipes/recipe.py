@@ -29,5 +29,6 @@ RECIPES: dict[str, Callable[[Spec, Budget], Recipe]] = {
     "dv": baselines.veteran,
     "gru": baselines.gru,
     "dynamics": baselines.dynamics,
+    "graph-search": baselines.graph_search,
 }
 """Recipes that learn from recorded data; those that learn in the environment are in `dfplan.benchmarks.recipes.online`."""

@@ -127,7 +127,7 @@ class TrajectoryModel(Statistics):
             sequence = config.layout.as_states(x0, drawn.goal)  # as planning shows a goal: nothing of the way there
         losses["diffusion"] = self.diffusion.loss(sequence, levels, generator)
         if self.inverse is not None:
-            losses["inverse"] = self._inverse_loss(self.inverse, observations, actions, steps, generator)
+            losses["inverse"] = inverse_loss(self.inverse, observations, actions, steps, generator)
         if self.plausibility is not None:
             losses["plausibility"] = self._plausibility_loss(self.plausibility, observations, steps, generator)
         if self.outcomes is not None:
@@ -163,21 +163,6 @@ class TrajectoryModel(Statistics):
             given["return"] = self.pace.normalize((return_ / self.longest).unsqueeze(-1))
         return given
 
-    def _inverse_loss(
-        self, inverse: InverseDynamics, observations: Tensor, actions: Tensor, steps: Tensor, generator: torch.Generator
-    ) -> Tensor:
-        """Mean squared error of the action at a few random steps of each window, for a target a random gap ahead in the first
-        `steps` (B, 1), which were recorded."""
-        (B, S, _), pairs = observations.shape, INVERSE_PAIRS
-        longest = min(self.config.longest_gap, S - 1)
-        gap = torch.randint(1, longest + 1, (B, pairs), generator=generator, device=observations.device)
-        gap = torch.minimum(gap, steps).clamp(min=1)
-        row, start = _random_starts(observations, pairs, (steps + 1 - gap).clamp(min=1), generator)
-        guess = inverse(
-            observations[row, start].flatten(0, 1), observations[row, start + gap].flatten(0, 1), gap.flatten()
-        )
-        return (guess - actions[row, start].flatten(0, 1)).square().mean()
-
     def _plausibility_loss(
         self, plausibility: StepPlausibility, observations: Tensor, steps: Tensor, generator: torch.Generator
     ) -> Tensor:
@@ -205,6 +190,20 @@ class TrajectoryModel(Statistics):
         return value.loss(
             self.diffusion.schedule.add_noise(x0, k, eps), k, self.pace.normalize(batch.paces[:, None])[:, 0]
         )
+
+
+def inverse_loss(
+    inverse: InverseDynamics, observations: Tensor, actions: Tensor, steps: Tensor, generator: torch.Generator
+) -> Tensor:
+    """Mean squared error of the action at a few random steps of each window, normalized observations and actions (B, S, ...),
+    for a target a random gap ahead in the first `steps` (B, 1), which were recorded."""
+    (B, S, _), pairs = observations.shape, INVERSE_PAIRS
+    longest = min(inverse.longest_gap, S - 1)
+    gap = torch.randint(1, longest + 1, (B, pairs), generator=generator, device=observations.device)
+    gap = torch.minimum(gap, steps).clamp(min=1)
+    row, start = _random_starts(observations, pairs, (steps + 1 - gap).clamp(min=1), generator)
+    guess = inverse(observations[row, start].flatten(0, 1), observations[row, start + gap].flatten(0, 1), gap.flatten())
+    return (guess - actions[row, start].flatten(0, 1)).square().mean()
 
 
 def _random_starts(

@@ -15,6 +15,7 @@ from dfplan.agents.diffusion_policy import (
     PolicyConfig,
 )
 from dfplan.agents.diffusion_veteran import DiffusionVeteranAgent, Veteran, VeteranConfig, VeteranModelConfig
+from dfplan.agents.graph_search import GraphModel, GraphModelConfig, GraphSearchAgent, GraphSearchConfig
 from dfplan.agents.loading import from_pretrained
 from dfplan.agents.mppi import GoalCost, LearnedMPPIAgent, MPPIAgent, MPPIConfig
 from dfplan.agents.offline import awac, bc, cql, gciql, iql, td3_bc
@@ -80,6 +81,11 @@ def diffusion_policy():
     return DiffusionPolicyAgent(ready(DiffusionPolicyModel(config)), PolicyConfig(executed=3, steps=2, eta=1.0))
 
 
+def graph_search():
+    learner = GraphModel(GraphModelConfig(4, 2, (0, 1), clusters=40, neighbors=4, longest=20, longest_gap=4))
+    return GraphSearchAgent(ready(learner), GraphSearchConfig(replan_every=3, lookahead=2))
+
+
 def recurrent_policy():
     return RecurrentPolicyAgent(ready(RecurrentPolicyModel(RecurrentPolicyConfig(4, 2, width=8, depth=1))))
 
@@ -105,6 +111,7 @@ EVERY = {
     "diffusion_veteran": diffusion_veteran,
     "diffusion_policy": diffusion_policy,
     "recurrent_policy": recurrent_policy,
+    "graph_search": graph_search,
     "mppi": lambda: MPPIAgent(point, GoalCost(), MPPIConfig(2, samples=8, controls=3, hold=2)),
     "dynamics": lambda: LearnedMPPIAgent(
         ready(DynamicsModel(DynamicsConfig(4, 2, width=8))), MPPIConfig(2, samples=8, controls=3, hold=2)

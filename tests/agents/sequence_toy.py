@@ -6,6 +6,7 @@ import torch
 
 from dfplan.agents.diffusion_policy import DiffusionPolicyModel, windows
 from dfplan.agents.diffusion_veteran import Veteran
+from dfplan.agents.graph_search import GraphModel
 from dfplan.agents.offline.gciql import GCIQL
 from dfplan.agents.recurrent_policy import RecurrentPolicyModel, episodes
 from dfplan.data.sparse_paths import GoalPaths
@@ -57,6 +58,8 @@ def batches_of(learner, data):
         return episodes(data)
     if isinstance(learner, GCIQL):
         return Relabeled(data, config.seeds, config.goal_columns, config.gamma)
+    if isinstance(learner, GraphModel):
+        return Windows(data, config.longest_gap + 1).sample
     return changes(data) if isinstance(learner, DynamicsModel) else Replay(data, config.seeds)
 
 

@@ -12,6 +12,7 @@ from dfplan.agents.decision_diffuser import DecisionDiffuserAgent, DecisionDiffu
 from dfplan.agents.diffuser import DiffuserAgent, DiffuserAgentConfig, DiffuserConfig, DiffuserModel
 from dfplan.agents.diffusion_forcing import DiffusionForcingAgent
 from dfplan.agents.diffusion_veteran import DiffusionVeteranAgent, Veteran, VeteranModelConfig
+from dfplan.agents.graph_search import GraphModel, GraphModelConfig, GraphSearchAgent
 from dfplan.agents.loading import AGENTS, kind_of, load
 from dfplan.agents.mppi import LearnedMPPIAgent
 from dfplan.agents.offline.awac import AWAC, AWACAgent, AWACConfig
@@ -56,6 +57,7 @@ MAKE = {
     ),
     "diffusion_policy": diffusion_policy,
     "recurrent_policy": recurrent_policy,
+    "graph_search": lambda: GraphSearchAgent(GraphModel(GraphModelConfig(4, 2, (0, 1), clusters=8, neighbors=2))),
     "dynamics": lambda: LearnedMPPIAgent(DynamicsModel(DynamicsConfig(4, 2, width=8, octaves=1))),
     "bc": lambda: BehaviorCloningAgent(BC(BCConfig(**OFFLINE))),
     "iql": lambda: IQLAgent(IQL(IQLConfig(**OFFLINE))),

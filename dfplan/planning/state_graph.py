@@ -1,0 +1,130 @@
+"""A graph of recorded states: search over what the data did, without denoising.
+
+Recorded observations are put into clusters. An edge leads from a cluster to one that was entered next, and takes as many steps
+as that took on average. The fastest way between two states is a shortest path, stitched from parts of several episodes (compare Eysenbach et al. 2019, "Search on the Replay Buffer", whose edges are distances that a value has learned).
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.cluster.vq import kmeans2
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import dijkstra
+from scipy.spatial import KDTree
+from torch import Tensor, nn
+
+from dfplan.data.trajectories import IntArray, Trajectories
+
+SAMPLED, ROUNDS = 60_000, 8
+"""Observations that clusters are made of, and rounds of k-means."""
+SEEN = 2
+"""How often an edge was recorded at least."""
+NEAREST = 8
+"""Clusters around a start, of which the way may begin in any, and around a goal."""
+APART = 5.0
+"""Steps that are added to a way for each normalized unit between the start and the cluster in which the way begins."""
+
+
+@dataclass(frozen=True)
+class Way:
+    """A way through the graph."""
+
+    observations: NDArray[np.float32]
+    """(N, observation_dim) normalized centers of the clusters on the way, none if there is no way."""
+    times: NDArray[np.float32]
+    """(N,) steps after the first at which they are reached."""
+
+
+class StateGraph(nn.Module):
+    """Clusters of normalized observations and the times between them. All tables are buffers; `fit` makes them of data."""
+
+    centers: Tensor
+    """(V, observation_dim)."""
+    following: Tensor
+    """(V, N) int64: clusters that were entered next, the most frequent first; -1 where there are fewer."""
+    steps: Tensor
+    """(V, N) mean number of steps until then."""
+
+    def __init__(self, observation_dim: int, clusters: int, neighbors: int):
+        super().__init__()
+        self.register_buffer("centers", torch.zeros(clusters, observation_dim))
+        self.register_buffer("following", torch.full((clusters, neighbors), -1, dtype=torch.int64))
+        self.register_buffer("steps", torch.zeros(clusters, neighbors))
+
+    def fit(self, observations: NDArray[np.float32], data: Trajectories) -> None:
+        """Learn the graph from the normalized observations (steps, observation_dim) of these data.
+
+        Raises ValueError for fewer observations than clusters.
+        """
+        V, N = self.following.shape
+        if len(observations) < V:
+            raise ValueError(f"{data.name}: a graph of {V} clusters needs as many steps, got {len(observations)}")
+        rng = np.random.default_rng(0)
+        sample = observations[rng.choice(len(observations), min(SAMPLED, len(observations)), replace=False)]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of clusters without observations, which are no harm
+            centers, _ = kmeans2(sample, sample[:V].copy(), iter=ROUNDS, minit="matrix")
+        before, after, steps = _entries(KDTree(centers).query(observations)[1], data.episode_starts)
+        pairs, index, count = np.unique(before * V + after, return_inverse=True, return_counts=True)
+        mean = np.bincount(index, steps) / count
+        following, times = np.full((V, N), -1), np.zeros((V, N))
+        filled = np.zeros(V, dtype=np.int64)
+        for pair in np.argsort(-count, kind="stable"):
+            u, v = divmod(int(pairs[pair]), V)
+            if count[pair] >= SEEN and filled[u] < N:
+                following[u, filled[u]], times[u, filled[u]] = v, mean[pair]
+                filled[u] += 1
+        self.centers = torch.as_tensor(centers, dtype=torch.float32)
+        self.following, self.steps = torch.as_tensor(following), torch.as_tensor(times, dtype=torch.float32)
+
+    def ways(self, starts: Tensor, goals: Tensor, columns: Sequence[int]) -> list[Way]:
+        """The fastest ways from starts (B, observation_dim) to goals (B, G) in these G columns, all normalized."""
+        centers = self.centers.cpu().numpy()
+        near = min(NEAREST, len(centers))
+        begins, ends = KDTree(centers), KDTree(centers[:, list(columns)])
+        away, first = (part.reshape(len(starts), near) for part in begins.query(starts.cpu().numpy(), near))
+        last = ends.query(goals.cpu().numpy(), near)[1].reshape(len(goals), near)
+        backwards = self._edges().T.tocsr()
+        found, known = [], {}
+        for row, reached in enumerate(map(tuple, last)):
+            if reached not in known:
+                how = {"indices": reached, "return_predecessors": True, "min_only": True}
+                known[reached] = dijkstra(backwards, **how)[:2]
+            steps, onwards = known[reached]
+            begin = first[row, np.argmin(steps[first[row]] + APART * away[row])]
+            found.append(_way(centers, steps, onwards, int(begin)))
+        return found
+
+    def _edges(self) -> csr_array:
+        """The times as a sparse matrix (V, V)."""
+        following, steps = self.following.cpu().numpy(), self.steps.cpu().numpy()
+        there = following >= 0
+        pairs = np.broadcast_to(np.arange(len(following))[:, None], following.shape)[there], following[there]
+        return csr_array((steps[there], pairs), shape=(len(following),) * 2)
+
+
+def _entries(clusters: IntArray, starts: IntArray) -> tuple[IntArray, IntArray, IntArray]:
+    """Of the clusters (steps,) of observations, in episodes that begin at `starts`: each cluster that was entered within an
+    episode, the one that was entered next, and the steps between."""
+    begins = np.zeros(len(clusters), dtype=np.int64)
+    begins[starts] = 1
+    entered = np.flatnonzero(np.r_[True, (np.diff(clusters) != 0) | (begins[1:] > 0)])
+    episode = np.cumsum(begins)[entered]
+    same = episode[1:] == episode[:-1]
+    return clusters[entered[:-1]][same], clusters[entered[1:]][same], np.diff(entered)[same]
+
+
+def _way(centers: NDArray[np.float32], steps: NDArray[np.float64], onwards: IntArray, begin: int) -> Way:
+    """The way from a cluster on, by the steps that are left from each and the next one of each."""
+    if not np.isfinite(steps[begin]):
+        return Way(centers[:0], np.zeros(0, np.float32))
+    way = [begin]
+    while onwards[way[-1]] >= 0:
+        way.append(int(onwards[way[-1]]))
+    return Way(centers[way], (steps[begin] - steps[way]).astype(np.float32))
