@@ -171,7 +171,7 @@ def graph_search(spec: Spec, budget: Budget) -> Recipe:
     """A graph of recorded states, and the inverse dynamics that follows its ways."""
     fields = {"features": spec.features, **budget.model.get("graph-search", {})}
     model = GraphModelConfig(spec.observation_dim, spec.action_dim, spec.goal_columns, **fields)
-    train = TrainConfig(steps=budget.steps["dynamics"], batch_size=512, learning_rate=2e-3, precision="32-true")
+    train = TrainConfig(steps=budget.steps["dynamics"], batch_size=128, learning_rate=2e-3, precision="32-true")
     acting = GraphSearchConfig(**budget.acting.get("graph-search", {}))
     how = GraphSearchAgent, GraphModel, model, acting, train
     return Recipe(*how, lambda data: Windows(data, model.longest_gap + 1).sample)

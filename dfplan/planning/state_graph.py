@@ -1,7 +1,8 @@
 """A graph of recorded states: search over what the data did, without denoising.
 
 Recorded observations are put into clusters. An edge leads from a cluster to one that was entered next, and takes as many steps
-as that took on average. The fastest way between two states is a shortest path, stitched from parts of several episodes (compare Eysenbach et al. 2019, "Search on the Replay Buffer", whose edges are distances that a value has learned).
+as that took on average. The fastest way between two states is a shortest path, stitched from parts of several episodes.
+Eysenbach et al. 2019, "Search on the Replay Buffer", have distances that a value has learned as edges instead.
 """
 
 from __future__ import annotations
@@ -27,8 +28,10 @@ SEEN = 2
 """How often an edge was recorded at least."""
 NEAREST = 8
 """Clusters around a start, of which the way may begin in any, and around a goal."""
-APART = 5.0
-"""Steps that are added to a way for each normalized unit between the start and the cluster in which the way begins."""
+APART = 30.0
+"""Steps that a way costs more for each normalized unit from the start to its first cluster, and from its last to the goal."""
+TINY = 1e-6
+"""A sparse matrix has no edges of cost 0."""
 
 
 @dataclass(frozen=True)
@@ -87,26 +90,32 @@ class StateGraph(nn.Module):
         """The fastest ways from starts (B, observation_dim) to goals (B, G) in these G columns, all normalized."""
         centers = self.centers.cpu().numpy()
         near = min(NEAREST, len(centers))
-        begins, ends = KDTree(centers), KDTree(centers[:, list(columns)])
-        away, first = (part.reshape(len(starts), near) for part in begins.query(starts.cpu().numpy(), near))
-        last = ends.query(goals.cpu().numpy(), near)[1].reshape(len(goals), near)
-        backwards = self._edges().T.tocsr()
-        found, known = [], {}
-        for row, reached in enumerate(map(tuple, last)):
-            if reached not in known:
-                how = {"indices": reached, "return_predecessors": True, "min_only": True}
-                known[reached] = dijkstra(backwards, **how)[:2]
-            steps, onwards = known[reached]
-            begin = first[row, np.argmin(steps[first[row]] + APART * away[row])]
+        around = KDTree(centers), KDTree(centers[:, list(columns)])
+        first, last = (
+            [part.reshape(len(points), near) for part in tree.query(points.cpu().numpy(), near)]
+            for tree, points in zip(around, (starts, goals), strict=True)
+        )
+        found, searched = [], {}
+        for row in range(len(starts)):
+            key = tuple(goals[row].tolist())
+            if key not in searched:
+                searched[key] = self._search(last[1][row], APART * last[0][row])
+            steps, onwards = searched[key]
+            begin = first[1][row, np.argmin(steps[first[1][row]] + APART * first[0][row])]
             found.append(_way(centers, steps, onwards, int(begin)))
         return found
 
-    def _edges(self) -> csr_array:
-        """The times as a sparse matrix (V, V)."""
-        following, steps = self.following.cpu().numpy(), self.steps.cpu().numpy()
-        there = following >= 0
-        pairs = np.broadcast_to(np.arange(len(following))[:, None], following.shape)[there], following[there]
-        return csr_array((steps[there], pairs), shape=(len(following),) * 2)
+    def _search(self, ends: IntArray, cost: NDArray[np.float64]) -> tuple[NDArray[np.float64], IntArray]:
+        """From each cluster (V,): the steps to one of the `ends` (N,) with its `cost` (N,), and the cluster that comes next."""
+        following, steps = self.following.cpu().numpy(), self.steps.cpu().numpy().astype(np.float64)
+        V, there = len(following), following >= 0
+        before = np.broadcast_to(np.arange(V)[:, None], following.shape)[there]
+        # The goal is one more vertex. The graph is searched backwards from there.
+        weights = np.concatenate([steps[there], cost + TINY])
+        pairs = np.concatenate([following[there], np.full(len(ends), V)]), np.concatenate([before, ends])
+        backwards = csr_array((weights, pairs), shape=(V + 1, V + 1))
+        found, onwards = dijkstra(backwards, indices=V, return_predecessors=True)
+        return found[:V], np.where(onwards[:V] == V, -1, onwards[:V])
 
 
 def _entries(clusters: IntArray, starts: IntArray) -> tuple[IntArray, IntArray, IntArray]:
