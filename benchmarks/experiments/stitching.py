@@ -1,7 +1,7 @@
 """Whether graph search stitches ways from pieces of 130 steps, none of which leads through the maze.
 
-The recorded episodes are cut into pieces, as others publish it. The graph and the inverse dynamics of one agent are learned from
-the pieces alone, those of the other (the shipped weights) from whole episodes.
+The recorded episodes are cut into pieces, as others publish it. One agent learns its graph and its inverse dynamics from the
+pieces alone, the other (the shipped weights) from whole episodes.
 """
 
 from __future__ import annotations

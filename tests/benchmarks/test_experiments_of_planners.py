@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from dfplan.benchmarks.experiments import constraints, search
+from dfplan.benchmarks.experiments import constraints, search, stitching
+from dfplan.data.trajectories import Trajectories
 
 
 class Pushes:
@@ -64,3 +65,17 @@ def test_both_ways_take_as_many_candidates_and_search_must_win():
 
     assert search.conclude(result(500.0))[0] and not search.conclude(result(301.0))[0]
     assert not search.conclude(result(300.0))[0] and search.figure(result(500.0)).axes
+
+
+def test_pieces_hold_all_steps_and_none_spans_two_episodes():
+    steps = np.arange(10, dtype=np.float32)
+    data = Trajectories(steps[:, None], steps[:, None], steps, np.array([0, 7]), "two")
+    pieces = stitching.cut(data, 3)
+    assert pieces.episode_starts.tolist() == [0, 3, 6, 7] and len(pieces) == 10
+
+
+@pytest.mark.parametrize("score, held", [(600.0, True), (430.0, False)])
+def test_pieces_must_give_more_than_was_printed(score, held):
+    returns = {"returns": [score - 20.0, score, score + 20.0] * 10}
+    verdict, table = stitching.conclude({"pieces": returns, "whole": returns})
+    assert verdict == held and "difference of pieces to whole episodes: +0.0" in table
