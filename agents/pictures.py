@@ -18,7 +18,7 @@ from dfplan.models.keypoints import PictureConfig, PictureEncoder
 from dfplan.training.config import TrainConfig
 from dfplan.training.loop import train
 
-TRAINING = TrainConfig(steps=1_500, batch_size=32, warmup_steps=50, ema_decay=0.99)
+TRAINING = TrainConfig(steps=2_000, batch_size=32, learning_rate=3e-3, warmup_steps=50, ema_decay=0.99)
 """How an encoder is trained."""
 SAMPLE = 256
 """Pictures of which the first background is the mean."""

@@ -26,6 +26,8 @@ from dfplan.training.losses import total
 
 Pictures = NDArray[np.uint8]
 WHITE = 255.0
+GAIN = 10.0
+"""Of the maps before the softmax: with sharp maps from the beginning the points move at once."""
 BATCH = 256
 """Pictures that are encoded at once."""
 
@@ -40,7 +42,7 @@ class PictureConfig(CheckedFields):
     """Height, width and channels of each."""
     points: Size = 16
     """Points K in each picture, of which each has two numbers."""
-    width: Size = 32
+    width: Size = 24
     """Features of the convolutions."""
     side: Size = 64
     """Pixels to which the longer side of a picture is reduced first."""
@@ -90,7 +92,7 @@ class Keypoints(nn.Module):
 
     def points(self, reduced: Tensor) -> Tensor:
         """(B, K, 2): the places of the points, x and y from -1 to 1."""
-        maps = self.maps(reduced - self.background).float()
+        maps = GAIN * self.maps(reduced - self.background).float()
         share = maps.flatten(2).softmax(-1).view_as(maps)
         y, x = (torch.linspace(-1, 1, n, device=maps.device) for n in maps.shape[2:])
         return torch.stack([(share.sum(2) * x).sum(-1), (share.sum(3) * y).sum(-1)], -1)
