@@ -71,8 +71,10 @@ def _chunks(spec: Spec, budget: Budget, **changes: Any) -> Recipe:
 
 
 def places(task: Any, observations: Any) -> dict[str, Any]:
-    """Of planned observations the gripper, the cube and the can, (..., 3) in meters."""
-    columns = {"gripper": 0, "cube": 5, "can": 8}
+    """Of planned observations the gripper, the cube and the can, (..., 3) in meters; where a camera sees these two, the gripper
+    alone."""
+    pictured = "observe" in MEMORY_SWAPS[task.env_id]
+    columns = {"gripper": observations.shape[-1] - 5} if pictured else {"gripper": 0, "cube": 5, "can": 8}
     return {name: observations[..., first : first + 3] / SCALE + MIDDLE for name, first in columns.items()}
 
 

@@ -104,9 +104,22 @@ def test_a_plan_is_followed_on_where_the_present_is_missing_and_as_long_as_it_la
     assert len(agent.last_plan.lengths) == 2, "all that was planned has been played"
 
 
-def test_tasks_of_the_suite_are_one_environment_with_one_data_set():
+def test_the_suite_stands_for_its_tasks_with_states_and_pictures_are_asked_for_by_name():
     family = suite.of(TASK)
     assert family.trained == ("memory-swap",) and len(family.tasks) == 3
+    camera = find("memory-swap-camera-corrupted")
+    assert suite.of(camera) is family and camera.data_id == "memory-swap-camera-v0"
+    pictured = recipe_of("default", camera, replace(SPEC, observation_dim=37))
+    states = made("default")[0]
+    assert pictured.model.history == states.model.history and pictured.acting == states.acting
+
+
+def test_of_plans_in_states_all_places_are_known_and_of_those_in_pictures_the_grippers():
+    rows = np.arange(17.0)[None]
+    every, gripper = (suite.of(TASK).places(find(name), rows) for name in ("memory-swap", "memory-swap-camera"))
+    assert list(every) == ["gripper", "cube", "can"] and list(gripper) == ["gripper"]
+    assert np.allclose(every["cube"], rows[:, 5:8] / 10 + [0.425, 0, 0])
+    assert np.allclose(gripper["gripper"], rows[:, 12:15] / 10 + [0.425, 0, 0])
 
 
 @pytest.mark.slow
