@@ -20,6 +20,8 @@ from dfplan.training.loop import train
 
 TRAINING = TrainConfig(steps=2_000, batch_size=32, learning_rate=3e-3, warmup_steps=50, ema_decay=0.99)
 """How an encoder is trained."""
+USUAL = 0.999
+"""Share of the recorded pictures whose errors are usual."""
 SAMPLE = 256
 """Pictures of which the first background is the mean."""
 
@@ -60,13 +62,11 @@ def encoded(
     def numbers(key: str, recorded: NDArray[np.uint8]) -> NDArray[np.float32]:
         number = config.keys.index(key)
         found, errors = encoder.encode(number, recorded)
-        worst[number] = max(worst[number], float(errors.max()))
+        if len(recorded) == len(data):
+            encoder.usual[number] = float(np.quantile(errors, USUAL))
         return found
 
-    worst = [0.0] * len(config.keys)
-    data_in_numbers = readers.encoded(data, numbers)
-    encoder.worst = torch.tensor(worst)
-    return data_in_numbers, encoder
+    return readers.encoded(data, numbers), encoder
 
 
 def _fingerprint(pictures: dict[str, NDArray[np.uint8]]) -> str:

@@ -22,7 +22,7 @@ def shapes(observations: Any) -> dict[str, tuple[int, int, int]]:
     have another number of channels.
     """
     named = parts(observations)
-    found = {}
+    found: dict[str, tuple[int, int, int]] = {}
     for key, value in ({"": observations} if named is None else named).items():
         array = np.asarray(value) if not isinstance(value, Mapping | tuple) else np.zeros(0)
         if array.dtype != np.uint8 or array.ndim != 4:
@@ -32,7 +32,8 @@ def shapes(observations: Any) -> dict[str, tuple[int, int, int]]:
             raise ValueError(
                 f"{what} must be a picture (height, width, channels) with 1, 3 or 4 channels, got {array.shape[1:]}"
             )
-        found[key] = array.shape[1:]
+        _, height, width, channels = map(int, array.shape)
+        found[key] = (height, width, channels)
     return found
 
 

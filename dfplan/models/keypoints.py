@@ -49,7 +49,7 @@ class PictureConfig(CheckedFields):
     bump: Positive = 0.1
     """Deviation of the bump by which a point is drawn; the picture reaches from -1 to 1."""
     doubt: Positive = 3.0
-    """How many times as large as of the worst recorded picture the error of a reconstruction may be: beyond, it is unknown."""
+    """How many times as large as is usual the error of a reconstruction may be: beyond, a picture is unknown."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -109,18 +109,20 @@ class Keypoints(nn.Module):
 class PictureEncoder(nn.Module):
     """Numbers of the pictures in an observation: P autoencoders, which `forward` trains, with what they can reconstruct."""
 
-    worst: Tensor
+    usual: Tensor
+    """(P,) the error that nearly all recorded pictures stay below."""
 
     def __init__(self, config: PictureConfig):
         super().__init__()
         self.config = config
         self.each = nn.ModuleList(Keypoints(shape, config) for shape in config.shapes)
-        self.register_buffer("worst", torch.full((len(config.keys),), torch.finfo(torch.float32).max))
+        self.register_buffer("usual", torch.full((len(config.keys),), torch.finfo(torch.float32).max))
 
     def forward(self, batch: tuple[Tensor, ...], generator: torch.Generator) -> dict[str, Tensor]:
         """The mean squared error of each picture's reconstruction, from a batch of (B, height, width, channels) uint8 each."""
         losses = {}
-        for key, keypoints, pictures in zip(self.config.keys, self.each, batch, strict=True):
+        for number, (key, pictures) in enumerate(zip(self.config.keys, batch, strict=True)):
+            keypoints: Any = self.each[number]
             reduced = keypoints.reduced(pictures)
             losses[f"picture {key}".rstrip()] = F.mse_loss(keypoints.drawn(keypoints.points(reduced)).float(), reduced)
         return total(losses)
@@ -149,7 +151,7 @@ class PictureEncoder(nn.Module):
         keypoints: Any = self.each[number]
         points, errors = [], []
         for begin in range(0, len(pictures), BATCH):
-            given = torch.from_numpy(np.ascontiguousarray(pictures[begin : begin + BATCH])).to(self.worst.device)
+            given = torch.from_numpy(np.ascontiguousarray(pictures[begin : begin + BATCH])).to(self.usual.device)
             reduced = keypoints.reduced(given)
             found = keypoints.points(reduced)
             points.append(found.flatten(1).cpu())
@@ -170,7 +172,7 @@ class PictureEncoder(nn.Module):
             points, errors = self.encode(number, picture.reshape(-1, *shape))
             leading = picture.shape[:-3]
             result[key] = points.reshape(*leading, -1)
-            beyond = (errors > self.config.doubt * float(self.worst[number])).reshape(leading)
+            beyond = (errors > self.config.doubt * float(self.usual[number])).reshape(leading)
             lost = beyond if lost is None else lost | beyond
         if unknown and lost is not None and lost.any():
             result = {key: _hidden(value, lost) for key, value in result.items()}

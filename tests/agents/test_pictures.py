@@ -93,7 +93,7 @@ def test_it_acts_the_same_from_a_file_and_in_a_batch_and_by_other_options(agent,
     first = agent.act(batch)
     assert first.shape == (2, 1) and np.array_equal(loaded.act(batch), first)
     assert loaded.parameters == agent.parameters and not other.encoder.training
-    assert np.array_equal(loaded.encoder.worst.numpy(), agent.encoder.worst.numpy())
+    assert np.array_equal(loaded.encoder.usual.numpy(), agent.encoder.usual.numpy())
     seen = [one._read_observation(batch) for one in (agent, loaded, other)]
     alone = np.stack([agent._read_observation(one) for one in observations])
     assert np.array_equal(seen[0], seen[1]) and np.array_equal(seen[0], seen[2])
@@ -124,15 +124,15 @@ def test_pictures_alone_are_observations_too(tmp_path):
 def test_an_agent_that_takes_unknown_numbers_is_shown_a_black_picture(agent):
     """The recipe's own model takes none: it acts by the numbers as they are."""
     observation = Slider().reset(seed=70)[0] | {"eye": np.zeros((SIDE, SIDE, 3), np.uint8)}
-    worst = agent.encoder.worst.clone()
-    agent.encoder.worst.fill_(0.0)
+    usual = agent.encoder.usual.clone()
+    agent.encoder.usual.fill_(0.0)
     try:
         assert np.isfinite(agent._read_observation(observation)).all()
         agent.sees_unknown = True
         assert np.isnan(agent._read_observation(observation)).all()
     finally:
         agent.sees_unknown = False
-        agent.encoder.worst.copy_(worst)
+        agent.encoder.usual.copy_(usual)
 
 
 def test_what_cannot_be_learned_from_is_found_before_an_encoder_is_trained(tmp_path, monkeypatch):

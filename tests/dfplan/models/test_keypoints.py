@@ -35,7 +35,7 @@ def encoder(places):
         loss.backward()
         optimizer.step()
     encoder.eval().finish()
-    encoder.worst[0] = float(encoder.encode(0, pictures)[1].max())
+    encoder.usual[0] = float(encoder.encode(0, pictures)[1].max())
     return encoder
 
 
