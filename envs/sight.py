@@ -31,7 +31,7 @@ class Sight(Protocol):
         """What is seen now, (height, width, 3)."""
 
     def pixels(self, places: NDArray[Any]) -> NDArray[Any]:
-        """Where places (..., 2 or 3) of the world lie in the last frame: (..., 2), to the right and down, from its corner."""
+        """Where places (..., 2 or 3) of the world lie in a frame: (..., 2), to the right and down, from its corner."""
 
     def close(self) -> None:
         """Free what draws."""
@@ -96,10 +96,11 @@ class CameraSight:
             how = "pictures need OpenGL without a display: set MUJOCO_GL to egl or osmesa"
             raise ValueError(f"{how} ({type(error).__name__}: {error})") from error
         self._side = side
+        self._look()
 
     def frame(self) -> NDArray[np.uint8]:
         """As of `Sight`."""
-        self._renderer.update_scene(self._data, camera=self._camera)
+        self._look()
         picture: NDArray[np.uint8] = self._renderer.render()
         return picture
 
@@ -117,3 +118,6 @@ class CameraSight:
     def close(self) -> None:
         """As of `Sight`."""
         self._renderer.close()
+
+    def _look(self) -> None:
+        self._renderer.update_scene(self._data, camera=self._camera)

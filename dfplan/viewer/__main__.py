@@ -1,9 +1,10 @@
 """Show an agent's plans in the browser.
 
     python -m dfplan.viewer --env maze2d-large
+    python -m dfplan.viewer --env cube-single
 
-Serves one page at http://127.0.0.1:8000 until Ctrl-C: click a start and a goal in the maze, watch the plan being denoised,
-and watch it driven. Needs starlette and uvicorn: `pip install -c constraints.txt -e ".[viewer]"`.
+Serves one page at http://127.0.0.1:8000 until Ctrl-C: click a start and a goal in the maze, or choose a robot's task, watch the
+plan being denoised, and watch it driven. Needs starlette and uvicorn: `pip install -c constraints.txt -e ".[viewer]"`.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ class Arguments:
     """What to show, and where."""
 
     env: str = "maze2d-large"
-    """A maze, with or without its version."""
+    """A maze or a robot's task, with or without its version."""
     weights: Path | None = None
     """Weights of a Diffusion Forcing agent; without it the shipped ones."""
     host: str = "127.0.0.1"
@@ -41,6 +42,9 @@ def main(arguments: Arguments) -> None:
     for name, value, low, high in (("port", arguments.port, 0, 65_535), ("threads", arguments.threads, 1, 64)):
         if not low <= value <= high:
             raise ValueError(f"{name} lies in {low}..{high}, got {value}")
+    from dfplan.envs import sight
+
+    sight.without_display()  # before what follows imports MuJoCo
     try:
         import uvicorn
 
@@ -51,14 +55,18 @@ def main(arguments: Arguments) -> None:
     import torch
 
     from dfplan.agents.loading import from_pretrained, load
-    from dfplan.envs.registry import find, short_name
-    from dfplan.viewer.scene import Scene, maze
+    from dfplan.benchmarks.rows import suite_of
+    from dfplan.envs.registry import MazeTask, find, short_name
+    from dfplan.viewer.robots import RobotScene
+    from dfplan.viewer.scene import Scene
 
     torch.set_num_threads(1)  # of each plan; plans are small, and several are made at once
-    task = maze(find(arguments.env))
+    task = find(arguments.env)
+    suite_of(task)  # it registers the features that weights name
     agent = load(arguments.weights) if arguments.weights else from_pretrained(short_name(task.data_id))
     hosts = LOOPBACK if is_loopback(arguments.host) else ("*",)
-    app = application(Scene(task, agent), arguments.threads, hosts)
+    scene = Scene(task, agent) if isinstance(task, MazeTask) else RobotScene(task, agent)
+    app = application(scene, arguments.threads, hosts)
     family = socket.AF_INET6 if ":" in arguments.host else socket.AF_INET
     with socket.create_server((arguments.host, arguments.port), family=family) as listening:
         port = listening.getsockname()[1]

@@ -1,6 +1,7 @@
 """The viewer as a web application: one page, and three addresses that it asks.
 
-`/scene` is the maze, `/plan` one plan with the history of its denoising, `/drive` an episode as lines of JSON as it is driven.
+`/scene` is the maze or the robot, `/plan` one plan with the history of its denoising, `/drive` an episode, in lines of JSON as
+it is driven.
 Plans are made in threads, a few at a time. What cannot be answered gets status 400 and a sentence that the page shows.
 """
 
@@ -20,6 +21,7 @@ from starlette.responses import HTMLResponse, JSONResponse, Response, StreamingR
 from starlette.routing import Route
 
 from dfplan.viewer.questions import Question
+from dfplan.viewer.robots import RobotScene
 from dfplan.viewer.scene import Scene
 
 LONGEST_BODY = 65_536
@@ -34,7 +36,7 @@ class BusyError(RuntimeError):
     """More questions than wait in line."""
 
 
-def application(scene: Scene, threads: int = 2, hosts: tuple[str, ...] = ("*",)) -> Starlette:
+def application(scene: Scene | RobotScene, threads: int = 2, hosts: tuple[str, ...] = ("*",)) -> Starlette:
     """The viewer of a scene, which makes up to `threads` plans at once and answers requests to these `hosts` only."""
     html = resources.files("dfplan.viewer").joinpath("page.html").read_text(encoding="utf-8")
     limit = anyio.CapacityLimiter(threads)
@@ -97,7 +99,7 @@ async def _question(request: Request) -> Question:
     try:
         values = json.loads(body)
     except (ValueError, RecursionError):
-        raise ValueError("a question is JSON with a start and a goal") from None
+        raise ValueError("a question is JSON with options, and a start and a goal or a task") from None
     return Question.read(values)
 
 

@@ -1,4 +1,4 @@
-"""What the page may ask: a start, a goal, forbidden rectangles, and the settings of its sliders, each within its range."""
+"""What the page may ask: a start and a goal or a task, forbidden rectangles, and settings of sliders, each within its range."""
 
 from __future__ import annotations
 
@@ -37,6 +37,15 @@ SLIDERS = (
     Slider("horizons", "Horizons", "plan lengths that are tried at once", 1, 40, 1),
     Slider("samples", "Candidates", "plans of each length; the shortest plausible one is taken", 1, 8, 1),
     Slider("scale", "Guidance", "pull towards the goal, on top of the known end; 0: none", 0, 5, 0.1),
+    Slider("steps", "Steps", "network evaluations from noise to a plan", 1, 64, 1),
+    Slider(
+        "temperature",
+        "Temperature",
+        "deviation of the noise that a plan begins with; 0: always the same plan",
+        0,
+        1,
+        0.05,
+    ),
     Slider("futures", "Futures", "sampled futures that guidance is averaged over; 0: the one prediction", 0, 4, 1),
 )
 
@@ -45,10 +54,16 @@ SLIDERS = (
 class Question:
     """One request of the page, places in the maze's coordinates: x runs down, y to the right, a cell is 1."""
 
-    start: Place
-    goal: Place
     options: dict[str, float | int]
     """Values of sliders by option; the agent's own for those that are left out."""
+    start: Place | None = None
+    """Of a maze."""
+    goal: Place | None = None
+    """Likewise."""
+    task: Annotated[int, Field(ge=1, le=1000)] = 1
+    """Which of a robot's tasks."""
+    streaming: bool | None = None
+    """Whether the plan that is driven stays alive; None: as the agent does."""
     forbidden: Annotated[tuple[Rectangle, ...], Field(max_length=8)] = ()
     seed: Annotated[int, Field(ge=0, le=2**31)] = 0
 
@@ -68,6 +83,8 @@ class Question:
         """An agent with the same weights that plans by these options. ValueError for more candidates than fit."""
         whole = {slider.option for slider in SLIDERS if slider.step == 1}
         options = {name: int(value) if name in whole else value for name, value in self.options.items()}
+        if self.streaming is not None:
+            options["streaming"] = self.streaming
         asked = agent.with_options(**options)
         plan = asked.config.plan
         guided = plan.scale > 0 or self.forbidden

@@ -9,15 +9,17 @@ from typing import Any
 import numpy as np
 
 from dfplan.agents.diffusion_forcing import DiffusionForcingAgent
-from dfplan.benchmarks.recording import denoising_of, planned_path
+from dfplan.benchmarks.recording import denoising_of
 from dfplan.envs.maze.env import GOAL_RADIUS
-from dfplan.envs.registry import MAZES, MazeTask
-from dfplan.viewer.questions import SLIDERS, Question
+from dfplan.envs.registry import MazeTask
+from dfplan.viewer.questions import SLIDERS, Place, Question
 
 DIGITS = 3
 """Decimals of a position: a thousandth of a cell."""
 STEPS = 20
 """Environment steps in one part of an episode."""
+SHOWN = ("uncertainty", "horizons", "samples", "scale", "futures")
+"""Sliders of a maze's page."""
 AFTER_ARRIVAL = 100
 """Steps that are driven after the goal was reached first."""
 
@@ -41,7 +43,7 @@ class Scene:
         """The maze, a start and a goal to begin with, and the sliders with the agent's own settings."""
         layout = self.task.layout
         away = np.abs(layout.free_cells - layout.goal).sum(1)
-        plan = self.agent.config.plan
+        plan, sliders = self.agent.config.plan, [slider for slider in SLIDERS if slider.option in SHOWN]
         return {
             "name": self.task.env_id,
             "rows": list(layout.rows),
@@ -51,20 +53,21 @@ class Scene:
             "radius": GOAL_RADIUS,
             "steps": self.task.max_episode_steps,
             "parameters": self.agent.parameters,
-            "sliders": [{**asdict(slider), "value": getattr(plan, slider.option)} for slider in SLIDERS],
+            "streaming": self.agent.config.streaming if self._streams() else None,
+            "sliders": [{**asdict(slider), "value": getattr(plan, slider.option)} for slider in sliders],
         }
 
     def plan(self, question: Question) -> dict[str, Any]:
         """One plan, and the points and noise levels of each row of its denoising. ValueError for what cannot be planned."""
-        start = self._start(question)
+        start, goal = self._places(question)
         agent = question.agent(self.agent)
         agent.reset(seed=question.seed)
-        plan = agent.plan(start, ask=question.ask, record=True)
-        shown = denoising_of(plan, np.asarray(question.goal))
+        plan = agent.plan([*start, 0.0, 0.0], ask=question.ask, record=True)
+        shown = denoising_of(plan, np.asarray(goal))
         assert shown is not None
         scores = {name: float(score[0]) for name, score in plan.scores.items()}
         return {
-            "points": shown.positions.round(DIGITS).tolist(),
+            "tracks": [shown.positions.round(DIGITS).tolist()],
             "levels": shown.levels.round(DIGITS).tolist(),
             "steps": int(plan.lengths[0]) * agent.model.config.layout.stride,
             "scores": {name: round(score, DIGITS) for name, score in scores.items()},
@@ -76,13 +79,14 @@ class Scene:
         Ends some steps after the goal was reached, or with the episode. ValueError, before the first part, for
         what cannot be driven.
         """
-        self._start(question)
+        start, goal = self._places(question)
         agent, env = question.agent(self.agent), self.task.make(disable_env_checker=True)
         agent.reset(ask=question.ask, seed=question.seed)
-        state = [*question.start, 0.0, 0.0]
-        observation, info = env.reset(seed=question.seed, options={"state": state, "goal": list(question.goal)})
+        at = {"state": [*start, 0.0, 0.0], "goal": list(goal)}
+        observation, info = env.reset(seed=question.seed, options=at)
         reached = 0 if info["success"] else None
-        step, ended, shown = 0, False, None
+        step, ended = 0, False
+        shown: np.ndarray | None = None
         path = [observation[:2]]
         while not ended:
             action = agent.act(observation)
@@ -94,26 +98,27 @@ class Scene:
             ended = terminated or truncated or (reached is not None and step >= reached + AFTER_ARRIVAL)
             if ended or step % STEPS == 0:
                 part: dict[str, Any] = {"path": np.round(path, DIGITS).tolist(), "step": step, "reached": reached}
-                if agent.last_plan is not shown:
-                    shown = agent.last_plan
-                    planned = planned_path(agent, 0)
-                    part["plan"] = [] if planned is None else planned.round(DIGITS).tolist()
+                planned = agent.followed()
+                if planned is not None and not np.array_equal(planned, shown):
+                    shown, part["plan"] = planned, [planned[:, :2].round(DIGITS).tolist()]
                 yield part
                 path = [observation[:2]]
 
-    def _start(self, question: Question) -> list[float]:
-        """Where it begins, at rest (4,). ValueError for a start or a goal in a wall."""
+    def _places(self, question: Question) -> tuple[Place, Place]:
+        """Start and goal. ValueError for one that is missing or lies in a wall."""
         layout = self.task.layout
+        if question.start is None or question.goal is None:
+            raise ValueError("a question about a maze has a start and a goal")
         for name, (x, y) in (("start", question.start), ("goal", question.goal)):
             i, j = layout.cell_of(x, y)
             inside = 0 <= i < layout.shape[0] and 0 <= j < layout.shape[1]
             if not inside or layout.walls[i, j]:
                 raise ValueError(f"the {name} ({x:.1f}, {y:.1f}) lies in a wall: choose a free cell")
-        return [*question.start, 0.0, 0.0]
+        return question.start, question.goal
 
-
-def maze(task: Any) -> MazeTask:
-    """The same task, if it is a maze. Else ValueError."""
-    if not isinstance(task, MazeTask):
-        raise ValueError(f"the viewer shows mazes, and {task.env_id} is none: expected one of {', '.join(MAZES)}")
-    return task
+    def _streams(self) -> bool:
+        """Whether the agent's plans can stay alive."""
+        try:
+            return bool(self.agent.with_options(streaming=True))
+        except ValueError:
+            return False

@@ -2,8 +2,13 @@
 
 import shutil
 import threading
+from contextlib import contextmanager
 
 import pytest
+
+from dfplan.agents.loading import from_pretrained
+from dfplan.benchmarks.rows import suite_of
+from dfplan.envs.registry import find
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 BROWSER = next(filter(None, map(shutil.which, BROWSERS)), None)
@@ -17,8 +22,8 @@ PATIENCE = 60_000
 """Milliseconds that a step may take on a busy machine."""
 
 
-@pytest.fixture(scope="module")
-def address(scene):
+@contextmanager
+def served(scene):
     config = uvicorn.Config(page_module.application(scene), host="127.0.0.1", port=0, log_level="warning")
     socket, server = config.bind_socket(), uvicorn.Server(config)
     thread = threading.Thread(target=server.run, args=([socket],))
@@ -28,8 +33,8 @@ def address(scene):
     thread.join()
 
 
-@pytest.fixture
-def page(address):
+@contextmanager
+def browsing(address):
     with browsers.sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=BROWSER, args=["--no-sandbox", "--disable-gpu"])
         page = browser.new_page(viewport={"width": 1200, "height": 900})
@@ -38,9 +43,21 @@ def page(address):
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
         page.goto(address)
-        page.wait_for_selector("body[data-state=ready]")
         yield page, errors
         browser.close()
+
+
+@pytest.fixture(scope="module")
+def address(scene):
+    with served(scene) as address:
+        yield address
+
+
+@pytest.fixture
+def page(address):
+    with browsing(address) as (page, errors):
+        page.wait_for_selector("body[data-state=ready]")
+        yield page, errors
 
 
 def click(page, x, y):
@@ -62,7 +79,7 @@ def test_two_clicks_bring_a_plan_that_is_shown_and_driven(page):
     page.wait_for_selector("body[data-state=planned]")
     assert "A plan of" in page.inner_text("#status")
     page.wait_for_selector("body[data-playing=false]")
-    assert page.evaluate("shownRow === plan.points.length - 1"), "it is shown to its end"
+    assert page.evaluate("shownRow === plan.levels.length - 1"), "it is shown to its end"
     before = page.locator("#maze").screenshot()
     page.click("#drive")
     page.wait_for_selector("body[data-state=driven]")
@@ -87,3 +104,24 @@ def test_a_drawn_rectangle_is_asked_for_and_a_wall_is_refused(page):
     click(page, 2, 2)  # a wall of the umaze
     page.wait_for_selector("body[data-state=refused]")
     assert "lies in a wall" in page.inner_text("#status.wrong")
+
+
+def test_a_robots_task_is_chosen_and_its_plan_drawn_into_a_picture():
+    pytest.importorskip("ogbench", reason="the robots are not installed: pip install -e '.[robots]'")
+    suite_of(find("cube-single"))  # it registers the features that weights name
+    from dfplan.viewer.robots import RobotScene
+
+    robot = RobotScene(find("cube-single"), from_pretrained("cube-single"))
+    with served(robot) as address, browsing(address) as (page, errors):
+        page.wait_for_selector("body[data-state=planned], body[data-state=refused]")
+        if "OpenGL" in page.inner_text("#status"):
+            pytest.skip(page.inner_text("#status"))
+        assert page.locator("#tasks button").count() == 5 and not page.is_visible("#tools")
+        with page.expect_request("**/plan") as asked:
+            page.click("#tasks button:nth-child(2)")
+        assert asked.value.post_data_json["task"] == 2 and "start" not in asked.value.post_data_json
+        page.wait_for_selector("body[data-state=planned]")
+        page.wait_for_selector("body[data-playing=false]")
+        page.click("#drive")
+        page.wait_for_selector("text=/driving, step [2-9]/")
+        assert page.evaluate("driven.pictures[1].plan.length") == 2 and errors == []

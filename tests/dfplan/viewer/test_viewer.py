@@ -11,11 +11,12 @@ import torch
 
 from dfplan.viewer.questions import MOST_CANDIDATES, SLIDERS, Question
 from dfplan.viewer.regions import violation
+from dfplan.viewer.scene import SHOWN
 
 pytest.importorskip("starlette", reason="the viewer's packages are not installed: pip install -e '.[viewer]'")
 from starlette.testclient import TestClient
 
-from dfplan.viewer import page
+from dfplan.viewer import page, robots
 from dfplan.viewer.__main__ import LOOPBACK, is_loopback, main
 
 QUESTION = {"start": [3.0, 1.0], "goal": [1.0, 1.0], "options": {}, "forbidden": [], "seed": 3}
@@ -37,12 +38,13 @@ def test_a_scene_has_its_maze_and_the_agents_own_settings(client, scene):
     shown = client.get("/scene").json()
     assert shown["rows"] == list(scene.task.layout.rows) and len(shown["walls"]) == int(scene.task.layout.walls.sum())
     settings = {slider["option"]: slider["value"] for slider in shown["sliders"]}
-    assert settings == {slider.option: getattr(scene.agent.config.plan, slider.option) for slider in SLIDERS}
+    assert settings == {option: getattr(scene.agent.config.plan, option) for option in SHOWN}
+    assert {slider.option for slider in SLIDERS} >= {*SHOWN, *robots.SHOWN} and shown["streaming"] is False
 
 
 def test_a_plan_has_a_row_of_levels_for_each_row_of_points(client):
     plan = client.post("/plan", json=QUESTION).json()
-    points, levels = np.array(plan["points"]), np.array(plan["levels"])
+    (points,), levels = np.array(plan["tracks"]), np.array(plan["levels"])
     assert points.shape == (*levels.shape, 2) and len(levels) > 2
     assert (levels[0, 1:-1] == 1).all() and (levels[-1] == 0).all() and (np.diff(levels, axis=0) <= 0).all()
     assert points[-1, 0].tolist() == QUESTION["start"]
@@ -61,15 +63,23 @@ def test_sliders_change_the_plan(client):
 def test_an_episode_comes_in_parts_that_join(client, scene):
     with client.stream("POST", "/drive", json=QUESTION) as answer:
         parts = [json.loads(line) for line in answer.iter_lines()]
-    assert parts[0]["path"][0] == QUESTION["start"] and parts[0]["plan"]
+    assert parts[0]["path"][0] == QUESTION["start"] and parts[0]["plan"][0][0] == QUESTION["start"]
     for part, following in pairwise(parts):
         assert part["path"][-1] == following["path"][0] and part["step"] < following["step"]
     assert parts[-1]["step"] == sum(len(part["path"]) - 1 for part in parts) <= scene.task.max_episode_steps
 
 
+def test_whether_a_plan_stays_alive_is_asked_for(scene):
+    streams = [Question.read(QUESTION | {"streaming": given}).agent(scene.agent) for given in (True, False, None)]
+    assert [agent.config.streaming for agent in streams] == [True, False, False]
+    parts = zip(range(2), scene.drive(Question.read(QUESTION | {"streaming": True})), strict=False)
+    assert [part["step"] for _, part in parts] == [20, 40]
+
+
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
+        ({"start": None}, "has a start and a goal"),
         ({"start": [0.0, 0.0]}, "the start (0.0, 0.0) lies in a wall"),
         ({"goal": [50.0, 1.0]}, "the goal (50.0, 1.0) lies in a wall"),
         ({"goal": [1.0]}, "question.goal"),
@@ -132,8 +142,8 @@ def test_more_requests_than_can_wait_are_refused(scene, monkeypatch):
     assert answer.status_code == 503 and "try again" in answer.json()["error"]
 
 
-def test_the_command_refuses_what_is_no_maze(capsys):
-    assert main(["--env", "cube-single"]) == 2 and "the viewer shows mazes" in capsys.readouterr().err
+def test_the_command_refuses_what_cannot_be_shown(capsys):
+    assert main(["--env", "hopper-mixed-own"]) == 2 and "have no places to be shown" in capsys.readouterr().err
     assert main(["--port", "70000"]) == 2 and "port lies in 0..65535" in capsys.readouterr().err
 
 
