@@ -274,6 +274,20 @@ def test_recorded_cells_are_of_clean_trees_and_of_the_protocols_first_episodes()
     assert {(t.env_id, t.agent) for t in timings_in(RECORDED)} == {(c.env_id, c.agent) for c in cells}
 
 
+def test_recorded_cells_were_played_with_the_weights_and_options_that_their_rows_have_now():
+    """What was recorded before weights or options changed is not in a table. (`spot_check.py` plays episodes again.)"""
+    for cell in cells_in(RECORDED):
+        row = ROWS[cell.agent]
+        path = row.weights_file(TASKS[cell.env_id], cell.training_seed)
+        assert cell.key.weights == (None if path is None else file_hash(path)), (
+            f"{cell.env_id} {cell.agent}: other weights"
+        )
+        if row.options:
+            acting = {**(cell.config or {}).get("plan", {}), **(cell.config or {})}
+            played = {name: acting[name] for name in row.options}
+            assert played == dict(row.options), f"{cell.env_id} {cell.agent}: other options"
+
+
 def test_a_typed_return_and_damaged_files_are_one_sentence(tree, command):
     """Without a table that shows it: whoever reads the file finds out."""
     assert command() == (0, "")
