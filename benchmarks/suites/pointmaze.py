@@ -6,6 +6,7 @@ A goal is a whole observation, a position. The sizes of plans follow from the da
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from dfplan.benchmarks.recipes.budget import Budget
@@ -14,11 +15,14 @@ from dfplan.data.spec import Spec
 from dfplan.envs.registry import POINT_MAZES, Task, short_name
 
 if TYPE_CHECKING:
+    from dfplan.data.trajectories import Trajectories
+    from dfplan.data.windows import BatchSource
+    from dfplan.planning.model import TrajectoryModelConfig
     from dfplan.training.fit import Recipe
 
-TOKENS = 30
+TOKENS = 40
 """Tokens of the longest plan."""
-REACH = 3
+REACH = 4
 """Steps of the longest plan, as a multiple of the steps after which positions in the data have mixed: the longest paths take
 that many."""
 PLAUSIBILITY = {"noise": (0.08, 0.6), "gain": 3.0}
@@ -42,8 +46,17 @@ def default(spec: Spec, budget: Budget) -> Recipe:
     coarse = (stride, reach // stride + 1)
     recipe = diffusion_forcing.default(spec, replace(budget, coarse=coarse, plausibility=PLAUSIBILITY, speed=1.2))
     small = TransformerConfig(width=96, depth=3, octaves=5)  # a token is a place
-    acting = replace(recipe.acting, plan=replace(recipe.acting.plan, trials=8, samples=8, margin=-12.0))
-    return replace(recipe, model=replace(recipe.model, model=small, outcomes=8), acting=acting)
+    acting = replace(recipe.acting, plan=replace(recipe.acting.plan, samples=8))
+    model = replace(recipe.model, model=small)
+    return replace(recipe, model=model, acting=acting, batches=partial(_without_luck, model))
+
+
+def _without_luck(model: TrajectoryModelConfig, data: Trajectories) -> BatchSource:
+    from dfplan.data.chance import without_chance
+    from dfplan.data.queries import Queries
+
+    stride = model.layout.stride
+    return Queries(without_chance(data, stride), model.tokens, stride, evenly=model.goal_columns).sample
 
 
 SUITE = Suite(

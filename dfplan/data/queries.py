@@ -20,7 +20,8 @@ class Queries:
     `goal_within` is the largest number of steps between the present and its goal, which stands in `goal_columns` of an
     observation; 0 where no goals are drawn. With `groups`, most goals are of one thing alone and NaN elsewhere; with `alike`,
     all are, and that thing is the first one (see `dfplan.data.things`). With `kinds`, no goal lies beyond the second change of
-    a configuration, and what one change changes is asked for together (see `dfplan.data.configurations`).
+    a configuration, and what one change changes is asked for together (see `dfplan.data.configurations`). `evenly` is as of
+    `PaddedWindows`.
     Raises what `PaddedWindows` raises, and ValueError for data without goal columns where goals are drawn.
     """
 
@@ -35,9 +36,10 @@ class Queries:
         groups: Sequence[int] = (),
         alike: Sequence[Sequence[int]] = (),
         kinds: Sequence[int] = (),
+        evenly: tuple[int, ...] = (),
     ):
         self.data, self.goal_within, self.goal_columns = data, goal_within, goal_columns
-        self.windows = PaddedWindows(data, tokens, stride, history)
+        self.windows = PaddedWindows(data, tokens, stride, history, evenly)
         self.paces = returns_to_go(data)
         if goal_within and not goal_columns:
             raise ValueError(f"{data.name}: there are no goal columns; load the data with goal=(...).")
