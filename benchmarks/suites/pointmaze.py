@@ -20,11 +20,9 @@ if TYPE_CHECKING:
     from dfplan.planning.model import TrajectoryModelConfig
     from dfplan.training.fit import Recipe
 
-TOKENS = 40
-"""Tokens of the longest plan."""
-REACH = 4
-"""Steps of the longest plan, as a multiple of the steps after which positions in the data have mixed: the longest paths take
-that many."""
+TOKENS, REACH = 40, 4
+"""Tokens of the longest plan, and its steps, as a multiple of the steps after which positions in the data have mixed: ways
+without luck may be that long."""
 PLAUSIBILITY = {"noise": (0.08, 0.6), "gain": 3.0}
 """Noise on steps between positions: from a little more than recorded steps differ, up to the distance through a wall."""
 
@@ -37,18 +35,31 @@ def read(task: Task, source: str) -> Any:
 
 
 def default(spec: Spec, budget: Budget) -> Recipe:
-    """The recipe of the row 'diffusion-forcing'."""
+    """The recipe of the row 'diffusion-forcing': plans without luck, because the data are cut where chance decided, and all
+    places are learned equally well."""
+    recipe = _sized(spec, budget, TOKENS, REACH)
+    acting = replace(recipe.acting, plan=replace(recipe.acting.plan, samples=8))
+    return replace(recipe, acting=acting, batches=partial(_without_luck, recipe.model))
+
+
+def plans(spec: Spec, budget: Budget) -> Recipe:
+    """The recipe of the row 'diffusion-forcing-plans': shorter plans, as recorded, which are weighed by what chance makes of
+    them (`dfplan.planning.trials`)."""
+    recipe = _sized(spec, budget, 30, 3)
+    acting = replace(recipe.acting, plan=replace(recipe.acting.plan, trials=8, samples=8, margin=-12.0))
+    return replace(recipe, model=replace(recipe.model, outcomes=8), acting=acting)
+
+
+def _sized(spec: Spec, budget: Budget, tokens: int, reach: int) -> Recipe:
     from dfplan.benchmarks.recipes import diffusion_forcing  # late, as above
     from dfplan.models import TransformerConfig
 
-    reach = min(spec.longest - 1, REACH * spec.mixing)
-    stride = -(-reach // TOKENS)
-    coarse = (stride, reach // stride + 1)
+    steps = min(spec.longest - 1, reach * spec.mixing)
+    stride = -(-steps // tokens)
+    coarse = (stride, steps // stride + 1)
     recipe = diffusion_forcing.default(spec, replace(budget, coarse=coarse, plausibility=PLAUSIBILITY, speed=1.2))
     small = TransformerConfig(width=96, depth=3, octaves=5)  # a token is a place
-    acting = replace(recipe.acting, plan=replace(recipe.acting.plan, samples=8))
-    model = replace(recipe.model, model=small)
-    return replace(recipe, model=model, acting=acting, batches=partial(_without_luck, model))
+    return replace(recipe, model=replace(recipe.model, model=small))
 
 
 def _without_luck(model: TrajectoryModelConfig, data: Trajectories) -> BatchSource:
@@ -62,5 +73,5 @@ def _without_luck(model: TrajectoryModelConfig, data: Trajectories) -> BatchSour
 SUITE = Suite(
     tasks=tuple(short_name(env_id) for env_id in POINT_MAZES),
     read=read,
-    recipes={"default": "dfplan.benchmarks.suites.pointmaze:default"},
+    recipes={name: f"dfplan.benchmarks.suites.pointmaze:{name}" for name in ("default", "plans")},
 )

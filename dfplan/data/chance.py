@@ -33,7 +33,11 @@ def by_chance(data: Trajectories, stride: int) -> IntArray:
     """
     steps = Followed(data).steps(np.arange(len(Followed(data))))
     scale = data.observations.std(axis=0) + 1e-6
-    before, after, action = data.observations[steps] / scale, next_observations(data, steps) / scale, data.actions[steps]
+    before, after, action = (
+        data.observations[steps] / scale,
+        next_observations(data, steps) / scale,
+        data.actions[steps],
+    )
     change, action = after - before - (after - before).mean(axis=0), action - action.mean(axis=0)
     missed = change - action @ np.linalg.lstsq(action, change, rcond=None)[0]
     far = _usually(data, stride, scale)

@@ -55,7 +55,9 @@ class PaddedWindows:
 
     def sample(self, rng: np.random.Generator, batch_size: int) -> PaddedBatch:
         """`batch_size` windows drawn with replacement."""
-        return self.gather(rng.integers(len(self), size=batch_size) if self._evenly is None else self._evenly(rng, batch_size))
+        return self.gather(
+            rng.integers(len(self), size=batch_size) if self._evenly is None else self._evenly(rng, batch_size)
+        )
 
     def gather(self, numbers: IntArray) -> PaddedBatch:
         """The windows of these numbers (B,), each in 0..len-1 (IndexError for others)."""

@@ -20,7 +20,9 @@ def test_a_place_that_was_seldom_visited_is_drawn_as_often_as_another():
 
 
 def test_windows_begin_at_all_places_equally_often():
-    data = Trajectories(SELDOM, np.zeros((1000, 1), np.float32), np.zeros(1000, np.float32), np.arange(1000)[::5], "seldom")
+    data = Trajectories(
+        SELDOM, np.zeros((1000, 1), np.float32), np.zeros(1000, np.float32), np.arange(1000)[::5], "seldom"
+    )
     batch = PaddedWindows(data, 2, 1, evenly=(0,)).sample(np.random.default_rng(0), 1000)
     assert 0.4 < (batch.observations[:, 0, 0] > 1).mean() < 0.6
     assert (batch.now % 5 < 4).all() and batch.valid.all()
