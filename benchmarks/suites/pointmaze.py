@@ -38,7 +38,8 @@ def default(spec: Spec, budget: Budget) -> Recipe:
     """The recipe of the row 'diffusion-forcing': plans without luck, because the data are cut where chance decided, and all
     places are learned equally well."""
     recipe = _sized(spec, budget, TOKENS, REACH)
-    acting = replace(recipe.acting, plan=replace(recipe.acting.plan, samples=8))
+    plan = replace(recipe.acting.plan, horizons=10, samples=8)
+    acting = replace(recipe.acting, plan=plan, replan_every=50)
     return replace(recipe, acting=acting, batches=partial(_without_luck, recipe.model))
 
 

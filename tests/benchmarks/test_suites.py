@@ -136,7 +136,7 @@ def test_plans_in_point_mazes_are_as_long_as_ways_in_the_data():
     from dfplan.benchmarks.recipes.budget import budget_of
     from dfplan.benchmarks.suites import pointmaze
 
-    for longest, mixing, stride, tokens in ((1001, 249, 25, 30), (201, 130, 7, 29), (2001, 400, 40, 31)):
+    for longest, mixing, stride, tokens in ((1001, 249, 25, 40), (201, 130, 5, 41), (2001, 400, 40, 41)):
         spec = Spec(2, 2, (0, 1), longest=longest, mixing=mixing)
         recipe = pointmaze.default(spec, budget_of(spec))
         assert (recipe.model.layout.stride, recipe.model.tokens) == (stride, tokens)
