@@ -1,4 +1,4 @@
-"""A page in the browser: choose a start and a goal in a maze, or a robot's task, watch a plan being denoised, and watch it driven.
+"""A page in the browser: choose a maze's start and goal, or a robot's task, watch a plan being denoised, and watch it driven.
 
 python -m dfplan.viewer --env maze2d-large
 

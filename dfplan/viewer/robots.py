@@ -8,7 +8,7 @@ import io
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -146,7 +146,7 @@ class RobotScene:
                 action = agent.act(observation)
                 if step % STEPS == 0:
                     yield self._drawn(part)
-                observation, _, terminated, truncated, info = self._drawn(lambda action=action: stage.env.step(action))
+                observation, _, terminated, truncated, info = self._drawn(partial(stage.env.step, action))
                 step += 1
                 if reached is None and any(info.get(name) for name in SUCCESS):
                     reached = step

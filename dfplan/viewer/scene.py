@@ -99,7 +99,7 @@ class Scene:
             if ended or step % STEPS == 0:
                 part: dict[str, Any] = {"path": np.round(path, DIGITS).tolist(), "step": step, "reached": reached}
                 planned = agent.followed()
-                if planned is not None and not np.array_equal(planned, shown):
+                if planned is not None and (shown is None or not np.array_equal(planned, shown)):
                     shown, part["plan"] = planned, [planned[:, :2].round(DIGITS).tolist()]
                 yield part
                 path = [observation[:2]]
