@@ -5,7 +5,6 @@ python benchmarks/plan_speed.py --env maze2d-large
 
 from __future__ import annotations
 
-import resource
 import sys
 import time
 from dataclasses import dataclass
@@ -75,6 +74,10 @@ def main(settings: Settings) -> None:
             figures = (np.median(times), np.quantile(times, 0.95), times.max())
             table.add_row(cell.name, str(threads), *(f"{figure:.1f}" for figure in figures))
     command.console().print(*skipped, table, sep="\n")
+    try:
+        import resource
+    except ImportError:  # Windows
+        return
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
     print(f"peak memory of this process: {peak:.0f} MiB")
 
