@@ -23,8 +23,8 @@ CLAIM = (
 )
 PAGE = "ogbench-mazes"
 TASK = "pointmaze-teleport-navigate"
-BATCH, JUMP = 25, 2.0
-"""Episodes in lockstep, and the length of a step that only a teleport can make."""
+EPISODES, BATCH, JUMP = 50, 25, 2.0
+"""Episodes, those in lockstep, and the length of a step that only a teleport can make."""
 SHORTEST, TRIED = "all data, shortest plausible plan", "all data, mean time over 8 futures"
 CUT = "data cut where chance decided"
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -36,8 +36,8 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 def parts(quick: bool) -> Settings:
-    """Each variant on the same episodes, 20 of each of the five tasks or one."""
-    episodes = 5 if quick else protocol.EPISODES
+    """Each variant on the same episodes, 10 of each of the five tasks or one."""
+    episodes = 5 if quick else EPISODES
     return {name: {"row": row, "options": options, "episodes": episodes} for name, (row, options) in VARIANTS.items()}
 
 
