@@ -19,8 +19,8 @@ SEQUENCE = (4, 9, 20)
 def budget(task: Any, spec: Spec) -> Budget:
     """As the data say, but for plans that are made anew after each token."""
     own = budget_of(spec)
-    acting = {"chunks": {"replan_every": REPLAN_EVERY}, "diffuser": {"replan_every": SEQUENCE[0], "steps": 10}}
-    return replace(own, sequence=SEQUENCE, steps={**own.steps, "sequence": 5_000}, acting={**own.acting, **acting})
+    acting = {"chunks": {"replan_every": REPLAN_EVERY}, "diffuser": {"replan_every": SEQUENCE[0], "steps": 5}}
+    return replace(own, sequence=SEQUENCE, acting={**own.acting, **acting})
 
 
 SUITE = Suite(
