@@ -22,7 +22,7 @@ def budget(task: Any, spec: Spec) -> Budget:
     """As the data say, but for plans that are made anew after each token."""
     own, plan = budget_of(spec), {"temperature": TEMPERATURE.get(task.env_id.split("-")[0], 0.0)}
     chunks = {"replan_every": REPLAN_EVERY, "plan": plan}
-    diffuser = {"replan_every": SEQUENCE[0], "steps": 5}
+    diffuser = {"replan_every": SEQUENCE[0], "steps": 5, "scale": 10.0}
     return replace(own, sequence=SEQUENCE, acting={**own.acting, "chunks": chunks, "diffuser": diffuser})
 
 
