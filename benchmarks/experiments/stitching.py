@@ -53,7 +53,7 @@ def learned(piece: int) -> GraphSearchAgent:
     """The agent that learns from pieces, from its run folder under runs/ if it has been trained before."""
     task = find(TASK)
     data = cut(suite.data_of(task), piece)
-    recipe = recipe_of("graph-search", task, Spec.of(data, suite.of(task).spec.goal_columns))
+    recipe = recipe_of("graph-search", task, suite.of(task).spec or Spec.of(data))
     agent = fit(recipe, data, Path("runs", "experiments", f"pieces-{piece}"), quiet=True)
     assert isinstance(agent, GraphSearchAgent)
     return agent

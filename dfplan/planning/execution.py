@@ -9,11 +9,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from dfplan.planning.model import TrajectoryModel
+from dfplan.data.statistics import Normalizer
+from dfplan.models import InverseDynamics
+
+
+class Tracks(Protocol):
+    """A learner whose inverse dynamics tracks plans."""
+
+    observation: Normalizer
+    action: Normalizer
+    config: Any
+
+    @property
+    def inverse(self) -> InverseDynamics | None:
+        """The network; None where it was not learned."""
 
 
 @dataclass
@@ -90,7 +104,7 @@ class Following:
 
 
 def by_inverse_dynamics(
-    model: TrajectoryModel, observation: Tensor, following: Following, lookahead: int, speed: float, policy: bool
+    model: Tracks, observation: Tensor, following: Following, lookahead: int, speed: float, policy: bool
 ) -> Tensor:
     """Actions (B, action_dim) in recorded units from observations (B, observation_dim) towards targets on the path.
 
