@@ -22,8 +22,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from dfplan import command
 from dfplan.agents.episodes import SUCCESS
-from dfplan.benchmarks import own, play, rows
-from dfplan.benchmarks.protocol import begin
+from dfplan.benchmarks import own, play, protocol, rows
 from dfplan.benchmarks.wanted import wanted
 from dfplan.envs import sight
 from dfplan.envs.registry import Task, find
@@ -58,7 +57,7 @@ class Arguments:
 
 def film(agent: Any, where: Task, env: gymnasium.Env[Any, Any], seed: int, side: int) -> tuple[list[np.ndarray], bool]:
     """The frames (height, width, 3) of an episode, about `MOST_FRAMES` of a long one, and whether there was success."""
-    observation, every = begin(agent, env, where.env_id, seed), -(-where.max_episode_steps // MOST_FRAMES)
+    observation, every = protocol.begin(agent, env, where.env_id, seed), -(-where.max_episode_steps // MOST_FRAMES)
     seen, frames, success, ended = sight.of(env, side), [], False, False
     try:
         for step in count():
@@ -77,6 +76,12 @@ def film(agent: Any, where: Task, env: gymnasium.Env[Any, Any], seed: int, side:
     finally:
         seen.close()
     raise AssertionError("episodes end")
+
+
+def ending(agent: Any, where: Task, seed: int) -> str:
+    """How an episode ends."""
+    success = protocol.play(agent, where.env_id, [seed]).success
+    return "success" if success and success[0] else "failure"
 
 
 def drawn(frame: np.ndarray, plans: Mapping[str, np.ndarray], text: str, width: int) -> np.ndarray:
@@ -121,11 +126,12 @@ def main(arguments: Arguments) -> None:
 
     for seed in range(arguments.seed, arguments.seed + MOST_EPISODES):
         with own.blamed(f"the agent {arguments.agent!r} failed on {where.env_id}"):
+            if arguments.until and arguments.until != ending(agent, where, seed):  # without pictures, which take longer
+                continue
             frames, success = film(agent, where, env, seed, arguments.side)
-        if arguments.until in (None, "success" if success else "failure"):
-            write_whole(arguments.output, gif(frames, MILLISECONDS))
-            print(f"{arguments.output}: seed {seed}, {'success' if success else 'no success'}, {len(frames)} frames")
-            return
+        write_whole(arguments.output, gif(frames, MILLISECONDS))
+        print(f"{arguments.output}: seed {seed}, {'success' if success else 'no success'}, {len(frames)} frames")
+        return
     raise ValueError(f"none of the {MOST_EPISODES} episodes from seed {arguments.seed} on ends in {arguments.until}")
 
 

@@ -14,6 +14,7 @@ UMAZE = find("maze2d-umaze")
 def agent(monkeypatch):
     agent = trajectory_model(horizons=1, replan_every=50, goal="known", scale=0.0, futures=0)
     monkeypatch.setattr(play, "build", lambda wanted: agent)
+    monkeypatch.setattr(video, "MOST_FRAMES", 10)
     return agent
 
 
@@ -22,22 +23,32 @@ def test_an_episode_is_filmed_with_its_plan(agent, tmp_path, capsys):
     assert video.main(["--env", "maze2d-umaze", "--side", "120", "--output", str(path)]) == 0
     said = capsys.readouterr().out
     with Image.open(path) as film:
-        assert film.size == (120, 120 + video.FOOTER) and film.n_frames == 151 and "151 frames" in said
+        assert film.size == (120, 120 + video.FOOTER) and film.n_frames == 11 and "11 frames" in said
     assert agent.followed().shape[1] == 4 and np.isfinite(agent.followed()).all()
 
 
 def test_the_seeds_are_played_on_to_an_end_of_the_kind_asked_for(agent, tmp_path, capsys, monkeypatch):
-    played = []
+    played, filmed = [], []
+
+    def ending(agent, where, seed):
+        played.append(seed)
+        return "success" if seed == 5 else "failure"
 
     def film(agent, where, env, seed, side):
-        played.append(seed)
+        filmed.append(seed)
         return [np.zeros((8, 8, 3), np.uint8)] * 2, seed == 5
 
+    monkeypatch.setattr(video, "ending", ending)
     monkeypatch.setattr(video, "film", film)
     words = ["--env", "maze2d-umaze", "--seed", "3", "--output", str(tmp_path / "a.gif"), "--until"]
-    assert video.main([*words, "success"]) == 0 and played == [3, 4, 5]
+    assert video.main([*words, "success"]) == 0 and (played, filmed) == ([3, 4, 5], [5])
     monkeypatch.setattr(video, "MOST_EPISODES", 1)
     assert video.main([*words, "success"]) == 2 and "ends in success" in capsys.readouterr().err
+
+
+def test_an_episode_ends_as_its_film_does(agent):
+    frames, success = video.film(agent, UMAZE, UMAZE.make(), 1, 40)
+    assert video.ending(agent, UMAZE, 1) == ("success" if success else "failure") and len(frames) == 11
 
 
 def test_a_plan_is_drawn_in_its_colors():
