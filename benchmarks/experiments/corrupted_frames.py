@@ -67,5 +67,5 @@ def figure(played: Parts) -> Figure:
     lines: dict[str, dict[float, list[Any]]] = {way: {} for way in WAYS}
     for (name, part), one in zip(played.items(), percent(played).values(), strict=True):
         for way in WAYS if name == "clean" else [name.split(", ")[1]]:
-            lines[way][100 * part["corrupted"]] = one
+            lines[way][100 * part["settings"]["corrupted"]] = one
     return shared.plot({"memory-swap": shared.means(lines)}, "corrupted observations, %", "success, %")

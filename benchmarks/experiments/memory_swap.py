@@ -77,5 +77,5 @@ def conclude(played: Parts) -> Verdict:
 def figure(played: Parts) -> Figure:
     """Success over the history."""
     found = zip(played.values(), percent(played).values(), strict=True)
-    line = shared.means({part["remembered"]: one for part, one in found})
+    line = shared.means({part["settings"]["remembered"]: one for part, one in found})
     return shared.plot({"memory-swap": {"diffusion-forcing": line}}, "history, steps", "success, %")

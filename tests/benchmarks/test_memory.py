@@ -130,7 +130,8 @@ def test_an_experiment_plays_its_parts_and_draws_them(monkeypatch, experiment):
     monkeypatch.setattr(corrupted_frames, "built", lambda: made("default")[1])
     monkeypatch.setattr(memory_swap, "find", lambda name: replace(find(name), max_episode_steps=3))
     played = {
-        name: {**settings, **experiment.play(settings)} for name, settings in experiment.parts(quick=True).items()
+        name: {"settings": settings, **experiment.play(settings)}
+        for name, settings in experiment.parts(quick=True).items()
     }
     assert all(part["success"] == [False, False] for part in played.values())
     held, table = experiment.conclude(played)
@@ -141,7 +142,7 @@ def test_an_experiment_plays_its_parts_and_draws_them(monkeypatch, experiment):
 def outcomes(experiment, rates, episodes=40):
     settings = experiment.parts(quick=False)
     return {
-        name: {**part, "success": [i < rate * episodes for i in range(episodes)]}
+        name: {"settings": part, "success": [i < rate * episodes for i in range(episodes)]}
         for (name, part), rate in zip(settings.items(), rates, strict=True)
     }
 
@@ -150,7 +151,9 @@ def outcomes(experiment, rates, episodes=40):
     ("rates", "held"), [((0, 0.3, 0.8, 0.9), True), ((0, 0.9, 0.9, 0.9), False), ((0.3, 0.3, 0.8, 0.9), False)]
 )
 def test_memory_is_needed_where_less_of_it_succeeds_less_often(rates, held):
-    assert memory_swap.conclude(outcomes(memory_swap, rates))[0] == held
+    played = outcomes(memory_swap, rates)
+    assert memory_swap.conclude(played)[0] == held
+    assert len(memory_swap.figure(played).axes) == 1
 
 
 @pytest.mark.parametrize(
