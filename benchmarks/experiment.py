@@ -48,6 +48,7 @@ class Arguments:
             "composition",
             "constraints",
             "search",
+            "stitching",
             "paper-recipe",
         ]
     ]
