@@ -15,7 +15,7 @@ REPLAN_EVERY = 5
 TEMPERATURE = {"halfcheetah": 0.5}
 """Of the plans' noise, where it is not 0: a halfcheetah whose plans have none does not get away from its start."""
 SEQUENCE = (4, 9, 20)
-"""Of Diffuser: plans of 32 steps and 20 noise levels, as it was published, in tokens of four steps."""
+"""Of Diffuser: plans of 32 steps and 20 noise levels, as published for the hopper, in tokens of four steps."""
 
 
 def budget(task: Any, spec: Spec) -> Budget:
