@@ -11,7 +11,7 @@ from dfplan.data.goals import hindsight
 from dfplan.data.padded_windows import PaddedWindows
 from dfplan.data.returns import returns_to_go
 from dfplan.data.things import ALONE, exchanges, one_at_a_time
-from dfplan.data.trajectories import BoolArray, FloatArray, Trajectories
+from dfplan.data.trajectories import BoolArray, FloatArray, IntArray, Trajectories
 
 
 class Queries:
@@ -46,7 +46,8 @@ class Queries:
         self.groups, self.history = groups, history * stride
         if groups:
             self.spread = data.observations[:, list(goal_columns)].std(axis=0) + 1e-6
-        self.limits = self.together = None
+        self.limits: IntArray | None = None
+        self.together: BoolArray | None = None
         if kinds:
             found = changes(data, goal_columns, groups, cluster(data, goal_columns, groups, kinds))
             self.limits = np.minimum(until_the_second(data, found), goal_within)
