@@ -23,6 +23,8 @@ a plan."""
 REPLAN_EVERY, DENOISING, TEMPERATURE = 1, 4, 0.0
 """Steps that are played of a plan, steps in which it is denoised, and the deviation of the noise that it begins with: what to
 do is decided by the past, so that no draw has to be kept to."""
+REPLAN_PICTURES = 8
+"""The same for observations with pictures, which show less exactly where an object is: what was begun is gone on with."""
 MISSING = 0.4
 """Largest share of the observations that are unknown in a training sequence."""
 JUMPS = 1.5
@@ -41,7 +43,8 @@ def default(spec: Spec, budget: Budget) -> Recipe:
     """Diffusion Forcing: chunks of actions after a history of observations and actions, some of which are unknown, as are
     outliers that nobody has marked."""
     recipe = _chunks(spec, budget, missing=MISSING)
-    return replace(recipe, acting=replace(recipe.acting, jumps=JUMPS))
+    every = REPLAN_PICTURES if spec.features.keys else REPLAN_EVERY
+    return replace(recipe, acting=replace(recipe.acting, jumps=JUMPS, replan_every=every))
 
 
 def next_token(spec: Spec, budget: Budget) -> Recipe:

@@ -9,6 +9,7 @@ import torch
 from dfplan.benchmarks.experiments import corrupted_frames, memory_swap
 from dfplan.benchmarks.suites import suite
 from dfplan.benchmarks.train import recipe_of
+from dfplan.data.features import Features
 from dfplan.data.spec import Spec
 from dfplan.data.trajectories import Trajectories
 from dfplan.envs.registry import find
@@ -109,9 +110,11 @@ def test_the_suite_stands_for_its_tasks_with_states_and_pictures_are_asked_for_b
     assert family.trained == ("memory-swap",) and len(family.tasks) == 3
     camera = find("memory-swap-camera-corrupted")
     assert suite.of(camera) is family and camera.data_id == "memory-swap-camera-v0"
-    pictured = recipe_of("default", camera, replace(SPEC, observation_dim=37))
+    numbers = Features(keys=("camera", "gripper"))
+    pictured = recipe_of("default", camera, replace(SPEC, observation_dim=37, features=numbers))
     states = made("default")[0]
-    assert pictured.model.history == states.model.history and pictured.acting == states.acting
+    assert pictured.model.history == states.model.history and pictured.train == states.train
+    assert pictured.acting == replace(states.acting, replan_every=8)
 
 
 def test_of_plans_in_states_all_places_are_known_and_of_those_in_pictures_the_grippers():
