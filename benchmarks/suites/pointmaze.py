@@ -73,6 +73,7 @@ def _without_luck(model: TrajectoryModelConfig, data: Trajectories) -> BatchSour
 
 SUITE = Suite(
     tasks=tuple(short_name(env_id) for env_id in POINT_MAZES),
+    rows=("diffusion-forcing", "graph-search", "random"),
     read=read,
     recipes={name: f"dfplan.benchmarks.suites.pointmaze:{name}" for name in ("default", "plans")},
 )
