@@ -1,7 +1,7 @@
 """Graph search: the fastest way through recorded states, tracked by learned inverse dynamics, whole in this file.
 
-The rival of planning by denoising: nothing is sampled, and what is learned beside the graph (`dfplan.planning.state_graph`)
-is a network for the action from one observation towards another.
+A baseline without denoising: nothing is sampled. Beside the graph (`dfplan.planning.state_graph`), a network is learned that
+gives the action from one observation towards another.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ class GraphModelConfig(Widths):
     goal_columns: tuple[int, ...] = ()
     """Observation columns in which a goal stands."""
     clusters: Size = 3000
-    """Of observations: the graph's vertices."""
+    """Clusters of observations, which are the graph's vertices."""
     neighbors: Size = 16
-    """Edges that leave a cluster at most."""
+    """The most edges that leave a cluster."""
     longest: Size = 1000
     """Steps of the longest plan; a longer way is followed as far as that."""
     longest_gap: Size = 15
@@ -73,7 +73,7 @@ class GraphModel(Statistics):
         return {"loss": inverse_loss(self.inverse, observations, actions, steps, generator)}
 
     def plan(self, observation: Tensor, goal: Tensor) -> Plan:
-        """Plans of one observation a step from observations (B, observation_dim) to goals (B, G): to rest there.
+        """Plans from observations (B, observation_dim) to rest at goals (B, G), with an observation for each step.
 
         Where no way was recorded a plan leads straight to the goal.
         """

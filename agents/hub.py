@@ -1,10 +1,10 @@
-"""Weights on the Hugging Face hub: one safetensors file in a repository, beside a model card made of the file's own card.
+"""Weights on the Hugging Face hub: one safetensors file in a repository, beside a model card made from the file's own card.
 
     agent.push("user/maze2d-mine")
     agent = from_pretrained("user/maze2d-mine")
 
-Needs huggingface_hub, the extra `hub`, which is imported when it is used. It finds the token to write with (`hf auth login`, or
-HF_TOKEN), keeps what it has fetched, and then needs no network. Nothing of a repository but its weights file is read.
+Needs huggingface_hub (the extra `hub`), imported when it is used. That package reads the token for writing (`hf auth login`, or
+HF_TOKEN), and keeps fetched files, so that they need no network later. Of a repository, only the weights file is read.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from dfplan.training.checkpoint import CheckpointError
 WEIGHTS = "weights.safetensors"
 """The file of a repository that holds an agent."""
 NAME = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
-"""What a repository is called: its owner and its own name."""
+"""The name of a repository: its owner's and its own."""
 
 
 def fetch(repository: str, file: str = WEIGHTS, sha256: str | None = None) -> Path:
     """A file of a repository, on this machine.
 
     Raises ImportError without huggingface_hub, ValueError for a repository or a file that is not there, OSError where the hub
-    cannot be reached, and CheckpointError for a file that is another than `sha256` says.
+    cannot be reached, and CheckpointError for a file whose sha256 is another.
     """
     with _client(f"{file} of {repository!r} cannot be fetched") as api:
         path = Path(api.hf_hub_download(repository, file))
@@ -41,10 +41,11 @@ def fetch(repository: str, file: str = WEIGHTS, sha256: str | None = None) -> Pa
 
 
 def publish(repository: str, weights: Path, card: str, private: bool = False) -> str:
-    """Write weights and their model card to a repository in one commit; the repository is made if it is not there. Its address.
+    """Write weights and their model card to a repository in one commit; the repository is made if it is not there. Returns
+    its address.
 
-    Raises ImportError without huggingface_hub, ValueError for a name that is none, and OSError where the hub refuses, or cannot
-    be reached.
+    Raises ImportError without huggingface_hub, ValueError for an invalid name, and OSError where the hub refuses, or cannot be
+    reached.
     """
     with _client(f"{repository!r} cannot be written") as api:
         from huggingface_hub import CommitOperationAdd
@@ -95,7 +96,7 @@ agent = from_pretrained("{repository}")
 
 @contextmanager
 def _client(what: str) -> Iterator[Any]:
-    """The hub's client; what it raises within becomes one sentence that begins with `what`."""
+    """The hub's client. An error within becomes one sentence that begins with `what`."""
     try:
         from huggingface_hub import HfApi, errors
     except ImportError as error:

@@ -1,4 +1,4 @@
-"""From recorded pictures to the numbers that all learners take: an encoder is trained first, and sees every picture once."""
+"""From recorded pictures to the numbers that all learners take: an encoder is trained, and then used once on each."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from dfplan.training.loop import train
 TRAINING = TrainConfig(steps=2_000, batch_size=32, learning_rate=3e-3, warmup_steps=50, ema_decay=0.99)
 """How an encoder is trained."""
 USUAL = 0.999
-"""Share of the recorded pictures whose errors are usual."""
+"""Share of the recorded pictures whose errors lie below the usual one."""
 SAMPLE = 256
-"""Pictures of which the first background is the mean."""
+"""How many pictures the first background is the mean of."""
 
 
 def encoded(
@@ -34,8 +34,8 @@ def encoded(
     accelerator: str = "auto",
     quiet: bool = False,
 ) -> tuple[Trajectories, PictureEncoder]:
-    """Train an encoder of the pictures in recorded data, as `TRAINING` or the given config says: the data with its numbers in
-    their places, and the encoder.
+    """Train an encoder of the pictures in recorded data, by `training`, or else `TRAINING`. Returns the data with numbers in
+    place of pictures, and the encoder.
 
     The same call goes on after an interruption, and a finished run in this folder is not trained again. Raises ValueError for
     data that no learner can take, before anything is trained, and what `dfplan.training.loop.train` raises.

@@ -3,8 +3,8 @@
     python benchmarks/video.py --env maze2d-large --output maze.gif
     python benchmarks/video.py --env memory-swap --agent next-token --until failure --output failure.gif
 
-Of a plan the places of what moves are drawn: the particle of a maze, an arm's effector and the cubes. Robots need OpenGL, which
-draws without a display too.
+A plan is drawn as the places of what moves: the particle of a maze, an arm's effector and the cubes. Robots need OpenGL, which
+also draws without a display.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from dfplan.envs.registry import Task, find
 from dfplan.whole_files import write_whole
 
 COLORS = ((232, 119, 34), (43, 108, 196), (22, 148, 106), (155, 79, 224))
-"""Of the places of a plan, in their order."""
+"""Colors of a plan's lines, in their order."""
 SMOOTH, FOOTER = 3, 24
-"""Plans are drawn this many times larger, then averaged down; pixels of the line of text below a frame."""
+"""Plans are drawn this many times larger, then averaged down; height in pixels of the text below a frame."""
 MOST_EPISODES, MOST_FRAMES = 100, 150
 MILLISECONDS = 60
-"""Of a frame."""
+"""How long a frame is shown."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Arguments:
     seed: int = 0
     """Reset seed of the episode."""
     until: Literal["success", "failure"] | None = None
-    """Play the seeds after it too, up to the first episode that ends so."""
+    """Play the seeds after it too, and film the first episode that ends so."""
     side: int = 320
     """Pixels of a frame from left to right."""
     output: Path = Path("episode.gif")
@@ -56,7 +56,7 @@ class Arguments:
 
 
 def film(agent: Any, where: Task, env: gymnasium.Env[Any, Any], seed: int, side: int) -> tuple[list[np.ndarray], bool]:
-    """The frames (height, width, 3) of an episode, about `MOST_FRAMES` of a long one, and whether there was success."""
+    """The frames (height, width, 3) of an episode, about `MOST_FRAMES` of a long one, and whether it succeeded."""
     observation, every = protocol.begin(agent, env, where.env_id, seed), -(-where.max_episode_steps // MOST_FRAMES)
     seen, frames, success, ended = sight.of(env, side), [], False, False
     try:

@@ -1,7 +1,7 @@
 """Pictures of an environment's scene, and where in them places of its world lie.
 
-A maze is seen as its own `render` draws it. Any other scene of MuJoCo is seen by a camera of its model, or by MuJoCo's free
-camera where it has none, in a size of one's own: what an environment's `render` gives does not tell where it looks from.
+A maze is drawn as by its own `render`. Any other scene of MuJoCo is drawn through a camera of its model, or MuJoCo's free
+camera if it has none, in any size. An environment's own `render` does not say where its camera stands.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ from numpy.typing import NDArray
 from dfplan.envs.maze.render import pixels as maze_pixels
 
 CAMERAS = ("front", "table", "track", "external_camera_0")
-"""Names of cameras, of which the first that a model has is used: of OGBench, the memory task, Gymnasium's robots, and Fetch."""
+"""Names of cameras, the first of which is used that a model has: OGBench's, the memory task's, Gymnasium's robots', Fetch's."""
 DEVICES = ("/dev/dri/renderD128", "/dev/nvidia0")
 """Where Linux has a graphics processor."""
 
 
 class Sight(Protocol):
-    """What sees an episode that has been reset."""
+    """Draws an episode that has been reset."""
 
     def frame(self) -> NDArray[np.uint8]:
-        """What is seen now, (height, width, 3)."""
+        """The scene now, (height, width, 3)."""
 
     def pixels(self, places: NDArray[Any]) -> NDArray[Any]:
         """Where places (..., 2 or 3) of the world lie in a frame: (..., 2), to the right and down, from its corner."""
 
     def close(self) -> None:
-        """Free what draws."""
+        """Free the renderer."""
 
 
 def of(env: gymnasium.Env[Any, Any], side: int = 320) -> Sight:

@@ -11,25 +11,25 @@ from dfplan.data.recorded import Followed
 from dfplan.data.trajectories import IntArray, Trajectories, next_observations
 
 ALIKE = 16
-"""How many leaps that began nearest are looked at, a leap itself among them."""
+"""A leap is compared with those that began nearest: so many, the leap itself among them."""
 
 
 def without_chance(data: Trajectories, stride: int) -> Trajectories:
     """The same steps, in episodes that end where chance decided: a plan learned from them contains no luck.
 
     After such a step a new episode begins. What was observed after the last action of an episode is left out. `stride` is as
-    of `by_chance`.
+    in `by_chance`.
     """
     starts = np.union1d(data.episode_starts, by_chance(data, stride) + 1)
     return replace(data, episode_starts=starts, last_observations=None)
 
 
 def by_chance(data: Trajectories, stride: int) -> IntArray:
-    """Flat indices of the steps of which chance decided where they end, among places that are far apart.
+    """Flat indices of the steps for which chance decided among ends that are far apart.
 
-    Far is what `stride` steps usually cover, in deviations of each column. A leap is a step that ends that far from where its
-    action leads on average (in a linear fit). It was chance if some leaps that began near ended that far from the mean of
-    these. So a leap whose end is always the same is no chance, nor is what is so small that the next steps mend it.
+    Far is more than `stride` steps usually cover, in deviations of each column. A leap is a step that ends far from where its
+    action leads on average (in a linear fit). Chance decided a leap if, of the leaps that began nearest, some end far from
+    their mean. So a leap that always ends in the same place is no chance, nor is noise so small that the next steps correct it.
     """
     steps = Followed(data).steps(np.arange(len(Followed(data))))
     scale = data.observations.std(axis=0) + 1e-6

@@ -1,4 +1,4 @@
-"""Recorded pictures: what they are, and how they wait, as uint8, for an encoder that makes numbers of them."""
+"""Recorded pictures: which arrays are pictures, and how they are kept as uint8 until an encoder makes numbers of them."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 from dfplan.data.features import AS_RECORDED, Features, parts
 
 CHANNELS = (1, 3, 4)
-"""Of gray, colored, and colored pictures with a share of cover."""
+"""Channels of gray pictures, colored ones, and colored ones with opacity."""
 
 
 def shapes(observations: Any) -> dict[str, tuple[int, int, int]]:
     """Height, width and channels of the pictures among recorded observations, by their keys; '' where these are pictures.
 
-    Pictures are (N, height, width, channels) uint8, as Gymnasium has them. Raises ValueError for uint8 with as many axes that
-    have another number of channels.
+    Pictures are (N, height, width, channels) uint8, as Gymnasium has them. Raises ValueError for arrays of uint8 with four
+    axes and another number of channels.
     """
     named = parts(observations)
     found: dict[str, tuple[int, int, int]] = {}
@@ -39,14 +39,14 @@ def shapes(observations: Any) -> dict[str, tuple[int, int, int]]:
 
 @dataclass(frozen=True, eq=False)
 class Pictured:
-    """Episodes with pictures among what is observed: `dfplan.data.readers.encoded` makes `Trajectories` of them."""
+    """Episodes whose observations hold pictures. `dfplan.data.readers.encoded` makes `Trajectories` of them."""
 
     arrays: Mapping[str, Any]
     """As `dfplan.load` takes them: 'observations' are pictures (N, height, width, channels) uint8, or a Dict with pictures."""
     name: str
     """Where they come from."""
     goal: Any = None
-    """Columns of a flat observation in which a goal stands, as of `dfplan.load`; numbers take the places of pictures."""
+    """Columns of a flat observation in which a goal stands, as in `dfplan.load`; numbers take the places of pictures."""
     features: Features = AS_RECORDED
     """How observations become flat ones, once numbers have taken the places of pictures."""
 

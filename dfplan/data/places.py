@@ -15,7 +15,7 @@ LOOKED_AT = 50_000
 
 
 class Evenly:
-    """Draws rows of recorded values (N, D) so that all places where there are any are equally likely."""
+    """Draws rows of recorded values (N, D) so that all places that hold any are equally likely."""
 
     def __init__(self, values: FloatArray):
         scaled = (values / (values.std(axis=0) + 1e-6)).astype(np.float32)

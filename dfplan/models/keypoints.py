@@ -1,11 +1,11 @@
-"""A few numbers of a picture: where in it the things stand that make pictures differ.
+"""A few numbers for a picture: the places in it of what moves or changes.
 
-A deep spatial autoencoder (Finn et al. 2016). Some convolutions draw a map for each of K points, and a softmax over the
-map gives its place. From the places alone, each drawn again as a small bump (as in Jakab et al. 2018), the picture has to be
-reconstructed, over a background that is learned too. So the points come to lie on what moves or changes.
+A deep spatial autoencoder (Finn et al. 2016). Convolutions make a map for each of K points, and a softmax over the map
+gives the point's place. The picture is reconstructed from the places alone, each drawn as a small bump (as in Jakab et al.
+2018), over a background that is learned too. So the points come to lie on what moves or changes.
 
 A picture that cannot be reconstructed, such as random or black pixels, is like none that was recorded: `PictureEncoder`
-calls its numbers unknown. That is how a corrupted frame is detected.
+makes its numbers unknown. This finds corrupted frames.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from dfplan.training.losses import total
 Pictures = NDArray[np.uint8]
 WHITE = 255.0
 GAIN = 10.0
-"""Of the maps before the softmax: with sharp maps from the beginning the points move at once."""
+"""Factor of the maps before the softmax: with sharp maps from the beginning the points move at once."""
 BATCH = 256
 """Pictures that are encoded at once."""
 
 
 @dataclass(frozen=True)
 class PictureConfig(CheckedFields):
-    """Of which pictures numbers are made, and how. Raises ValueError unless each picture has a key and a shape."""
+    """Which pictures are encoded, and how. Raises ValueError unless each picture has a key and a shape."""
 
     keys: tuple[str, ...]
     """Entries of a Dict observation that are pictures; '' where the observation is one itself."""
@@ -49,7 +49,7 @@ class PictureConfig(CheckedFields):
     bump: Positive = 0.1
     """Deviation of the bump by which a point is drawn; the picture reaches from -1 to 1."""
     doubt: Positive = 3.0
-    """How many times as large as is usual the error of a reconstruction may be: beyond, a picture is unknown."""
+    """A picture is unknown if the error of its reconstruction is more than this many times the usual one."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -98,7 +98,7 @@ class Keypoints(nn.Module):
         return torch.stack([(share.sum(2) * x).sum(-1), (share.sum(3) * y).sum(-1)], -1)
 
     def drawn(self, points: Tensor) -> Tensor:
-        """(B, channels, h, w): the picture that these places stand for."""
+        """(B, channels, h, w): the picture that is reconstructed from these places."""
         h, w = (-(-n // 2) for n in self.size)
         y, x = (torch.linspace(-1, 1, n, device=points.device) for n in (h, w))
         away = (x - points[..., :1])[:, :, None, :].square() + (y - points[..., 1:])[..., None].square()
@@ -107,7 +107,7 @@ class Keypoints(nn.Module):
 
 
 class PictureEncoder(nn.Module):
-    """Numbers of the pictures in an observation: P autoencoders, which `forward` trains, with what they can reconstruct."""
+    """Encodes the pictures in an observation: P autoencoders, which `forward` trains, and their usual errors."""
 
     usual: Tensor
     """(P,) the error that nearly all recorded pictures stay below."""
@@ -135,7 +135,7 @@ class PictureEncoder(nn.Module):
 
     @torch.no_grad()
     def finish(self) -> None:
-        """Round what was trained to half precision, in which it is kept in files: so numbers stay the same."""
+        """Round what was trained to half precision, as in files, so that a loaded encoder gives the same numbers."""
         for parameter in self.parameters():
             parameter.copy_(parameter.half())
 
@@ -146,8 +146,8 @@ class PictureEncoder(nn.Module):
 
     @torch.no_grad()
     def encode(self, number: int, pictures: Pictures) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Of pictures (N, height, width, channels) of one kind: their numbers (N, 2 K), and the errors (N,) with which they
-        are reconstructed."""
+        """The numbers (N, 2 K) of pictures (N, height, width, channels) of one kind, and the errors (N,) of their
+        reconstruction."""
         keypoints: Any = self.each[number]
         points, errors = [], []
         for begin in range(0, len(pictures), BATCH):
@@ -159,10 +159,10 @@ class PictureEncoder(nn.Module):
         return torch.cat(points).numpy(), torch.cat(errors).numpy()
 
     def numbers(self, observation: Any, unknown: bool) -> Any:
-        """What is observed, one or a batch, with numbers (..., 2 K) in place of each picture (..., height, width, channels).
+        """An observation, or a batch, with numbers (..., 2 K) in place of each picture (..., height, width, channels).
 
-        With `unknown`, all numbers of a frame in which a picture cannot be reconstructed are NaN: what came with such a
-        picture is not trusted either. Raises ValueError, with one sentence, for a picture of another form.
+        With `unknown`, all numbers of an observation with a picture that cannot be reconstructed are NaN, also those that
+        came beside the picture. Raises ValueError for a picture of another shape or type.
         """
         named = parts(observation)
         result: dict[str, Any] = dict(named or {})
@@ -180,7 +180,7 @@ class PictureEncoder(nn.Module):
 
 
 def _read(observation: Any, key: str, shape: tuple[int, int, int]) -> Pictures:
-    """The picture of an observation that has the key, one or a batch of them."""
+    """The picture under a key of an observation, or a batch of them."""
     what = f"the observation's entry '{key}'" if key else "the observation"
     if key and not (isinstance(observation, Mapping) and key in observation):
         found = sorted(map(str, observation)) if isinstance(observation, Mapping) else type(observation).__name__
@@ -194,7 +194,7 @@ def _read(observation: Any, key: str, shape: tuple[int, int, int]) -> Pictures:
 
 
 def _hidden(value: Any, lost: NDArray[np.bool_]) -> NDArray[Any]:
-    """Numbers (..., d), NaN in the rows (...) that are lost; what has other rows stays, and is refused later."""
+    """Numbers (..., d), NaN in the rows (...) that are lost; an array with other rows is not changed, and is refused later."""
     array = np.asarray(value)
     if array.dtype.kind not in "fiub" or array.shape[:-1] != lost.shape:
         return array

@@ -1,6 +1,6 @@
-"""Observations that cannot be: one that has changed faster than anything in the data is an outlier, and is treated as unknown.
+"""Outliers: an observation that has changed faster than anything in the data is treated as unknown.
 
-A corrupted frame that nobody marks is found so: no arm crosses the table in a tenth of a second.
+This finds corrupted observations that nothing marks: no arm crosses the table in a tenth of a second.
 """
 
 from __future__ import annotations
@@ -24,31 +24,31 @@ def largest_changes(data: Trajectories) -> Tensor:
 
 @dataclass
 class Accepted:
-    """What was observed last, a row for each environment. It changes: `check` takes the next observations in."""
+    """What was accepted last, a row for each environment. `check` changes it."""
 
     observation: Tensor
     """(B, observation_dim) accepted last; NaN where nothing was."""
     age: Tensor
-    """(B,) steps since."""
+    """(B,) steps since then."""
     before: Tensor
     """(B, observation_dim) of the step before, accepted or not."""
 
     @classmethod
     def start(cls, observation: Tensor) -> Accepted:
-        """Nothing was accepted yet in any of the rows of observations (B, observation_dim)."""
+        """The state before anything is accepted, for observations (B, observation_dim)."""
         nothing = torch.full_like(observation, torch.nan)
         return cls(nothing, torch.zeros(len(observation), device=observation.device), nothing.clone())
 
     def forget(self, rows: Tensor) -> None:
-        """Episodes begin in these rows."""
+        """Forget what was accepted in these rows, in which episodes begin."""
         self.observation[rows] = self.before[rows] = torch.nan
 
     def check(self, observation: Tensor, largest: Tensor) -> Tensor:
         """Which observations (B, observation_dim) are accepted, (B,) bool, where `largest` (observation_dim,) is the largest
         change in one step.
 
-        One is accepted if no column is farther from what was accepted last than so many steps allow, or if it agrees with the
-        one before: two that agree show that the first of an episode, which is always accepted, was an outlier.
+        One is accepted if no column is farther from what was accepted last than the steps since then allow, or if it agrees
+        with the one before. The first of an episode is always accepted; two later ones that agree show that it was an outlier.
         """
         allowed = largest * (self.age + 1).unsqueeze(1)
         near = ~((observation - self.observation).abs() > allowed).any(1)  # NaN is no reason to refuse

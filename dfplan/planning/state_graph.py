@@ -1,8 +1,8 @@
-"""A graph of recorded states: search over what the data did, without denoising.
+"""A graph of recorded states, to plan by search, without denoising.
 
 Recorded observations are put into clusters. An edge leads from a cluster to one that was entered next, and takes as many steps
 as that took on average. The fastest way between two states is a shortest path, stitched from parts of several episodes.
-Eysenbach et al. 2019, "Search on the Replay Buffer", have distances that a value has learned as edges instead.
+Eysenbach et al. 2019, "Search on the Replay Buffer", take distances from a learned value as edges instead.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from dfplan.data.trajectories import IntArray, Trajectories
 SAMPLED, ROUNDS = 60_000, 8
 """Observations that clusters are made of, and rounds of k-means."""
 SEEN = 2
-"""How often an edge was recorded at least."""
+"""How often an edge must have been recorded."""
 NEAREST = 8
-"""Clusters around a start, of which the way may begin in any, and around a goal."""
+"""How many clusters nearest to a start a way may begin in, and how many nearest to a goal it may end in."""
 APART = 30.0
-"""Steps that a way costs more for each normalized unit from the start to its first cluster, and from its last to the goal."""
+"""Steps that are added for each normalized unit from the start to a way's first cluster, and from its last one to the goal."""
 TINY = 1e-6
-"""A sparse matrix has no edges of cost 0."""
+"""Added to costs: a sparse matrix has no edges of cost 0."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class StateGraph(nn.Module):
         rng = np.random.default_rng(0)
         sample = observations[rng.choice(len(observations), min(SAMPLED, len(observations)), replace=False)]
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # of clusters without observations, which are no harm
+            warnings.simplefilter("ignore", UserWarning)  # of clusters without observations, which do no harm
             centers, _ = kmeans2(sample, sample[:V].copy(), iter=ROUNDS, minit="matrix")
         before, after, steps = _entries(KDTree(centers).query(observations)[1], data.episode_starts)
         pairs, index, count = np.unique(before * V + after, return_inverse=True, return_counts=True)
@@ -130,7 +130,7 @@ def _entries(clusters: IntArray, starts: IntArray) -> tuple[IntArray, IntArray, 
 
 
 def _way(centers: NDArray[np.float32], steps: NDArray[np.float64], onwards: IntArray, begin: int) -> Way:
-    """The way from a cluster on, by the steps that are left from each and the next one of each."""
+    """The way from the cluster `begin` on, given the steps that are left from each cluster, and the cluster that comes next."""
     if not np.isfinite(steps[begin]):
         return Way(centers[:0], np.zeros(0, np.float32))
     way = [begin]
