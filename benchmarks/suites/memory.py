@@ -83,7 +83,7 @@ def places(task: Any, observations: Any) -> dict[str, Any]:
 
 SUITE = Suite(
     tasks=tuple(short_name(name) for name, how in MEMORY_SWAPS.items() if "observe" not in how),  # cameras need OpenGL
-    rows=("diffusion-forcing", "next-token", "bc", "random"),
+    rows=("diffusion-forcing", "next-token", "gru", "diffusion-policy", "bc", "random"),
     budget=budget,
     recipes={
         "default": "dfplan.benchmarks.suites.memory:default",
