@@ -30,6 +30,8 @@ NEAREST = 8
 """How many clusters nearest to a start a way may begin in, and how many nearest to a goal it may end in."""
 APART = 30.0
 """Steps that are added for each normalized unit from the start to a way's first cluster, and from its last one to the goal."""
+FAR = 1e4
+"""Where clusters are that hold no observation, in normalized units."""
 TINY = 1e-6
 """Added to costs: a sparse matrix has no edges of cost 0."""
 
@@ -63,16 +65,16 @@ class StateGraph(nn.Module):
     def fit(self, observations: NDArray[np.float32], data: Trajectories) -> None:
         """Learn the graph from the normalized observations (steps, observation_dim) of these data.
 
-        Raises ValueError for fewer observations than clusters.
+        Where there are fewer observations than clusters, each is one, and the others are far from everything.
         """
         V, N = self.following.shape
-        if len(observations) < V:
-            raise ValueError(f"{data.name}: a graph of {V} clusters needs as many steps, got {len(observations)}")
         rng = np.random.default_rng(0)
         sample = observations[rng.choice(len(observations), min(SAMPLED, len(observations)), replace=False)]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # of clusters without observations, which do no harm
-            centers, _ = kmeans2(sample, sample[:V].copy(), iter=ROUNDS, minit="matrix")
+            found, _ = kmeans2(sample, sample[:V].copy(), iter=ROUNDS, minit="matrix")
+        centers = np.full((V, observations.shape[1]), FAR, np.float32)
+        centers[: len(found)] = found
         before, after, steps = _entries(KDTree(centers).query(observations)[1], data.episode_starts)
         pairs, index, count = np.unique(before * V + after, return_inverse=True, return_counts=True)
         mean = np.bincount(index, steps) / count

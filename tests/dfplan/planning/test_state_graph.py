@@ -1,7 +1,6 @@
 """A graph of recorded states: its edges and times by hand, and ways that no episode took as a whole."""
 
 import numpy as np
-import pytest
 import torch
 
 from dfplan.data.trajectories import Trajectories
@@ -68,6 +67,7 @@ def test_what_was_seen_once_is_no_edge():
     assert len(way(graph, (0.0, 3.0), (4.0, 3.0)).times) > len(way(graph, (0.0, 0.0), (4.0, 0.0)).times)
 
 
-def test_a_graph_needs_as_many_steps_as_clusters():
-    with pytest.raises(ValueError, match="a graph of 50 clusters needs as many steps, got 21"):
-        fitted(recorded(line((0, 0), (1, 0), 20)), clusters=50)
+def test_with_fewer_observations_than_clusters_each_is_one():
+    graph = fitted(recorded(*[line((0, 0), (8, 0), 8)] * 3), clusters=50)
+    found = way(graph, (0.0, 0.0), (8.0, 0.0))
+    assert found.times.tolist() == list(range(9)) and np.allclose(found.observations, line((0, 0), (8, 0), 8))
