@@ -24,7 +24,7 @@ REPLAN_EVERY, DENOISING, TEMPERATURE = 1, 4, 0.0
 """Steps that are played of a plan, steps in which it is denoised, and the deviation of the noise that it begins with: what to
 do is decided by the past, so that no draw has to be kept to."""
 REPLAN_PICTURES = 8
-"""The same for observations with pictures, which show less exactly where an object is: what was begun is gone on with."""
+"""The same for pictures, which show less exactly where an object is: a plan that has begun is followed for longer."""
 MISSING = 0.4
 """Largest share of the observations that are unknown in a training sequence."""
 JUMPS = 1.5

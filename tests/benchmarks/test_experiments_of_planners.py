@@ -75,7 +75,7 @@ def test_pieces_hold_all_steps_and_none_spans_two_episodes():
 
 
 @pytest.mark.parametrize("score, held", [(600.0, True), (430.0, False)])
-def test_pieces_must_give_more_than_was_printed(score, held):
+def test_pieces_must_score_above_the_bar(score, held):
     returns = {"returns": [score - 20.0, score, score + 20.0] * 10}
     verdict, table = stitching.conclude({"pieces": returns, "whole": returns})
     assert verdict == held and "difference of pieces to whole episodes: +0.0" in table
