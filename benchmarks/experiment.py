@@ -50,6 +50,7 @@ class Arguments:
             "search",
             "stitching",
             "paper-recipe",
+            "fresh-starts",
         ]
     ]
     """What is played: see benchmarks/experiments/, one file each, and docs/claims.md."""
