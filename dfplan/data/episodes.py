@@ -1,6 +1,6 @@
 """Flat arrays of steps, in each way in which files say where episodes end, into `Trajectories`."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import numpy as np
 
@@ -24,18 +24,26 @@ def of_arrays(arrays: Mapping[str, FloatArray], name: str) -> Trajectories:
     - `terminals` with `rewards`, and neither `masks` nor `valids`: D4RL's form, see `d4rl_form`.
     - `terminals` otherwise: OGBench's form, see `ogbench_form`.
 
-    Raises ValueError, which begins with `name`, for missing keys and arrays that do not fit together.
+    The keys were found by `require_keys`. Raises ValueError, which begins with `name`, for arrays that do not fit together.
     """
-    for key in ("observations", "actions"):
-        if key not in arrays:
-            raise ValueError(f"{name}: the key '{key}' is missing.")
-    if not set(ENDS) & set(arrays):
-        raise ValueError(f"{name}: the key 'terminals' is missing, and no other says where episodes end: {ENDS}.")
     if "terminals" not in arrays:
         return _own_form(arrays, name)
     if "rewards" in arrays and not {"masks", "valids"} & set(arrays):
         return d4rl_form(arrays, name)
     return ogbench_form(arrays, name)
+
+
+def require_keys(there: Collection[str], name: str) -> None:
+    """Raise ValueError, which begins with `name`, unless there are observations, actions and a key that says where episodes
+    end."""
+    found = ", ".join(sorted(there))
+    for key in ("observations", "actions"):
+        if key not in there:
+            raise ValueError(f"{name}: the key '{key}' is missing; there are {found}.")
+    if not set(ENDS) & set(there):
+        raise ValueError(
+            f"{name}: no key says where episodes end; expected one of {', '.join(ENDS)}; there are {found}."
+        )
 
 
 def d4rl_form(arrays: Mapping[str, FloatArray], name: str, cut: bool = True) -> Trajectories:

@@ -165,7 +165,7 @@ class Features(CheckedFields):
         if not count:
             raise ValueError("no goal can be given: the features name no goal columns")
         expected = f"a goal must be (..., {count}), or stand in a whole observation"
-        named = parts(raw) if isinstance(raw, Mapping) or self.keys else None
+        named = parts(raw) if self.keys or self.goal_key else None
         if named is None:
             given = _floats(raw, "a goal")
             if given.shape[-1] == count:

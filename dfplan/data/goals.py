@@ -55,7 +55,7 @@ def mixing_steps(data: Trajectories, columns: tuple[int, ...]) -> int:
     spread = data.observations[:, list(columns)].std(axis=0, dtype=np.float64)
     moving = np.asarray(columns, int)[spread > 0]
     if not len(moving):
-        raise ValueError(f"{data.name}: columns {tuple(columns)} never change.")
+        raise ValueError(f"{data.name}: the goal's columns {tuple(columns)} never change.")
     scale = spread[spread > 0]
     rng = np.random.default_rng(0)
     rows = data.episode_ends - data.episode_starts + (data.last_observations is not None)
@@ -68,7 +68,7 @@ def mixing_steps(data: Trajectories, columns: tuple[int, ...]) -> int:
     there = [np.maximum(rows - lag, 0).sum() for lag in lags[far]]  # few pairs are that far apart: they weigh little
     level = REACHED * np.average(changes[far], weights=there)
     if not level:
-        raise ValueError(f"{data.name}: columns {tuple(columns)} never change within an episode.")
+        raise ValueError(f"{data.name}: the goal's columns {tuple(columns)} never change within an episode.")
     at = int(np.argmax(changes >= level))
     if at == 0:
         return int(lags[0])

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from dfplan.data.array_files import open_npz, read_npz
-from dfplan.data.episodes import KEYS, of_arrays
+from dfplan.data.episodes import KEYS, of_arrays, require_keys
 from dfplan.data.trajectories import Trajectories
 
 
@@ -20,4 +20,5 @@ def load_npz(path: str | Path) -> Trajectories:
     with open_npz(path) as archive:
         there = {name.removesuffix(".npy") for name in archive.namelist()}
         arrays = {key: read_npz(archive, key, ndim, path) for key, ndim in KEYS.items() if key in there}
+    require_keys(there, str(path))
     return of_arrays(arrays, str(path))

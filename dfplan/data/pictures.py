@@ -24,7 +24,10 @@ def shapes(observations: Any) -> dict[str, tuple[int, int, int]]:
     named = parts(observations)
     found: dict[str, tuple[int, int, int]] = {}
     for key, value in ({"": observations} if named is None else named).items():
-        array = np.asarray(value) if not isinstance(value, Mapping | tuple) else np.zeros(0)
+        try:
+            array = np.asarray(value) if not isinstance(value, Mapping | tuple) else np.zeros(0)
+        except ValueError:  # rows of unequal length, which are refused as numbers
+            continue
         if array.dtype != np.uint8 or array.ndim != 4:
             continue
         if array.shape[-1] not in CHANNELS:
@@ -53,6 +56,10 @@ class Pictured:
     def __len__(self) -> int:
         """Number of steps N."""
         return len(self.arrays["actions"])
+
+    def __repr__(self) -> str:
+        pictures = ", ".join(f"{key or 'observations'} {shape}" for key, shape in self.shapes.items())
+        return f"Pictured({self.name}: {len(self):,} steps with pictures {pictures})"
 
     @property
     def shapes(self) -> dict[str, tuple[int, int, int]]:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dfplan.data.d4rl import load_d4rl, load_d4rl_hdf5
-from dfplan.data.episodes import KEYS, of_arrays
+from dfplan.data.episodes import KEYS, of_arrays, require_keys
 from dfplan.data.features import FeatureFunction, Features, as_columns, asked, completed, flat, parts
 from dfplan.data.minari_sets import is_minari_id, load_minari
 from dfplan.data.npz_files import load_npz
@@ -53,12 +53,19 @@ def load(
         return _of_memory(source, goal, asked(features))
     if isinstance(source, Trajectories):
         return seen_through(source, goal, asked(features))
+    if not isinstance(source, str | Path):
+        raise ValueError(
+            "data must be a path, a Minari id, or a dictionary of arrays, episodes end to end, with 'observations', "
+            f"'actions' and where they end; got a {type(source).__name__}"
+        )
     name = str(source)
     if name.startswith("d4rl:"):
         return seen_through(load_d4rl(name.removeprefix("d4rl:")), goal, asked(features))
     read = {".hdf5": load_d4rl_hdf5, ".h5": load_d4rl_hdf5, ".npz": load_npz}.get(Path(name).suffix.lower())
     if read is not None:
         return seen_through(read(_path(name)), goal, asked(features))
+    if Path(name).suffix.lower() in (".safetensors", ".zip"):
+        raise ValueError(f"'{name}' names no data, but weights by its ending: dfplan.load_agent reads those.")
     if not isinstance(source, str) or not is_minari_id(name):
         raise ValueError(
             f"'{name}' names no data: expected a file ending in .hdf5, .h5 or .npz, 'd4rl:NAME', or a Minari id with its "
@@ -107,8 +114,7 @@ def seen_through(data: Trajectories, goal: Any, features: Features) -> Trajector
 
 def _of_memory(arrays: Mapping[str, Any], goal: Any, features: Features, name: str = ARRAYS) -> Trajectories:
     """The episodes of a dictionary of arrays: the keys and axes of `KEYS`; other keys are not read."""
-    if "observations" not in arrays:
-        raise ValueError(f"{name}: the key 'observations' is missing; there are {sorted(map(str, arrays))}.")
+    require_keys([str(key) for key, array in arrays.items() if array is not None], name)
     try:
         whole = completed(features, goal, arrays["observations"])
         observed = {

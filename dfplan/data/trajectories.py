@@ -107,6 +107,17 @@ class Trajectories:
         """Number of steps N."""
         return len(self.observations)
 
+    def __repr__(self) -> str:
+        lengths = self.episode_ends - self.episode_starts
+        parts = [
+            f"{len(self):,} steps in {len(lengths):,} episodes of {lengths.min():,} to {lengths.max():,}",
+            f"observations of {self.observations.shape[1]} columns",
+            f"actions of {self.actions.shape[1]} from {_listed(self.actions.min(0))} to {_listed(self.actions.max(0))}",
+            f"returns {self.returns.min():.5g} to {self.returns.max():.5g}" if rewarding(self) else "no rewards",
+            f"goals in columns {self.features.goal_columns}" if self.features.goal_columns else "no goals",
+        ]
+        return f"Trajectories({self.name}: {', '.join(parts)})"
+
     @property
     def episode_ends(self) -> IntArray:
         """(E,) int64: one past the last step of each episode."""
@@ -135,6 +146,11 @@ class Trajectories:
         return digest.hexdigest()
 
 
+def _listed(numbers: FloatArray) -> str:
+    """The first few numbers of a row, in short."""
+    return f"({', '.join(f'{number:.3g}' for number in numbers[:4])}{', ...' if len(numbers) > 4 else ''})"
+
+
 def as_float32(array: np.ndarray) -> FloatArray:
     """The same numbers in float32; those beyond its range become infinite, which `Trajectories` refuses."""
     with np.errstate(over="ignore"):
@@ -155,7 +171,9 @@ def check_form(dtype: np.dtype[Any], shape: tuple[int, ...], key: str, ndim: int
         raise ValueError(f"{source}: '{key}' holds {dtype}; expected an array of numbers.")
     if len(shape) != ndim or min(shape, default=0) < 1:
         expected = "(steps, width)" if ndim == 2 else "(steps,)"
-        raise ValueError(f"{source}: '{key}' has shape {shape}; expected {expected} with at least one step.")
+        flat = key == "actions" and len(shape) == 1
+        hint = " One column is (steps, 1); actions of a Discrete space cannot be learned." if flat else ""
+        raise ValueError(f"{source}: '{key}' has shape {shape}; expected {expected} with at least one step.{hint}")
 
 
 def check_finite(array: np.ndarray, key: str, source: str, otherwise: str = "NaN or infinity") -> None:

@@ -274,7 +274,7 @@ def test_a_truncated_or_foreign_npz_file_is_named(tmp_path):
         path.write_bytes(bytes_left)
         refused(path, "not a whole npz file; it is truncated or of another kind")
     np.savez(path, **{key: value for key, value in content().items() if key != "terminals"})
-    refused(path, "the key 'terminals' is missing")
+    refused(path, "no key says where episodes end; expected one of terminals")
     np.savez(path, **(drawn_out() | {"terminals": np.arange(STEPS) > 17}))
     refused(path, "an episode needs a step and a last row")
     np.savez(path, **(content() | {"rewards": np.zeros(19)}))

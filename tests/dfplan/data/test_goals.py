@@ -61,7 +61,7 @@ def test_what_only_drifts_has_mixed_late_in_an_episode_and_what_mixes_at_once_af
 def test_columns_that_never_change_or_do_not_exist_are_refused():
     data = jumping(0.5, steps=20)
     for columns, message in (
-        ((1,), r"jumping: columns \(1,\) never change\."),
+        ((1,), r"jumping: the goal's columns \(1,\) never change\."),
         ((2,), r"columns \(2,\) never change within an episode"),
         ((3,), "columns must be different columns of the observation"),
         ((), r"columns \(\) never change"),

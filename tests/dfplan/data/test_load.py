@@ -98,8 +98,13 @@ def test_a_spec_says_what_the_data_say():
     [
         ({"observations": None}, "the arrays: the key 'observations' is missing; there are"),
         ({"actions": None}, "the arrays: the key 'actions' is missing"),
-        ({"truncations": None}, "the key 'terminals' is missing, and no other says where episodes end"),
+        (
+            {"truncations": None},
+            "no key says where episodes end; expected one of terminals, .*; there are actions, obs",
+        ),
         ({"actions": np.zeros(STEPS)}, r"'actions' has shape \(10,\); expected \(steps, width\)"),
+        ({"actions": np.zeros(STEPS, int)}, "actions of a Discrete space cannot be learned"),
+        ({"observations": [np.zeros((3, 4)), np.zeros((7, 4))]}, "must be real numbers .*, got a list of 2"),
         ({"actions": np.zeros((9, 2))}, "the arrays differ in length: .*'actions': 9"),
         ({"actions": [["a"]] * STEPS}, "'actions' must be real numbers"),
         ({"observations": np.zeros((STEPS, 2, 2))}, r"'observations' has shape \(10, 2, 2\)"),
@@ -115,6 +120,31 @@ def test_bad_arrays_are_refused_in_one_sentence(change, message):
     with pytest.raises(ValueError, match=message) as raised:
         dfplan.load(arrays(**change))
     assert str(raised.value).startswith("the arrays: ") and "\n" not in str(raised.value)
+
+
+def test_npz_files_name_the_keys_that_they_have(tmp_path):
+    np.savez(tmp_path / "a.npz", observations=np.zeros((3, 2)), actions=np.zeros((3, 1)), dones=np.zeros(3))
+    with pytest.raises(ValueError, match=r"no key says where episodes end; .*; there are actions, dones, observations"):
+        dfplan.load(tmp_path / "a.npz")
+
+
+@pytest.mark.parametrize("source", [None, 3, [arrays()], (np.zeros((9, 2)), np.zeros((9, 1))), np.zeros((9, 2))])
+def test_what_is_neither_a_name_nor_arrays_is_named_by_its_type(source):
+    with pytest.raises(ValueError, match=r"data must be a path, .*; got a ") as raised:
+        dfplan.load(source)
+    assert str(raised.value).endswith(type(source).__name__)
+
+
+def test_weights_are_no_data():
+    with pytest.raises(ValueError, match=r"weights by its ending: dfplan\.load_agent reads those"):
+        dfplan.load("robot.safetensors")
+
+
+def test_data_print_as_one_line():
+    data = dfplan.load(arrays(), goal=(0, 1))
+    lengths = np.diff(np.append(data.episode_starts, len(data)))
+    assert "\n" not in repr(data) and f"10 steps in {len(lengths)} episodes of {lengths.min()} to" in repr(data)
+    assert "observations of 4 columns" in repr(data) and "goals in columns (0, 1)" in repr(data)
 
 
 @pytest.mark.parametrize("goal", [(4,), (-1,), (0.5,), (0, 0), 3, "x"])
