@@ -87,7 +87,7 @@ def play(
     envs = envs[: len(starts)]
     reset = [start.reset(env) for env, start in zip(envs, starts, strict=True)]
     observations, infos = [observation for observation, _ in reset], [info for _, info in reset]
-    expected = (len(envs), *(envs[0].action_space.shape or ()))
+    space = envs[0].action_space
     goals = [goal_of(observation, info) for observation, info in reset]
     goal = None if getattr(agent, "goal_dim", None) == 0 or any(one is None for one in goals) else stacked(goals)
     agent.reset(goal=goal, seed=starts[0].seed, **(asked or {}))
@@ -97,8 +97,7 @@ def play(
     if watch is not None:
         watch(agent, batch, infos)
     while playing and len(rewards) != longest:
-        actions = agent.act(batch)
-        _check(actions, expected)
+        actions = _within(_checked(agent.act(batch), len(envs), space), space)
         rewards.append(np.zeros(len(envs)))
         for i in tuple(playing):
             observations[i], rewards[-1][i], terminated, truncated, infos[i] = envs[i].step(actions[i])
@@ -138,10 +137,22 @@ def _success(info: Mapping[str, Any]) -> bool | None:
     return next((bool(info[name]) for name in SUCCESS if name in info), None)
 
 
-def _check(actions: Any, expected: tuple[int, ...]) -> None:
-    if np.shape(actions) != expected:
+def _checked(actions: Any, rows: int, space: gymnasium.Space[Any]) -> Any:
+    """The same actions, if they are finite and an action of the space for each row. Else ValueError."""
+    if np.shape(actions) != (expected := (rows, *(space.shape or ()))):
         raise ValueError(
-            f"actions for a batch of {expected[0]} must have the shape {expected}, got {np.shape(actions)}"
+            f"actions for a batch of {rows} must have the shape {expected} for {space}, got {np.shape(actions)}"
         )
     if not np.isfinite(actions).all():
         raise ValueError("actions must be finite, got NaN or infinity")
+    return actions
+
+
+def _within(actions: Any, space: gymnasium.Space[Any]) -> Any:
+    """The same actions, but that one which its own precision put beyond a limit, as 0.3 in float32, stands at the limit."""
+    given = np.asarray(actions)
+    if not isinstance(space, gymnasium.spaces.Box) or given.dtype.kind != "f":
+        return actions
+    limited = np.clip(given, space.low, space.high)
+    rounded = (limited != given) & (limited.astype(given.dtype) == given)
+    return np.where(rounded, limited, given) if rounded.any() else actions

@@ -5,6 +5,7 @@ import json
 import gymnasium
 import numpy as np
 import pytest
+from gymnasium.spaces import Box
 from gymnasium.vector import SyncVectorEnv
 from scipy import stats
 from toy_environments import STEPS, DictGoal, Falls, Plain, ToGoal, WholeGoal
@@ -213,6 +214,35 @@ def test_actions_of_no_use_are_refused(actions, sentence):
 
     with pytest.raises(ValueError, match=sentence):
         evaluate(Useless(), Falls, 2)
+
+
+def test_an_action_that_float32_put_beyond_a_limit_stands_at_the_limit():
+    given = []
+
+    class Strict(Falls):
+        action_space = Box(np.array([0.0, -0.1]), np.array([5.0, 0.3]), dtype=np.float64)
+
+        def step(self, action):
+            given.append(action)
+            return super().step(action)
+
+    class Limits(ToGoal):
+        def act(self, observation):
+            return np.float32([[0.3, self.second]])
+
+    agent = Limits()
+    for agent.second, expected in ((-0.1, -0.1), (0.3, 0.3), (0.25, 0.25), (0.4, np.float32(0.4))):
+        evaluate(agent, Strict, 1, longest=1)
+        assert given[-1].tolist() == [np.float32(0.3), expected]
+
+
+def test_what_is_no_agent_and_actions_of_another_kind_are_one_sentence():
+    with pytest.raises(
+        ValueError, match=r"an agent has reset\(goal=..., seed=...\) and act\(observations\), got a function"
+    ):
+        evaluate(lambda observation: observation, Falls, 1)
+    with pytest.raises(ValueError, match=r"must have the shape \(2,\) for Discrete\(2\), got \(2, 2\)"):
+        evaluate(ToGoal(), "CartPole-v1", 2)
 
 
 def test_rewards_that_are_not_finite_are_refused():
