@@ -15,6 +15,14 @@ from numpy.typing import ArrayLike, NDArray
 from dfplan.agents.episodes import Player
 
 
+def _rows(observation: Any) -> tuple[int, ...]:
+    """Leading sizes of an observation: () of one, (B,) of a batch. A picture has three axes of its own, all else one."""
+    while isinstance(observation, Mapping | tuple):
+        observation = next(iter(observation.values() if isinstance(observation, Mapping) else observation))
+    array = np.asarray(observation)
+    return array.shape[: -3 if array.dtype == np.uint8 and array.ndim > 2 else -1]
+
+
 class Policy:
     """An agent as a policy with memory: `predict(observation, state, episode_start)`.
 
@@ -60,7 +68,7 @@ class Policy:
         begin there, and TypeError if some but not all rows begin and the agent has no `forget`.
         """
         plain, goal = self._parts(observation)
-        rows = np.shape(plain)[:-1]
+        rows = _rows(plain)
         ended = np.zeros(rows, dtype=bool) if episode_start is None else np.asarray(episode_start, bool)
         if ended.size != int(np.prod(rows)):
             raise ValueError(f"episode_start must have one entry for each row, {rows or (1,)}, got {ended.shape}")
@@ -93,9 +101,10 @@ class Policy:
                 'Policy(..., autoreset=envs.metadata["autoreset_mode"]) for Gymnasium\'s vector environments'
             )
 
-    def _parts(
-        self, observation: NDArray[Any] | Mapping[str, NDArray[Any]]
-    ) -> tuple[NDArray[Any], NDArray[np.float32] | None]:
+    def _parts(self, observation: NDArray[Any] | Mapping[str, NDArray[Any]]) -> tuple[Any, NDArray[np.float32] | None]:
+        if getattr(getattr(self.agent, "features", None), "keys", ()):  # the agent reads a Dict or Tuple itself
+            goal = observation.get("desired_goal") if isinstance(observation, Mapping) else None
+            return observation, self._goal if goal is None else np.asarray(goal, dtype=np.float32)
         if not isinstance(observation, Mapping):
             return np.asarray(observation), self._goal
         missing = {"observation", "desired_goal"} - set(observation)

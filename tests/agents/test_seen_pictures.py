@@ -7,6 +7,7 @@ from gymnasium import spaces
 
 import dfplan
 from dfplan.agents import pictures
+from dfplan.agents.adapters import Policy
 from dfplan.agents.loading import load
 from dfplan.data.pictures import Pictured
 from dfplan.training.config import TrainConfig
@@ -80,6 +81,16 @@ def test_a_dictionary_with_a_picture_is_trained_on_and_acted_by(agent):
     assert agent.observation_dim == 2 * agent.encoder.config.points + 2
     learner = sum(p.numel() for p in agent.learner.parameters())
     assert agent.parameters == learner + sum(p.numel() for p in agent.encoder.parameters())
+
+
+def test_a_vector_environment_gives_it_dictionaries(agent):
+    envs = gymnasium.vector.SyncVectorEnv([Slider] * 2)
+    policy, (observation, _) = Policy(agent), envs.reset(seed=0)
+    action, _ = policy.predict(observation, episode_start=np.ones(2, bool))
+    agent.reset(seed=0)
+    assert np.array_equal(action, agent.act(observation)) and action.shape == (2, 1)
+    alone, _ = Slider().reset(seed=0)
+    assert Policy(agent).predict(alone)[0].shape == (1,)
 
 
 def test_it_acts_the_same_from_a_file_and_in_a_batch_and_by_other_options(agent, tmp_path):
