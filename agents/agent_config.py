@@ -69,8 +69,8 @@ class AgentConfig(CheckedFields):
             raise ValueError("this model's tokens hold no actions, so that it cannot execute diffused ones")
         if not diffused and model.inverse is None:
             raise ValueError("this model has learned no inverse dynamics: expected execution='diffused_actions'")
-        played = learned.acted * learned.layout.stride
-        if diffused and 0 < played < self.replan_every:
+        played = (learned.acted or learned.future) * learned.layout.stride
+        if diffused and played < self.replan_every:
             held = f"this model's plans hold the actions of {played} steps"
             raise ValueError(f"{held}: expected replan_every of at most that, got {self.replan_every}")
         if self.keep > (learned.in_flight if diffused else 0):

@@ -14,6 +14,7 @@ from pkgutil import resolve_name
 from typing import Any
 
 from dfplan.agents import hub
+from dfplan.names import unknown
 from dfplan.training.checkpoint import CheckpointError
 from dfplan.training.weights_file import kind_in
 
@@ -118,4 +119,6 @@ def pretrained_path(name: str, kind: str | None = None) -> Path:
             f"agents/pretrained, and `{elsewhere['command']}` makes them again there; or {ELSEWHERE}=user/name names a "
             "repository of the Hugging Face hub that holds them"
         )
-    raise ValueError(f"there are no pretrained weights {name!r}: expected one of {', '.join(files) or '(none)'}")
+    if name in pretrained_names():
+        raise ValueError(f"the weights {name!r} are another agent's: dfplan.agents.loading.from_pretrained reads any")
+    raise ValueError(str(unknown("pretrained weights", name, files)))

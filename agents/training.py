@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from numbers import Real
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -54,8 +55,8 @@ def train(
     """
     if minutes is not None and steps is not None:
         raise ValueError("give minutes or steps, not both: either says how long to train")
-    if minutes is not None and not 0 < minutes < float("inf"):
-        raise ValueError(f"minutes must be a finite number above 0, got {minutes}")
+    if minutes is not None and not (isinstance(minutes, Real) and 0 < minutes < float("inf")):
+        raise ValueError(f"minutes must be a finite number above 0, got {minutes!r}")
     if isinstance(recipe, str):
         require_recipe(recipe)
     data = data if isinstance(data, Trajectories | Pictured) else load(data)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 from torch import Tensor
@@ -45,7 +46,7 @@ class Ask:
                     f"{name} must be functions of observations (rows, tokens, observation_dim), got {given!r}"
                 )
             object.__setattr__(self, name, functions)
-        number = isinstance(self.return_, int | float) and not isinstance(self.return_, bool)
+        number = isinstance(self.return_, Real) and not isinstance(self.return_, bool)
         if self.return_ is not None and not (number and math.isfinite(self.return_)):
             raise ValueError(f"the return that is asked for must be a finite number, got {self.return_!r}")
 

@@ -179,6 +179,7 @@ def test_minutes_become_steps_and_a_run_keeps_them(tmp_path):
         ({"recipe": "chunk"}, "chunks"),
         ({"minutes": 1, "steps": 1}, "give minutes or steps, not both"),
         ({"minutes": 0}, "minutes must be a finite number above 0"),
+        ({"minutes": "5"}, "minutes must be a finite number above 0, got '5'"),
         ({"minutes": float("nan")}, "minutes must be a finite number above 0"),
         ({"steps": 0}, "steps"),
     ],

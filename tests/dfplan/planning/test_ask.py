@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 
 from dfplan.planning.ask import Ask
@@ -27,4 +28,8 @@ def test_what_is_no_function_is_refused(name, wrong):
 def test_a_return_is_a_finite_number(wrong):
     with pytest.raises(ValueError, match="return that is asked for must be a finite number"):
         Ask(return_=wrong)
-    assert Ask(return_=3).return_ == 3
+    assert (
+        Ask(return_=3).return_ == 3
+        and Ask(return_=np.float32(2)).return_ == 2
+        and Ask(return_=np.int64(1)).return_ == 1
+    )
