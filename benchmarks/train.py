@@ -86,14 +86,23 @@ def prepare(arguments: Arguments) -> None:
 
 
 def each(arguments: Arguments) -> list[Arguments]:
-    """One for each task and recipe: 'all' stands for every one. ValueError if they would share a folder."""
+    """One for each task and recipe: 'all' stands for every one, but for those of rows that are made for other suites.
+
+    ValueError if they would share a folder.
+    """
     env = "maze2d-large" if arguments.env is None and arguments.data is None else arguments.env
     family = None if env is None else suite.called(env)
     envs = [env] if family is None else family.trained
     names = [*RECIPES, *ONLINE] if arguments.recipe == "all" else [arguments.recipe]
     if len(envs) * len(names) > 1 and arguments.run_dir is not None:
         raise ValueError("several recipes cannot share one --run-dir: leave it out, and each has its folder in runs/")
-    return [replace(arguments, env=env, recipe=name) for env in envs for name in names]
+    made_for = {name: rows.of_recipe(name).suites for name in names} if arguments.recipe == "all" else {}
+    return [
+        replace(arguments, env=env, recipe=name)
+        for env in envs
+        for name in names
+        if not made_for.get(name) or (env is not None and find(env).suite in made_for[name])
+    ]
 
 
 def train(arguments: Arguments) -> Path:

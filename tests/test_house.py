@@ -52,7 +52,7 @@ FLOORS = {
             "recurrent_policy",
         },
         {"diffusion_forcing", "weights"},
-        {"recipes"},
+        {"recipes", "distillation"},
         {"training"},
     ),
 }

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
+from dfplan.agents import distillation
 from dfplan.agents.decision_diffuser import (
     DecisionDiffuserAgent,
     DecisionDiffuserAgentConfig,
@@ -25,6 +26,7 @@ from dfplan.agents.diffusion_policy import (
 )
 from dfplan.agents.diffusion_veteran import DiffusionVeteranAgent, Veteran, VeteranConfig, VeteranModelConfig, paths
 from dfplan.agents.graph_search import GraphModel, GraphModelConfig, GraphSearchAgent, GraphSearchConfig
+from dfplan.agents.loading import from_pretrained
 from dfplan.agents.mppi import LearnedMPPIAgent, MPPIConfig
 from dfplan.agents.offline.awac import AWACAgent, AWACConfig
 from dfplan.agents.offline.base import ActingConfig, OfflineConfig
@@ -92,6 +94,13 @@ cql = offline(CQLAgent, CQLConfig, learning_rate=3e-4)  # the penalty makes it u
 td3_bc = offline(TD3BCAgent, TD3BCConfig)
 awac = offline(AWACAgent, AWACConfig)
 gciql = offline(GCIQLAgent, GCIQLConfig)
+
+
+def distilled(spec: Spec, budget: Budget) -> Recipe:
+    """A policy that imitates the planner of the default recipe. ValueError where no weights of one are shipped."""
+    if not budget.planner:
+        raise ValueError("no planner is shipped for these data: `dfplan.agents.distillation` makes a policy of your own")
+    return distillation.distilled(from_pretrained(budget.planner))
 
 
 def diffuser(spec: Spec, budget: Budget) -> Recipe:

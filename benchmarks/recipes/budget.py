@@ -38,6 +38,8 @@ class Budget:
     """What is learned in another way than the recipe's: fields of the learner's config, by recipe."""
     acting: Settings = field(default_factory=dict)
     """What acts in another way: fields of the agent's config, by recipe; under 'plan', those of its `PlanConfig`."""
+    planner: str = ""
+    """Shipped weights of the planner that a policy is distilled from; '': there is none."""
     curve: int = 10
     """Points of an offline learner's learning curve; 0 where episodes are too slow to play so often."""
 

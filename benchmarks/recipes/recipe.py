@@ -23,6 +23,7 @@ RECIPES: dict[str, Callable[[Spec, Budget], Recipe]] = {
     "td3-bc": baselines.td3_bc,
     "awac": baselines.awac,
     "gciql": baselines.gciql,
+    "distilled": baselines.distilled,
     "diffuser": baselines.diffuser,
     "decision-diffuser": baselines.decision_diffuser,
     "diffusion-policy": baselines.diffusion_policy,

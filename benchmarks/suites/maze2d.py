@@ -63,6 +63,7 @@ BUDGETS = {
         octaves=5,
         plausibility=PLAUSIBILITY,
         model=MODEL,
+        planner=f"maze2d-{maze}",
         acting={
             "diffuser": {"execution": "pd", "velocity_columns": (2, 3)},
             "decision-diffuser": {"omega": _OMEGA[place]},

@@ -211,6 +211,8 @@ def test_all_stands_for_every_maze_and_recipe():
     assert {(one.env, one.recipe) for one in train.each(arguments)} == {
         (f"maze2d-{maze}", name) for maze in maze2d.BUDGETS for name in (*RECIPES, *ONLINE)
     }
+    elsewhere = {one.recipe for one in train.each(train.Arguments(env="cube-single", recipe="all"))}
+    assert {*RECIPES, *ONLINE} - elsewhere == {"distilled", "dynamics"}, "their rows are made for the mazes"
 
 
 def test_any_data_is_trained_on_without_an_environment(tmp_path, data):
