@@ -67,7 +67,9 @@ class Lessons:
         self._planner.features = AS_RECORDED  # the data's observations are made already
         self._steps = int(np.ceil(planner.config.lookahead * planner.config.speed)) + 1
         rng = np.random.default_rng(seeds[0])
-        made = [path for first in range(0, plans, TOGETHER) for path in self._plans(data, min(TOGETHER, plans - first), rng)]
+        made = [
+            path for first in range(0, plans, TOGETHER) for path in self._plans(data, min(TOGETHER, plans - first), rng)
+        ]
         self._ends = np.array([len(path) - 1 for path in made])
         paths = [torch.from_numpy(path).to(planner.device) for path in made]
         self._paths = torch.nn.utils.rnn.pad_sequence(paths, batch_first=True)
@@ -91,7 +93,7 @@ class Lessons:
         return tuple(part.cpu() for part in (*Transitions(state, action, nothing, state, nothing), goal))
 
     def _drawn(self, rng: np.random.Generator, count: int) -> tuple[Tensor, Tensor, Tensor]:
-        """States (B, D) on plans, moved at random, the plans (B, S, D) from there to rest at their goals, and the goals (B, G)."""
+        """States (B, D) on plans, moved at random, the plans (B, S, D) from there to rest at goals, and these goals (B, G)."""
         row = rng.integers(len(self._ends), size=count)
         now = rng.integers(self._ends[row] + 1)
         end = rng.integers(now, self._ends[row] + 1)[:, None]
@@ -118,7 +120,7 @@ def distilled(planner: TrackingPlanner, plans: int = 2_000, spread: float = 0.3,
     Args:
         planner: Of goals, tracked by inverse dynamics.
         plans: How many it makes.
-        spread: How far states are moved from plans, as a share of how far a plan leads in the steps that the planner looks ahead.
+        spread: How far states are moved from plans, as a share of how far plans lead in the steps that the planner looks ahead.
         model: Further fields of `BCConfig`.
 
     Raises ValueError for a planner of another kind.

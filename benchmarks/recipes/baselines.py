@@ -99,7 +99,9 @@ gciql = offline(GCIQLAgent, GCIQLConfig)
 def distilled(spec: Spec, budget: Budget) -> Recipe:
     """A policy that imitates the planner of the default recipe. ValueError where no weights of one are shipped."""
     if not budget.planner:
-        raise ValueError("no planner is shipped for these data: `dfplan.agents.distillation` makes a policy of your own")
+        raise ValueError(
+            "no planner is shipped for these data: `dfplan.agents.distillation` makes a policy of your own"
+        )
     return distillation.distilled(from_pretrained(budget.planner))
 
 

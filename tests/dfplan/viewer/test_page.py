@@ -1,5 +1,6 @@
 """The page in a real browser: clicks, a plan that arrives, an episode that is driven, and a refusal that is shown."""
 
+import re
 import shutil
 import threading
 from contextlib import contextmanager
@@ -85,6 +86,25 @@ def test_two_clicks_bring_a_plan_that_is_shown_and_driven(page):
     page.wait_for_selector("body[data-state=driven]")
     assert "The goal was" in page.inner_text("#status") and page.locator("#maze").screenshot() != before
     assert errors == []
+
+
+def test_the_page_says_how_many_frames_of_denoising_it_draws(capsys):
+    """`pytest -m slow tests/dfplan/viewer/test_page.py -k frames` shows the number, which depends on the machine."""
+    from dfplan.viewer.scene import Scene
+
+    with (
+        served(Scene(find("maze2d-large"), from_pretrained("maze2d-large"))) as address,
+        browsing(address) as (page, _),
+    ):
+        page.wait_for_selector("body[data-state=ready]")
+        page.click("#plan")
+        page.wait_for_selector("body[data-state=planned]")
+        page.wait_for_selector("body[data-playing=false]")
+        said = page.inner_text("#rowtext")
+    row, last, frames = map(int, re.fullmatch(r"(\d+) of (\d+), (\d+) frames a second", said).groups())
+    assert row == last > 4 and frames > 0
+    with capsys.disabled():
+        print(f"{frames} frames of denoising a second")
 
 
 def test_a_drawn_rectangle_is_asked_for_and_a_wall_is_refused(page):
