@@ -10,6 +10,7 @@ import sys
 from functools import cache
 from pathlib import Path
 
+import gymnasium
 import numpy as np
 import pytest
 import yaml
@@ -147,6 +148,20 @@ def test_the_api_example_runs():
     assert names["truncated"] and names["plan"].observations.shape[0] == 1 and names["plan"].history
 
 
+def test_every_example_has_a_mark_by_which_a_test_finds_it():
+    documents = {"README.md": README, "CONTRIBUTING.md": CONTRIBUTING, **PAGES}
+    marks = {(name, mark) for name, text in documents.items() for mark, kind, _ in blocks(text) if kind == "python"}
+    tests = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("test_*.py"))
+    named = {mark for _, mark in marks if re.search(rf"[\"':]{mark.removeprefix('test:')}\b", tests)}
+    assert len(marks) > 20 and sorted(where for where in marks if where[1] not in named) == []
+
+
+def test_one_training_seed_of_several_is_loaded():
+    names = {}
+    exec(block("test:member"), names)
+    assert names["agent"].config.member == 2
+
+
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("mode", ["NEXT_STEP", "SAME_STEP"])
 @pytest.mark.parametrize("agent", ["maze2d-umaze-her", pytest.param("maze2d-umaze", marks=pytest.mark.slow)])
@@ -181,6 +196,19 @@ def test_the_example_that_trains_on_other_data_runs(tmp_path, monkeypatch):
     names["agent"].reset(goal=(0.0, 0.0, 0.0), seed=0)
     assert names["agent"].act(names["data"].observations[0]).shape == (3,)
     assert (tmp_path / "runs" / "robot" / "weights.safetensors").is_file()
+
+
+def test_the_example_of_evaluation_runs(capsys):
+    class Still:
+        reset = staticmethod(lambda **what: None)
+        act = staticmethod(lambda observations: np.zeros((len(observations), 3), dtype=np.float32))
+
+    source = block("test:evaluate", PAGES["training.md"])
+    played = source.replace("episodes=50", "episodes=1, longest=3").replace(
+        "options=", "episodes=5, longest=3, options="
+    )
+    exec(played, {"agent": Still(), "make_cube": lambda: gymnasium.make("Hopper-v5")})
+    assert len(re.findall(r"^task_id=\d ", capsys.readouterr().out, flags=re.MULTILINE)) == 5
 
 
 def test_the_example_of_planners_keeps_its_constraint():

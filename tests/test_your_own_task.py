@@ -25,7 +25,7 @@ def tiny(mark, plays=1):
     (text,) = re.findall(rf"^<!-- test:{mark} -->\n```python\n(.*?)^```$", PAGE, flags=re.MULTILINE | re.DOTALL)
     text, trained = re.subn(r"minutes=\d+", "steps=2, quiet=True", text)
     text, played = re.subn(r"episodes=50", "episodes=1, longest=8", text)
-    assert (trained, played) == (1, plays)
+    assert (trained, played) == (int(mark != "kinds"), plays)
     return text
 
 
@@ -109,6 +109,8 @@ def test_a_goal_of_two_things_is_asked_for_one_after_another():
     assert agent.model.config.goal_groups == (3, 3) and agent.config.in_turn == (0.3, 0.3)
     agent.reset(goal=np.ones(6), seed=0)
     assert agent.act(observations[0]).shape == (2,)
+    exec(tiny("kinds", plays=0).replace("(1, 3)", "(2, 4)"), names)  # of this goal's six columns
+    assert names["model"].kinds == (2, 2)
 
 
 @pytest.mark.filterwarnings("ignore:.*:UserWarning")

@@ -1,5 +1,8 @@
 """A policy is distilled from a planner: what it imitates is what the planner does, and it needs no plan."""
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 from every_agent import diffuser, graph_search, trajectory_model
@@ -72,6 +75,16 @@ def test_a_policy_of_a_planner_acts_without_it(data, tmp_path):
     with pytest.raises(ValueError, match="needs a goal"):
         acting.reset()
         acting.act(state[0])
+
+
+def test_the_example_of_the_page_runs(data, tmp_path, monkeypatch):
+    page = (Path(__file__).parents[2] / "docs" / "distilled-policy.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"^<!-- test:distill -->\n```python\n(.*?)^```$", page, flags=re.MULTILINE | re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(dfplan, "load", lambda name: data)
+    few = example.replace("plans=2_000", "plans=2, hidden=(8,)").replace("minutes=5", "steps=2, quiet=True")
+    exec(few.replace("maze2d-large", "maze2d-umaze"), {})
+    assert load(tmp_path / "policy.safetensors").goal_dim == 2
 
 
 def test_only_a_planner_that_tracks_states_to_goals_has_a_policy_distilled():

@@ -9,6 +9,7 @@ from dfplan.envs.registry import task
 
 PAIR = [100_000, 100_001]
 FOR_ANY_DATA = {
+    "distilled",
     "diffusion-forcing-chunks",
     "diffusion-forcing-plans",
     "diffusion-policy",

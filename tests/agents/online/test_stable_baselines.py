@@ -3,7 +3,9 @@
 import copy
 import json
 import pickle
+import re
 import zipfile
+from pathlib import Path
 
 import gymnasium
 import numpy as np
@@ -89,6 +91,14 @@ def test_the_class_is_found_without_unpickling(files, monkeypatch):
     monkeypatch.setattr("cloudpickle.loads", refused)
     found = {name: algorithm_class(read_model_zip(path).data, name) for name, path in files.items()}
     assert found == {"SAC": sb3.SAC, "PPO": sb3.PPO, "DDPG": sb3.DDPG, "HER": sb3.SAC}
+
+
+def test_the_example_of_the_page_runs(files):
+    page = (Path(__file__).parents[3] / "docs" / "online-rl.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"^<!-- test:sb3 -->\n```python\n(.*?)^```$", page, flags=re.MULTILINE | re.DOTALL)
+    names = {}
+    exec(example.replace("my_model.zip", str(files["SAC"])), names)
+    assert names["agent"].policy.__class__.__name__ == "SACPolicy"
 
 
 def test_a_user_s_own_policy_class_is_told_by_its_settings(files):
