@@ -57,7 +57,8 @@ def as_they_end(calls: Iterable[Any], count: int, ahead: int | str = "2 * n_jobs
     """
     from joblib import Parallel
 
-    values = Parallel(count, return_as="generator_unordered", batch_size=1, pre_dispatch=ahead)(calls)
+    with _interruptions_wait():
+        values = Parallel(count, return_as="generator_unordered", batch_size=1, pre_dispatch=ahead)(calls)
     try:
         for value in values:  # noqa: UP028 (`yield from` would close them before their warnings are ignored)
             yield value
@@ -65,6 +66,19 @@ def as_they_end(calls: Iterable[Any], count: int, ahead: int | str = "2 * n_jobs
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             values.close()
+
+
+@contextmanager
+def _interruptions_wait() -> Iterator[None]:
+    """Ctrl-C is heeded after this context. Processes started in it never heed it, also while they import."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _begin(parent: int) -> None:

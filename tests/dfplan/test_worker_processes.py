@@ -39,6 +39,13 @@ def test_they_are_other_processes_with_the_threads_that_are_asked_for():
     assert not any(alive(pid) for pid, _ in found)
 
 
+def test_ctrl_c_is_kept_from_them_while_they_import_and_not_from_this_process():
+    with worker_processes():
+        call = delayed(lambda: signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, ()))
+        assert list(as_they_end((call() for _ in range(2)), 2)) == [True, True]
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
+
 def test_calls_that_are_left_are_not_spoken_of():
     """As after Ctrl-C between two values: one call has ended, the other is under way when its value is given up."""
     with warnings.catch_warnings(record=True) as said:
