@@ -339,10 +339,13 @@ class LearningAgent(Agent):
         return self.learner.action_low.device
 
     def to(self, device: str | torch.device) -> Self:
-        """Move the weights, which agents made by `with_options` share, and forget goal and plan; returns the agent."""
+        """Move the weights, which agents made by `with_options` share. Goal, plan and the moments of `update` are forgotten.
+        Returns the agent.
+        """
         self.learner.to(device)
         if self.encoder is not None:
             self.encoder.to(device)
+        self._optimizer = None
         self.reset(seed=0)
         return self
 

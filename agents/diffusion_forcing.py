@@ -19,7 +19,7 @@ from dfplan.agents.base import named, require_finite, require_options
 from dfplan.agents.planning_agent import PlanningAgent
 from dfplan.arrays import Shape, read_whole
 from dfplan.planning.ask import Ask
-from dfplan.planning.confidence import left
+from dfplan.planning.confidence import has_left
 from dfplan.planning.execution import Following, by_inverse_dynamics, diffused_action, padded
 from dfplan.planning.in_turn import Exchange, in_turn
 from dfplan.planning.jumps import Accepted
@@ -258,7 +258,7 @@ class DiffusionForcingAgent(PlanningAgent):
         columns, how = list(self.model.config.judged), self.config
         assert self._spread is not None
         away = (self._stride, how.doubt, how.doubt_from)
-        return left(observation[:, columns], following.path[..., columns], self._spread, *away).nonzero().squeeze(1)
+        return has_left(observation[:, columns], following.path[..., columns], self._spread, *away).nonzero().squeeze(1)
 
     def _near(self, observation: Tensor, goal: Tensor) -> Tensor:
         """(B,) bool: within `arrival` of the goal, where rows stay."""

@@ -69,8 +69,9 @@ class GraphModel(Statistics):
     def forward(self, batch: tuple[Tensor, ...], generator: torch.Generator) -> dict[str, Tensor]:
         """Mean squared error of the normalized action towards random targets in each window, under 'loss'."""
         observations, actions = self.observation.normalize(batch[0]), self.action.normalize(batch[1])
-        steps = torch.full((len(actions), 1), actions.shape[1] - 1, device=actions.device)
-        return {"loss": inverse_loss(self.inverse, observations, actions, steps, generator)}
+        first = torch.zeros(len(actions), 1, dtype=torch.int64, device=actions.device)
+        recorded = first, first + actions.shape[1] - 1
+        return {"loss": inverse_loss(self.inverse, observations, actions, recorded, generator)}
 
     def plan(self, observation: Tensor, goal: Tensor) -> Plan:
         """Plans from observations (B, observation_dim) to rest at goals (B, G), with an observation for each step.

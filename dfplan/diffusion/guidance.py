@@ -19,9 +19,9 @@ class Guidance:
 
     `futures = 0` is plain guidance: the cost of the one prediction from the tokens as they are. `futures = N >= 1` is
     Monte Carlo guidance: the mean cost of N sampled futures of the undecided tokens (`dfplan.diffusion.monte_carlo`).
-    Either is exact for a linear cost: it samples p(x) exp(-scale * cost). For a curved cost the gradient is an approximation:
-    the prediction is judged as if it were certain, which pulls too hard while much is undecided. `candidates` need no gradient,
-    and many of them with many futures are exact for any cost.
+    Either is exact for a linear cost of Gaussian tokens: it samples p(x) exp(-scale * cost). Else the gradient is an
+    approximation: the prediction is judged as if it were certain. With a curved cost that pulls too hard while much is
+    undecided. `candidates` need no gradient, and many of them with many futures are exact for any cost.
 
     Raises ValueError for fields out of range; warns of futures that take a single step, because that is no draw.
     """

@@ -37,15 +37,18 @@ def trapezoid(tokens: int, K: int, steps: int, uncertainty: float = 1.0) -> Tens
 
 
 def from_lag(lag: Tensor, K: int, steps: int) -> Tensor:
-    """The matrix (steps + ceil(max(lag)) + 1, T) in which token t starts to fall after lag[t] >= 0 rows, for any lag (T,)."""
+    """The matrix (steps + ceil(max(lag)) + 1, T) in which token t starts to fall after lag[t] >= 0 rows, for any lag (T,).
+
+    For sequences that have lags (B, T) of their own it is (steps + ceil(max(lag)) + 1, B, T).
+    """
     if not isinstance(steps, Integral) or steps < 1:
         raise ValueError(f"a token needs at least one denoising step, a whole number, got steps={steps}")
-    if lag.ndim != 1 or lag.numel() == 0 or not bool(((lag >= 0) & lag.isfinite()).all()):
-        raise ValueError(f"lag must be a vector of finite numbers >= 0, one for each token, got {lag.tolist()}")
+    if lag.ndim not in (1, 2) or lag.numel() == 0 or not bool(((lag >= 0) & lag.isfinite()).all()):
+        raise ValueError(f"lag must be (T,) or (B, T) finite numbers >= 0, one for each token, got {lag.tolist()}")
     if not isinstance(K, Integral) or K < 1:
         raise ValueError(f"a scheduling matrix needs at least one noise level, a whole number, got {K}")
     rows = steps + int(lag.max().ceil())
-    m = torch.arange(rows + 1, dtype=torch.float64).unsqueeze(1)
+    m = torch.arange(rows + 1, dtype=torch.float64).view(-1, *(1,) * lag.ndim)
     left = (steps + lag - m).clamp(0, steps)
     return torch.round(left * (K / steps)).long()
 

@@ -105,7 +105,10 @@ def begin(
         k, beyond = (v.unsqueeze(-1).expand(shape) for v in (k, beyond))
     k = torch.where(known.mask, level, k)
     x = torch.where(per_column(beyond | known.mask, x), x, temperature * x)  # what stays noise is seen as such
-    shown = diffusion.schedule.add_noise(known.tokens, k, torch.zeros_like(x) if known.noisy else x)
+    added = (
+        x.masked_fill(per_column(k < diffusion.K, x), 0.0) if known.noisy else x
+    )  # what is absent is noise all the same
+    shown = diffusion.schedule.add_noise(known.tokens, k, added)
     return State(torch.where(per_column(known.mask, x), shown, x), k, beyond | known.mask)
 
 

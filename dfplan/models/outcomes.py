@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from dfplan.models.embeddings import Waves
+from dfplan.models.mlp import mlp
 
 WIDTH = 0.05
 """Deviation of each outcome, in normalized units: closer outcomes count as one."""
@@ -26,15 +27,8 @@ class StepOutcomes(nn.Module):
         if count > 1 / RARE:
             raise ValueError(f"a step can have up to {int(1 / RARE)} outcomes, got {count}")
         self.waves = Waves(octaves)
-        self.mlp = nn.Sequential(
-            nn.Linear(self.waves.width(observation_dim) + action_dim, width),
-            nn.SiLU(),
-            nn.Linear(width, width),
-            nn.SiLU(),
-            nn.Linear(width, width),
-            nn.SiLU(),
-            nn.Linear(width, count * (1 + observation_dim)),
-        )
+        inputs = self.waves.width(observation_dim) + action_dim
+        self.mlp = mlp(inputs, width, width, width, count * (1 + observation_dim))
         self.count = count
 
     def forward(self, observation: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:

@@ -45,7 +45,7 @@ def with_spread(
     return replace(plan, spread=spread, scores={**plan.scores, "spread": mean})
 
 
-def left(places: Tensor, path: Tensor, spread: Tensor, stride: int, spreads: float, least: float) -> Tensor:
+def has_left(places: Tensor, path: Tensor, spread: Tensor, stride: int, spreads: float, least: float) -> Tensor:
     """(B,) bool: which places (B, D) are farther from their path (B, S, D) than `least` and so many spreads, by `spread` (B, T)
     at the nearest token. Tokens are `stride` steps of the path apart."""
     away, step = (path - places.unsqueeze(1)).norm(dim=-1).min(1)

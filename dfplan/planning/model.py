@@ -29,6 +29,8 @@ PERCENT = 100
 """Parts of the recorded returns that lie between two stored quantiles of them."""
 INVERSE_PAIRS, PLAUSIBLE_STEPS, OUTCOMES = 8, 16, 64
 """How many of each window's steps are learned from in one batch."""
+Recorded = tuple[Tensor, Tensor]
+"""Of each window the first and the last row that were recorded, (B, 1) each: what lies outside them is padded."""
 
 
 class Batch(NamedTuple):
@@ -117,7 +119,8 @@ class TrajectoryModel(Statistics):
         valid = torch.ones(shape, dtype=torch.bool, device=x0.device) if batch.valid is None else batch.valid
         longest = valid.long().cumsum(1).argmax(1, keepdim=True)  # the last token that was recorded
         drawn = unknown_padding(self._drawn(*shape, generator, longest), valid, config.levels)
-        steps = longest * config.layout.stride
+        first = (valid.long().argmax(1, keepdim=True) - 1).clamp(min=0) * config.layout.stride
+        recorded = first, longest * config.layout.stride
         losses = {}
         if config.parts:
             given = self._given(batch)
@@ -127,11 +130,11 @@ class TrajectoryModel(Statistics):
             sequence = config.layout.as_states(x0, drawn.goal)  # as planning shows a goal: nothing of the way there
         losses["diffusion"] = self.diffusion.loss(sequence, levels, generator)
         if self.inverse is not None:
-            losses["inverse"] = inverse_loss(self.inverse, observations, actions, steps, generator)
+            losses["inverse"] = inverse_loss(self.inverse, observations, actions, recorded, generator)
         if self.plausibility is not None:
-            losses["plausibility"] = self._plausibility_loss(self.plausibility, observations, steps, generator)
+            losses["plausibility"] = self._plausibility_loss(self.plausibility, observations, recorded, generator)
         if self.outcomes is not None:
-            losses["outcomes"] = self._outcomes_loss(self.outcomes, observations, actions, steps, generator)
+            losses["outcomes"] = self._outcomes_loss(self.outcomes, observations, actions, recorded, generator)
         if self.value is not None:
             losses["value"] = self._value_loss(self.value, x0, drawn, batch, generator)
         return total(losses)
@@ -157,26 +160,30 @@ class TrajectoryModel(Statistics):
         """
         given: dict[Condition, Tensor] = {}
         if goal is not None:
-            columns = list(self.config.goal_columns)
-            given["goal"] = (goal - self.observation.mean[columns]) / self.observation.std[columns]
+            given["goal"] = self.normalize_goal(goal, self.config.goal_columns)
         if return_ is not None:
             given["return"] = self.pace.normalize((return_ / self.longest).unsqueeze(-1))
         return given
 
     def _plausibility_loss(
-        self, plausibility: StepPlausibility, observations: Tensor, steps: Tensor, generator: torch.Generator
+        self, plausibility: StepPlausibility, observations: Tensor, recorded: Recorded, generator: torch.Generator
     ) -> Tensor:
-        """The loss of a few random steps of each window, one token long, in its first `steps` (B, 1)."""
+        """The loss of a few random steps of each window, one token long."""
         stride = self.config.layout.stride
         places = observations[..., list(self.config.judged)]
-        row, start = _random_starts(places, PLAUSIBLE_STEPS, (steps + 1 - stride).clamp(min=1), generator)
+        row, start = _random_starts(PLAUSIBLE_STEPS, recorded, stride, generator)
         return plausibility.loss(places[row, start].flatten(0, 1), places[row, start + stride].flatten(0, 1), generator)
 
     def _outcomes_loss(
-        self, outcomes: StepOutcomes, observations: Tensor, actions: Tensor, steps: Tensor, generator: torch.Generator
+        self,
+        outcomes: StepOutcomes,
+        observations: Tensor,
+        actions: Tensor,
+        recorded: Recorded,
+        generator: torch.Generator,
     ) -> Tensor:
-        """The loss of a few random steps of each window, in its first `steps` (B, 1)."""
-        row, start = _random_starts(observations, OUTCOMES, steps.clamp(min=1), generator)
+        """The loss of a few random steps of each window."""
+        row, start = _random_starts(OUTCOMES, recorded, 1, generator)
         before, action, after = observations[row, start], actions[row, start], observations[row, start + 1]
         return outcomes.loss(before.flatten(0, 1), action.flatten(0, 1), after.flatten(0, 1))
 
@@ -193,23 +200,24 @@ class TrajectoryModel(Statistics):
 
 
 def inverse_loss(
-    inverse: InverseDynamics, observations: Tensor, actions: Tensor, steps: Tensor, generator: torch.Generator
+    inverse: InverseDynamics, observations: Tensor, actions: Tensor, recorded: Recorded, generator: torch.Generator
 ) -> Tensor:
     """Mean squared error of the action at a few random steps of each window, normalized observations and actions (B, S, ...),
-    for a target a random gap ahead in the first `steps` (B, 1), which were recorded."""
-    (B, S, _), pairs = observations.shape, INVERSE_PAIRS
+    for a target a random gap ahead."""
+    (B, S, _), (first, last) = observations.shape, recorded
     longest = min(inverse.longest_gap, S - 1)
-    gap = torch.randint(1, longest + 1, (B, pairs), generator=generator, device=observations.device)
-    gap = torch.minimum(gap, steps).clamp(min=1)
-    row, start = _random_starts(observations, pairs, (steps + 1 - gap).clamp(min=1), generator)
+    gap = torch.randint(1, longest + 1, (B, INVERSE_PAIRS), generator=generator, device=observations.device)
+    gap = torch.minimum(gap, last - first).clamp(min=1)
+    row, start = _random_starts(INVERSE_PAIRS, recorded, gap, generator)
     guess = inverse(observations[row, start].flatten(0, 1), observations[row, start + gap].flatten(0, 1), gap.flatten())
     return (guess - actions[row, start].flatten(0, 1)).square().mean()
 
 
 def _random_starts(
-    windows: Tensor, each: int, count: int | Tensor, generator: torch.Generator
+    each: int, recorded: Recorded, gap: int | Tensor, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Rows (B, 1) of windows (B, ...) and `each` starts (B, each) in them, uniform in 0..count-1."""
-    B, device = len(windows), windows.device
+    """Rows (B, 1) of windows and `each` starts (B, each) in them, uniform among those that are followed `gap` steps later."""
+    first, last = recorded
+    B, device, count = len(first), first.device, (last - first + 1 - gap).clamp(min=1)
     start = (torch.rand((B, each), generator=generator, device=device, dtype=torch.float32) * count).long()
-    return torch.arange(B, device=device).unsqueeze(1), start
+    return torch.arange(B, device=device).unsqueeze(1), first + start

@@ -128,8 +128,8 @@ def ask_pattern(
         values[row[:, None], at, columns], level[row[:, None], at, columns] = given["goal"], 0
         known[row[:, None], at, columns] = True
     if past is not None and past.decided.shape[1]:
-        count = past.decided.shape[1] // layout.stride
-        bundled = past.decided.unflatten(1, (count, layout.stride)).flatten(2)
+        count = min(past.decided.shape[1] // layout.stride, tokens - 1)  # a plan may be shorter than what is decided
+        bundled = past.decided[:, : count * layout.stride].unflatten(1, (count, layout.stride)).flatten(2)
         there = bundled[..., :1].isfinite()
         flying = slice(present + 1, present + 1 + count)
         values[:, flying, action] = bundled.nan_to_num()

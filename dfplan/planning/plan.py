@@ -52,7 +52,7 @@ class Plan:
     """(B, S, action_dim) planned actions in recorded units, one for each step, where the planner gives any; beyond a plan's
     length they are the data's mean action."""
     scores: Mapping[str, Tensor] = field(default_factory=dict)
-    """What the choice among candidates was made by, (B,) each: see `dfplan.planning.planner`."""
+    """What the choice among candidates was made by, (B,) each: see `dfplan.planning.choice`."""
     history: list[tuple[Tensor, Tensor]] = field(default_factory=list)
     """If it was recorded, for each row of sampling: observations (B, T, kept, observation_dim) and levels (B, T)."""
     spread: Tensor | None = None

@@ -63,7 +63,7 @@ def make_plan(
 
     Candidates that are not finite (a cost without a finite gradient, too large a scale) are left out, with a warning.
     Raises ValueError where no candidate is left, for horizons, starts and goals that do not fit the model, for a known goal
-    where the model was never shown one (`dfplan.diffusion.levels.TO_GOAL`) and its tokens hold more than one observation, and
+    where the model was never shown one (`dfplan.planning.draws.TO_GOAL`) and its tokens hold more than one observation, and
     for a return where the model has learned none; CostError, a ValueError, for a cost that does not return costs.
     """
     planner, layout, G = planner or Planner(), model.config.layout, len(model.config.goal_columns)

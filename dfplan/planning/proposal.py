@@ -29,7 +29,6 @@ from dfplan.planning.plan_config import PlanConfig
 from dfplan.planning.projection import Projection
 
 GUIDES = {"throughout": ReachThroughout, "soonest": ReachSoonest}
-MATRICES = {"pyramid": matrices.pyramid, "trapezoid": matrices.trapezoid}
 
 
 def propose(
@@ -49,10 +48,10 @@ def propose(
     T = int(horizons.max()) + 1
     lengths = horizons.to(observation.device).repeat_interleave(config.samples, dim=1).flatten()  # (B * N,)
     asked = sequences(model, observation, ask, config, lengths, T, past)
-    matrix, present = MATRICES[config.matrix](T, model.config.levels, config.steps, config.uncertainty), asked.present
+    matrix, present = _matrix(config, model.config.levels, lengths, T), asked.present
     drawn = sample(
         asked.diffusion,
-        torch.cat([matrix[:, :1].expand(-1, present), matrix], 1),
+        torch.cat([matrix[..., :1].expand(*matrix.shape[:-1], present), matrix], -1),
         (len(lengths), present + T, model.config.width),
         generator,
         known=asked.known,
@@ -125,6 +124,15 @@ def plan_of(model: TrajectoryModel, drawn: Sample, lengths: Tensor) -> Plan:
             for x, k in drawn.history
         ],
     )
+
+
+def _matrix(config: PlanConfig, K: int, lengths: Tensor, tokens: int) -> Tensor:
+    """The scheduling matrix of plans of these lengths (R,), (M + 1, T) for all, or (M + 1, R, T), as each ends elsewhere."""
+    if config.matrix == "pyramid":
+        return matrices.pyramid(tokens, K, config.steps, config.uncertainty)
+    token = torch.arange(tokens, dtype=torch.float64)
+    to_end = (lengths.cpu().unsqueeze(1) - token).clamp(min=0)
+    return matrices.from_lag(config.uncertainty * torch.minimum(token, to_end), K, config.steps)
 
 
 def _unpadded(diffusion: Diffusion, lengths: Tensor, tokens: int) -> Diffusion:

@@ -192,6 +192,7 @@ def taken_back(faults: Tensor, lengths: Tensor, K: int, generator: Generator) ->
     """Levels (R, T): high at a random place of each plan, mostly a bad one, and falling to 0 on both sides."""
     R, steps = faults.shape
     inside = torch.arange(steps, device=faults.device) < lengths.unsqueeze(1)
+    faults = faults.nan_to_num(0.0, 0.0, 0.0)  # of plans that are lost
     place = torch.multinomial((faults + FAINT) * inside, 1, generator=generator) + 0.5
     top, reach = (
         low + (high - low) * torch.rand(R, 1, generator=generator, device=faults.device) for low, high in (NOISE, REACH)

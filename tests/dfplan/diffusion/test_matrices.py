@@ -39,6 +39,15 @@ def test_the_far_future_is_never_surer_than_the_near():
     assert bool((matrix[:, 1:] >= matrix[:, :-1]).all())
 
 
+def test_sequences_may_have_lags_of_their_own():
+    lags = torch.tensor([[0.0, 2.0, 1.0], [1.0, 0.0, 0.5]])
+    both = from_lag(lags, 8, 4)
+    assert both.shape == (7, 2, 3) and check(both, 8) is both
+    for row, lag in enumerate(lags):
+        alone = from_lag(lag, 8, 4)
+        assert torch.equal(both[: len(alone), row], alone) and bool((both[len(alone) :, row] == 0).all())
+
+
 @pytest.mark.parametrize("tokens", [1, 2, 5, 6])
 def test_trapezoid_is_symmetric_and_resolves_the_ends_first(tokens):
     matrix = trapezoid(tokens, 100, 6, 1.5)
@@ -101,7 +110,7 @@ def test_check_says_what_is_wrong(matrix, sentence):
         (lambda: pyramid(4, 0, 5), "at least one noise level, a whole number, got 0"),
         (lambda: from_lag(torch.tensor([0.0, -1.0]), 10, 5), "finite numbers >= 0"),
         (lambda: from_lag(torch.tensor([0.0, float("inf")]), 10, 5), "finite numbers >= 0"),
-        (lambda: from_lag(torch.zeros(2, 2), 10, 5), "must be a vector"),
+        (lambda: from_lag(torch.zeros(2, 2, 2), 10, 5), r"\(T,\) or \(B, T\)"),
     ],
 )
 def test_impossible_matrices_are_refused(make, sentence):

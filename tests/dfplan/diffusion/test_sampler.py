@@ -128,6 +128,15 @@ def test_tokens_known_at_a_level_are_believed_as_far_as_their_noise(noisy):
     assert_close(limit(moments, steps=80), (mean[free], covariance[free][:, free]), 0.02)
 
 
+def test_what_is_known_at_the_last_level_is_noise_also_where_observations_are_noisy():
+    diffusion = exact(PROCESS, 8)
+    states = [
+        begin(diffusion, (5, T, C), generator(), known((1,), 1.0, noisy)(diffusion, 5)).tokens
+        for noisy in (True, False)
+    ]
+    assert torch.equal(*states) and states[0][:, 1].std() > 0.5
+
+
 # Lengths --------------------------------------------------------------------------------------------------------------
 
 

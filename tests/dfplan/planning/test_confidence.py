@@ -6,7 +6,7 @@ import torch
 from dfplan.data.tokens import TokenLayout
 from dfplan.models import TransformerConfig
 from dfplan.planning.ask import Ask
-from dfplan.planning.confidence import left
+from dfplan.planning.confidence import has_left
 from dfplan.planning.model import TrajectoryModel, TrajectoryModelConfig
 from dfplan.planning.plan import Plan
 from dfplan.planning.plan_config import PlanConfig
@@ -43,4 +43,4 @@ def test_a_place_is_left_by_the_spread_of_the_nearest_token():
     path = torch.stack([torch.arange(5.0), torch.zeros(5)], 1).expand(4, 5, 2)
     spread = torch.tensor([[0.0, 1.0, 0.0]]).expand(4, 3)  # at steps 0, 2 and 4
     places = torch.tensor([[0.0, 0.4], [2.0, 0.4], [2.0, 2.4], [9.0, 0.0]])
-    assert left(places, path, spread, 2, 2.0, 0.3).tolist() == [True, False, True, True]
+    assert has_left(places, path, spread, 2, 2.0, 0.3).tolist() == [True, False, True, True]

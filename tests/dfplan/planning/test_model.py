@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import numpy as np
@@ -74,6 +75,20 @@ def test_every_loss_falls_on_a_toy_task(name):
     torch.testing.assert_close(after["loss"], parts, msg="'loss' is the sum of its named parts")
     for key in before:
         assert after[key] < 0.9 * before[key], f"{key} went from {before[key]:.3f} to {after[key]:.3f}"
+
+
+def test_what_judges_and_tracks_steps_learns_from_none_that_is_padded():
+    small = dataclasses.replace(CONFIGS["transformer"], parts=True, history=2, outcomes=2)
+    model, (observations, actions) = TrajectoryModel(small).eval(), batch(small, circles(), 8)[:2]
+    valid = torch.tensor([[False, False, True, True, False]]).expand(8, -1)
+    rows = torch.arange(observations.shape[1])
+    padded = (rows < small.layout.stride) | (rows > 3 * small.layout.stride)
+    found = []
+    for away in (0.0, 1000.0):
+        one = Batch(observations + away * padded[:, None], actions + away * padded[:, None], valid, torch.zeros(8, 0))
+        found.append(model(one, torch.Generator().manual_seed(0)))
+    for name in ("inverse", "plausibility", "outcomes"):
+        assert torch.equal(found[0][name], found[1][name]), name
 
 
 def test_losses_are_a_function_of_batch_and_generator():

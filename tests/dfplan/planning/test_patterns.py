@@ -160,6 +160,12 @@ def test_decided_actions_are_known_and_their_observations_are_not():
     assert known.level[0, token, 3:5].tolist() == [0, 0] and not bool(known.mask[1, token, :5].any())
 
 
+def test_a_plan_may_be_shorter_than_what_is_decided():
+    decided = torch.arange(4.0).view(1, 4, 1).expand(2, -1, -1)
+    known = ask_pattern(CHUNKS, torch.zeros(2, LAYOUT.width), 2, {}, torch.tensor([1, 1]), past([4, 4], decided))
+    assert known.tokens[:, -1, 3:5].tolist() == [[0, 1]] * 2 and bool((known.level[:, -1, 3:5] == 0).all())
+
+
 def test_the_past_remembers_what_happened_and_forgets_where_an_episode_begins():
     made = Past.start(2, 4, 3, 1, torch.device("cpu"))
     for step in range(6):

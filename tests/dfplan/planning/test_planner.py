@@ -222,6 +222,14 @@ def test_the_matrix_says_in_which_order_tokens_are_resolved(model, matrix):
         assert bool((k_next <= k).all())
 
 
+def test_a_trapezoid_has_its_ends_at_those_of_each_plan(untrained):
+    config = PlanConfig(matrix="trapezoid", steps=4, uncertainty=1.0)
+    found = propose(untrained, START, Ask(), config, generator(), torch.tensor([[2, 3, 5]]), record=True)
+    for row, lags in enumerate(([1, 0], [1, 1, 0], [1, 2, 2, 1, 0])):
+        levels = torch.stack([k[row, 1 : len(lags) + 1] for _, k in found.history])
+        assert (levels == 0).float().argmax(0).tolist() == [4 + lag for lag in lags]
+
+
 def test_without_a_goal_the_next_token_is_drawn(untrained):
     found = plan(untrained, aim=None)
     assert found.lengths.tolist() == [1] and found.observations.shape == (1, 2, 1, 2)

@@ -12,7 +12,7 @@ from dfplan.planning.constraints import KeepOut
 from dfplan.planning.model import TrajectoryModel, TrajectoryModelConfig
 from dfplan.planning.plan_config import PlanConfig
 from dfplan.planning.planner import Planner, make_plan
-from dfplan.planning.search import in_time
+from dfplan.planning.search import in_time, taken_back
 
 T, LEVELS = 6, 16
 START, GOAL = torch.tensor([[0.0, 0.0], [1.0, 0.0]]), torch.tensor([[2.0, 1.0], [2.0, -1.0]])
@@ -33,6 +33,15 @@ def model(request):
     model, parts = made(request.param), request.param
     torch.nn.init.normal_((model.diffusion.model.network if parts else model.diffusion.model).out.weight, std=0.3)
     return model
+
+
+def test_plans_that_are_lost_are_taken_back_like_plans_without_a_fault():
+    lengths, generators = torch.tensor([3, 5]), [torch.Generator().manual_seed(0) for _ in range(2)]
+    lost, faultless = (torch.full((2, T - 1), fault) for fault in (torch.nan, 0.0))
+    levels = [
+        taken_back(faults, lengths, LEVELS, one) for faults, one in zip((lost, faultless), generators, strict=True)
+    ]
+    assert torch.equal(*levels) and bool((levels[0] > 0).any(1).all())
 
 
 def plan(model, ask=None, scores=None, **options):
