@@ -29,6 +29,8 @@ from dfplan.locks import hold
 from dfplan.whole_files import opened, write_whole
 
 SCHEMA: Literal[2] = 2
+RECORDED = Path(__file__).resolve().parent / "recorded"
+"""The tree of the results that dfplan publishes, in a checkout."""
 STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
 
 

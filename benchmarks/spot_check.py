@@ -26,8 +26,6 @@ from dfplan.benchmarks.wanted import Wanted, wanted
 from dfplan.envs.registry import find, task
 from dfplan.worker_processes import workers
 
-RECORDED = Path(__file__).resolve().parent / "recorded"
-
 
 @dataclass(frozen=True)
 class Arguments:
@@ -39,7 +37,7 @@ class Arguments:
     """Rows; without it all that have records."""
     threads: int = min(2, os.cpu_count() or 1)
     """Processes that play."""
-    recorded: Path = RECORDED
+    recorded: Path = results.RECORDED
     """Folder of the records."""
 
 

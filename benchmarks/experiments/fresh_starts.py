@@ -7,7 +7,6 @@ from math import hypot
 from dfplan.benchmarks import protocol, results, rows
 from dfplan.benchmarks.experiments import shared
 from dfplan.benchmarks.experiments.shared import Part, Parts, Settings, Verdict
-from dfplan.benchmarks.spot_check import RECORDED
 from dfplan.envs.registry import find
 from dfplan.intervals import Estimate, mean
 
@@ -41,7 +40,7 @@ def play(settings: Part) -> Part:
     """Scores of each training seed: of the recorded episodes, and of the fresh ones."""
     task, row = find(settings["env"]), rows.row(settings["agent"])
     seeds, recorded, fresh = protocol.evaluation_seeds(settings["episodes"], settings["block"]), [], []
-    for cell in results.cells_in(RECORDED):
+    for cell in results.cells_in(results.RECORDED):
         if (cell.env_id, cell.agent) == (task.env_id, settings["agent"]):
             found = protocol.evaluate(row.build(task, seed=cell.training_seed), task.env_id, seeds)
             for scores, played in ((recorded, cell), (fresh, found)):
