@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from dfplan.benchmarks.protocol import score
 from dfplan.benchmarks.report import tables
 from dfplan.benchmarks.report.published import TOLERANCE_POINTS, TOLERANCE_SHARE, agrees, printed_for, reported
 from dfplan.benchmarks.report.summaries import Summary, in_order, summarize
@@ -68,7 +69,7 @@ def replaced(text: str, section: str, name: str = "the README", block: str = "re
 def readme_section(summary: Summary, plots: Mapping[str, str]) -> str:
     """The overview of a few rows, and the picture of all."""
     few = summary.rows[[_main(row.agent, row.env) for row in summary.rows.itertuples()]]
-    table = overviews("Main rows", few, summary.environments)
+    table = overviews("Main rows", few, summary, say_lacks=False)
     picture = f"![{plots['scores.png']}](docs/scores.png)\n\n" if "scores.png" in plots else ""
     return str(TEXTS["readme"]).format(overview=table, how_to_read=TEXTS["how_to_read"], picture=picture)
 
@@ -79,20 +80,26 @@ def _main(agent: str, env_id: str) -> bool:
     return ROWS[agent].headline if agent in ROWS and family is suite.named(suite.MAIN) else agent in family.rows
 
 
-def overviews(title: str, rows: pd.DataFrame, environments: list[str]) -> str:
-    """`overview` of each suite, in the order of the environments, as Markdown."""
-    suites = {env_id: TASKS[env_id].suite if env_id in TASKS else "" for env_id in environments}
+SCORES = {"normalized": "D4RL's normalized score", "success %": "% of episodes with success", "return": "return"}
+"""What the score of a unit is, in the title of its table."""
+
+
+def overviews(title: str, rows: pd.DataFrame, summary: Summary, say_lacks: bool = True) -> str:
+    """`overview` of each suite, in the order of the environments, as Markdown. Titles say what the scores are."""
+    suites = {env_id: TASKS[env_id].suite if env_id in TASKS else "" for env_id in summary.environments}
+    units = {cell.env_id: SCORES[score(cell.reference, cell.returns, cell.success)[0]] for cell in summary.cells}
     found = []
     for name in dict.fromkeys(suites.values()):
-        own = [env_id for env_id in environments if suites[env_id] == name]
-        found.append(overview(f"{title}: {name}", rows[rows["env"].isin(own)], own).to_markdown())
+        own = [env_id for env_id in summary.environments if suites[env_id] == name]
+        said = f"{title}: {name} ({', '.join(dict.fromkeys(units[env_id] for env_id in own))})"
+        found.append(overview(said, rows[rows["env"].isin(own)], own, say_lacks).to_markdown())
     return "\n".join(found)
 
 
-def overview(title: str, rows: pd.DataFrame, environments: list[str]) -> Table:
-    """Scores, a line for each agent and a column for each environment."""
+def overview(title: str, rows: pd.DataFrame, environments: list[str], say_lacks: bool = True) -> Table:
+    """Scores, a line for each agent and a column for each environment; `say_lacks`: what † stands for, beside it."""
     best = rows.groupby("env")["normalized"].transform("max") == rows["normalized"]
-    text = [_overview_entry(row, bold) for row, bold in zip(rows.to_dict("records"), best, strict=True)]
+    text = [_overview_entry(row, bold, say_lacks) for row, bold in zip(rows.to_dict("records"), best, strict=True)]
     entries = rows.assign(text=text).pivot(index="agent", columns="env", values="text")
     entries = entries.reindex(index=in_order(rows["agent"]), columns=environments).fillna("")
     best_printed = [_best_printed(env_id) for env_id in environments]
@@ -101,9 +108,9 @@ def overview(title: str, rows: pd.DataFrame, environments: list[str]) -> Table:
     return Table(title, entries.rename(columns=short_name).reset_index())
 
 
-def _overview_entry(row: Row, bold: bool) -> str:
+def _overview_entry(row: Row, bold: bool, say_lacks: bool) -> str:
     value, _, bounds = interval(row, "normalized").partition("\n")
-    lacks = f" † {', '.join(row['lacks'])}" if row["lacks"] else ""
+    lacks = f" † {', '.join(row['lacks']) if say_lacks else ''}".rstrip() if row["lacks"] else ""
     printed = [f"({one.text} {one.short_unit})" for one in printed_for(row["agent"], row["env"]).itertuples()]
     return "\n".join([f"{f'**{value}**' if bold else value}{lacks}", bounds, *printed])
 
@@ -124,7 +131,7 @@ def results_page(summary: Summary, plots: Mapping[str, str]) -> str:
         parts.append(f"## {env_id}\n\n{shown}\n{_points([*tables.notes(own), made])}")
     return str(TEXTS["results"]).format(
         pictures="".join(f"![{caption}]({name})\n\n*{caption}*\n\n" for name, caption in plots.items()),
-        overview=overviews("All rows", summary.rows, summary.environments),
+        overview=overviews("All rows", summary.rows, summary),
         how_to_read=TEXTS["how_to_read"],
         protocol=_points(PROTOCOL),
         rows=_points(tables.row_notes(summary)),

@@ -203,7 +203,9 @@ def test_everything_is_rewritten_and_checked(tree, command):
     assert "docs/scores.png" in readme and (tree / "docs" / "scores.png").is_file()
     (overview,) = markdown_tables(readme)
     assert list(overview) == ["diffusion-forcing", "expert", "*best printed*"]
-    assert overview["expert"]["maze2d-umaze"] == "**100.0** † 2 of 100 episodes<br>[100.0, 100.0]"
+    assert overview["expert"]["maze2d-umaze"] == "**100.0** †<br>[100.0, 100.0]"
+    assert "**Main rows: maze2d (D4RL's normalized score)**" in readme
+    assert "**100.0** † 2 of 100 episodes<br>[100.0, 100.0]" in (tree / "docs" / "results.md").read_text()
     assert overview["diffusion-forcing"]["maze2d-umaze"].endswith("<br>(110.1 ± 3.9 as printed)")
     assert overview["diffusion-forcing"]["multi2d-umaze"] == ""
     assert overview["*best printed*"]["maze2d-umaze"].startswith("(146.3)<br>Diffusion Veteran")
