@@ -92,7 +92,7 @@ class AgentConfig(CheckedFields):
             raise ValueError("trials need a model that has learned outcomes, plausibility and inverse dynamics")
         if self.jumps and not learned.missing:
             raise ValueError("jumps needs a model that has learned from missing observations")
-        if self.doubt and (not self.plan.spread or self.streaming):
+        if self.doubt and (self.plan.spread < 2 or self.streaming):
             raise ValueError("doubt needs plans with a spread, which do not stream: expected spread of at least 2")
         if self.streaming and (model.plausibility is None or learned.condition or learned.history or diffused):
             raise ValueError(

@@ -143,7 +143,7 @@ class Agent(ABC):
     @named
     def forget(self, rows: ArrayLike, goal: ArrayLike | None = None) -> None:
         """New episodes began in these rows of the batch: plan them anew at the next `act`, to new goals (len(rows), G),
-        or to one (G,).
+        or to one (G,). `rows` are numbers, or a mask (batch,) such as `terminated | truncated`.
 
         Raises ValueError for rows outside the batch, for another number of goals, and for goals of single rows where
         there is no goal for each row yet.

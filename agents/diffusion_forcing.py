@@ -158,7 +158,8 @@ class DiffusionForcingAgent(PlanningAgent):
         if self.config.remembered is not None:
             past = past.last(self.config.remembered)
         if keep and following is not None and following.actions is not None:
-            past = replace(past, decided=following.actions_left(keep)[rows])
+            held = following.lengths.clamp(max=self.model.config.acted or self.model.config.future) * self._stride
+            past = replace(past, decided=following.actions_left(keep, held)[rows])
         return {"horizons": self._horizons_left(rows), "past": past}
 
     def _read_horizon(self, horizon: int) -> Tensor:

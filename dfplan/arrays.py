@@ -60,8 +60,13 @@ def read_parts(value: Any, parts: Mapping[str, Shape], who: str) -> list[NDArray
 
 
 def read_rows(value: Any, batch: int | None, what: str) -> NDArray[np.intp]:
-    """Whole numbers that are rows of a batch of that many, None: of any. Raises ValueError, which begins with `what`."""
+    """Whole numbers that are rows of a batch of that many, None: of any; or a mask of them, one bool for each row.
+
+    Raises ValueError, which begins with `what`.
+    """
     index = _array(value)
+    if index is not None and index.dtype == np.bool_ and index.shape == (batch,):
+        return np.flatnonzero(index)
     if index is None or (index.size and index.dtype.kind not in "iu"):
         found = "parts that make no array" if index is None else _kind(value, index)
         raise ValueError(f"{what}a batch must be whole numbers, got {found}")

@@ -87,11 +87,6 @@ class TokenLayout:
         """Tokens (B, T, C) of which those in ``which`` (B, T) bool keep their closing observation alone: `state_token`."""
         return torch.where(which.unsqueeze(-1), self.state_token(tokens[..., self.last]), tokens)
 
-    def unpack_observations(self, tokens: Tensor) -> Tensor:
-        """The observations after the start, in order of time: (B, (T - 1) * kept, observation_dim)."""
-        B, T, _ = tokens.shape
-        return tokens[:, 1:, : self.observation_width].reshape(B, (T - 1) * self.kept, self.observation_dim)
-
     def unpack_actions(self, tokens: Tensor) -> Tensor:
         """The diffused actions in order of time: (B, (T - 1) * stride, action_dim)."""
         if not self.actions:

@@ -81,13 +81,15 @@ class Following:
         self.possible[rows] = True if possible is None else possible
         self.clock[rows], self.begins[rows] = 0, False
 
-    def actions_left(self, steps: int) -> Tensor:
-        """The planned actions (B, steps, action_dim) of the next steps; NaN beyond a plan's end and where an episode begins."""
+    def actions_left(self, steps: int, held: Tensor) -> Tensor:
+        """The planned actions (B, steps, action_dim) of the next steps; NaN where an episode begins, and beyond the `held` (B,)
+        steps of a plan that have actions."""
         assert self.actions is not None
         step = self.clock.unsqueeze(1) + torch.arange(steps, device=self.clock.device)
-        last = self.actions.shape[1] - 1
-        actions = self.actions[torch.arange(len(step), device=step.device).unsqueeze(1), step.clamp(max=last)]
-        return actions.masked_fill(((step > last) | self.begins.unsqueeze(1)).unsqueeze(-1), torch.nan)
+        none = (step >= held.unsqueeze(1)) | self.begins.unsqueeze(1)
+        step = step.clamp(max=self.actions.shape[1] - 1)
+        actions = self.actions[torch.arange(len(step), device=step.device).unsqueeze(1), step]
+        return actions.masked_fill(none.unsqueeze(-1), torch.nan)
 
     def at(self, step: Tensor) -> Tensor:
         """The path's observations (B, D) at whole steps (B,); the path's end holds."""

@@ -130,7 +130,7 @@ def ask_pattern(
     if past is not None and past.decided.shape[1]:
         count = min(past.decided.shape[1] // layout.stride, tokens - 1)  # a plan may be shorter than what is decided
         bundled = past.decided[:, : count * layout.stride].unflatten(1, (count, layout.stride)).flatten(2)
-        there = bundled[..., :1].isfinite()
+        there = bundled.isfinite().all(-1, keepdim=True)
         flying = slice(present + 1, present + 1 + count)
         values[:, flying, action] = bundled.nan_to_num()
         level[:, flying, action] = torch.where(there, 0, config.levels)

@@ -112,11 +112,12 @@ def test_rows_that_begin_anew_are_in_the_batch_and_have_one_goal_each(agent):
     agent.act(BATCH)
     for rows in ([2], [-1], [0, 2]):
         refused(agent, lambda rows=rows: agent.forget(rows), "must be from 0 to 1", str(rows))
-    for rows in ([0.5], np.array([True, False]), ["a"], None, [[0], [0, 1]]):
+    for rows in ([0.5], np.array([True, False, True]), ["a"], None, [[0], [0, 1]]):
         refused(agent, lambda rows=rows: agent.forget(rows), "must be whole numbers")
     agent.forget([])
     agent.forget(1, goal)
     agent.forget([0, 1], goal[None])
+    agent.forget(np.array([False, True]), goal[None])
     assert agent.act(BATCH).shape == (2, 2)
 
 

@@ -12,8 +12,11 @@ from tiny import tiny
 import dfplan.envs  # noqa: F401
 from dfplan.agents.diffusion_forcing import AgentConfig, DiffusionForcingAgent
 from dfplan.agents.loading import pretrained_names
+from dfplan.data.tokens import TokenLayout
+from dfplan.models import TransformerConfig
 from dfplan.planning.ask import Ask
-from dfplan.planning.model import TrajectoryModel
+from dfplan.planning.model import TrajectoryModel, TrajectoryModelConfig
+from dfplan.planning.plan_config import PlanConfig
 from dfplan.planning.planner import Planner
 
 START = np.array([3.0, 1.0, 0.0, 0.0])
@@ -99,6 +102,21 @@ def test_too_large_a_scale_is_an_error_and_never_nan(shipped):
     agent.reset(goal=GOAL, seed=0)
     with pytest.raises(ValueError, match="none of the 2 candidate plans is finite"):
         agent.act(START)
+
+
+def test_decided_actions_are_played_whatever_is_planned():
+    torch.manual_seed(0)
+    layout, network = TokenLayout(2, 1, stride=2, actions=True), TransformerConfig(width=16, depth=1, heads=2)
+    learned = {"parts": True, "in_flight": 1, "inverse": False, "plausibility": None}
+    config = TrajectoryModelConfig(layout, tokens=4, levels=8, model=network, **learned)
+    how = AgentConfig(PlanConfig(steps=2, policy_tokens=3), "diffused_actions", replan_every=4, keep=1)
+    agent = DiffusionForcingAgent(TrajectoryModel(config), how)
+    agent.reset(seed=0)
+    for _ in range(4):
+        agent.act(np.zeros(2))
+    decided = agent.last_plan.actions[0, 4:6].clamp(-1, 1).numpy()
+    played = [agent.act(np.ones(2)) for _ in range(2)]
+    assert np.array_equal(np.stack(played), decided)
 
 
 def test_same_seed_same_actions(shipped):

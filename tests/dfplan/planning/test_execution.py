@@ -44,6 +44,16 @@ def test_a_last_entry_is_repeated():
 # Clocks ---------------------------------------------------------------------------------------------------------------
 
 
+def test_actions_are_left_as_far_as_a_plan_holds_any_and_none_where_an_episode_begins():
+    made = following(rows=3)
+    made.put(torch.arange(3), ramp(3), 4, torch.arange(6.0).view(1, 6, 1).expand(3, -1, -1))
+    made.clock += 3
+    made.begins[2] = True
+    left = made.actions_left(4, torch.tensor([6, 4, 6]))[..., 0]
+    assert left[0, :3].tolist() == [3, 4, 5] and left[1, 0] == 3
+    assert bool(left[0, 3:].isnan().all()) and bool(left[1, 1:].isnan().all()) and bool(left[2].isnan().all())
+
+
 def test_rows_are_due_when_they_begin_and_when_their_plan_is_old():
     made = Following.start(3, 8, 2, CPU)
     assert made.due(5).tolist() == [0, 1, 2] and made.due(0).tolist() == [0, 1, 2]
