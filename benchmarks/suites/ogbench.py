@@ -69,7 +69,7 @@ def _cubes(count: int, steps: int) -> Things:
 THINGS = {
     "cube-single": _cubes(1, 6_000),
     "cube-double": _cubes(2, 6_000),
-    "cube-triple": _cubes(3, 5_000),
+    "cube-triple": _cubes(3, 9_000),
     "scene": Things(
         "ogbench-scene", (3, 1, 1, 1, 1), (0.3, 0.6, 0.5, 0.5, 0.5), 120, 7_000, kinds=(2, 3, 3, 2, 2), temperature=0.5
     ),

@@ -110,6 +110,16 @@ def until_the_second(data: Trajectories, found: Changes) -> IntArray:
     return np.where(there, np.maximum(found.left[at] - steps, 1), len(data))
 
 
+def until_another(still: BoolArray) -> IntArray:
+    """(N,): how many steps after each step of the data a thing moves that is not the first to move from there on: at least 1.
+
+    `still` (N, things) is as of `at_rest`. Where no other moves it is at least what is left of all data.
+    """
+    steps = np.arange(len(still))
+    moves = np.minimum.accumulate(np.where(still, len(still), steps[:, None])[::-1])[::-1]
+    return np.maximum(np.sort(moves, axis=1)[:, 1] - steps, 1)
+
+
 def change_together(data: Trajectories, found: Changes, kinds: Sequence[int]) -> BoolArray:
     """(N, things): which things change their kind by the next change from each step of the data on.
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from dfplan.data.configurations import change_together, changes, cluster, until_the_second
+from dfplan.data.configurations import at_rest, change_together, changes, cluster, until_another, until_the_second
 from dfplan.data.goals import hindsight
 from dfplan.data.padded_windows import PaddedWindows
 from dfplan.data.returns import returns_to_go
@@ -19,9 +19,9 @@ class Queries:
 
     `goal_within` is the largest number of steps between the present and its goal, which stands in `goal_columns` of an
     observation; 0 where no goals are drawn. With `groups`, most goals are of one thing alone and NaN elsewhere; with `alike`,
-    all are, and that thing is the first one (see `dfplan.data.things`). With `kinds`, no goal lies beyond the second change of
-    a configuration, and what one change changes is asked for together (see `dfplan.data.configurations`). `evenly` is as of
-    `PaddedWindows`.
+    all are, that thing is the first one (see `dfplan.data.things`), and no goal lies beyond where another thing begins to move.
+    With `kinds`, no goal lies beyond the second change of a configuration, and what one change changes is asked for together
+    (see `dfplan.data.configurations`). `evenly` is as of `PaddedWindows`.
     Raises what `PaddedWindows` raises, and ValueError for data without goal columns where goals are drawn.
     """
 
@@ -52,6 +52,8 @@ class Queries:
             found = changes(data, goal_columns, groups, cluster(data, goal_columns, groups, kinds))
             self.limits = np.minimum(until_the_second(data, found), goal_within)
             self.together = change_together(data, found, kinds)
+        elif alike:
+            self.limits = np.minimum(until_another(at_rest(data, goal_columns, groups)), goal_within)
         self.exchanges = (
             (exchanges(alike, range(data.observations.shape[1])), exchanges(alike, goal_columns)) if alike else None
         )

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from dfplan.data.configurations import until_another
 from dfplan.data.queries import Queries
 from dfplan.data.things import ALONE, exchanges, one_at_a_time
 from dfplan.data.trajectories import Trajectories
@@ -52,3 +53,18 @@ def test_the_thing_that_is_asked_for_is_the_first_one():
     assert np.isnan(goals).tolist() == [[False, True]] * 500
     assert (goals[:, 0] > observations[:, 0, 1]).all(), "a later count of the first thing"
     assert (observations[..., 3] == 5).all() and (observations[..., 1] == observations[..., 0]).all()
+
+
+def test_no_goal_lies_beyond_where_another_thing_begins_to_move():
+    still = np.ones((10, 2), bool)
+    still[2:4, 1] = still[3:6, 0] = still[8, 1] = False
+    assert until_another(still).tolist() == [3, 2, 1, 1, 4, 3, 4, 3, 2, 1], (
+        "in step 3 both move; after step 8 none does"
+    )
+    counts = np.arange(200) // 20  # in each second twenty steps one of the two moves
+    places = [np.cumsum(np.where(counts % 4 == which, 1, 0)) for which in (1, 3)]
+    rows = np.float32(np.stack([places[0], places[0], places[1], places[1]], axis=1))
+    data = Trajectories(rows, rows[:, :1], rows[:, 0], np.array([0]), "turns")
+    queries = Queries(data, 3, 2, 0, 100, (0, 2), (1, 1), ((0, 1), (2, 3)))
+    observations, _, _, goals, _ = queries.sample(np.random.default_rng(0), 500)
+    assert (goals[:, 0] - observations[:, 0, 0]).max() == 20, "one turn of the thing that moves first, and not two"
