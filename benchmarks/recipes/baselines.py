@@ -63,10 +63,10 @@ def offline(
     def recipe(spec: Spec, budget: Budget) -> Recipe:
         fields: dict[str, Any] = {"features": spec.features, **budget.model.get(agent.kind, {})}
         if config is GCIQLConfig:
-            fields = {"goal_columns": spec.goal_columns, **fields}
+            fields = {"goal_columns": spec.goal_columns, "seeds": (0,), **fields}  # it takes the longest
         model = config(spec.observation_dim, spec.action_dim, **fields)
         train = TrainConfig(
-            steps=budget.steps["offline"],
+            steps=budget.steps.get(agent.kind, budget.steps["offline"]),
             batch_size=256,
             learning_rate=learning_rate,
             warmup_steps=0,

@@ -162,7 +162,7 @@ def budget(task: Task, spec: Spec | None = None) -> Budget:
     }
     return replace(
         own,
-        steps={**own.steps, "chunks": things.steps, "sequence": 5_000, "offline": 10_000},
+        steps={**own.steps, "chunks": things.steps, "sequence": 5_000, "offline": 10_000, "gciql": 30_000},
         model={
             **own.model,
             "chunks": model,
