@@ -29,33 +29,54 @@ def in_turn(
     whole. A group that was moved away again is asked for again.
 
     With a `clearance`, a group waits while another one is within that distance of its goal. With `lowest_first` that is the
-    distance beside the last column, and another one that is lower is not in the way. Where all wait for one another, the one
-    that is next is asked to go half the way first.
+    distance beside the last column, another one that is lower is not in the way, and what lies upon a group goes before it.
+    Where all wait for one another, the one that is next, of those that are in the way, is asked to go half the way first. With
+    both, a group that hangs, as a cube in a gripper, is asked for until it lies: at its goal if it is its turn, else below
+    where it is, or half the way on if it would be in the way there.
     """
     device, count = goal.device, len(groups)
     sizes, index = torch.tensor(groups, device=device), torch.arange(count, device=device)
     apart = torch.stack([part.norm(dim=1) for part in (goal - present).split(list(groups), dim=1)], dim=1)
     away = apart > torch.tensor(within, dtype=apart.dtype, device=device)
     order = goal[:, sizes.cumsum(0) - 1] if lowest_first else index.expand(len(goal), -1).to(goal.dtype)
-    blocked = torch.zeros_like(away)
+    blocked, in_the_way, hangs = (torch.zeros_like(away) for _ in range(3))
+    aside = (goal + present) / 2
     if clearance:
-        wanted, there = (places.unflatten(1, (count, 1, -1)) for places in (goal, present))
-        there, beside = there.transpose(1, 2), slice(None, -1 if lowest_first else None)
-        near = (wanted - there)[..., beside].norm(dim=-1) < clearance
+        wanted, there = (places.unflatten(1, (count, -1)) for places in (goal, present))
+        beside = slice(None, -1 if lowest_first else None)
+        near = torch.cdist(wanted[..., beside], there[..., beside]) < clearance
+        near &= ~torch.eye(count, dtype=torch.bool, device=device)
         if lowest_first:
-            near &= there[..., -1] > wanted[..., -1] - clearance / 2
-        blocked = (near & ~torch.eye(count, dtype=torch.bool, device=device)).any(dim=2)
-    one = _first(order, away & ~blocked, away)
-    waits = blocked.gather(1, one)
+            near &= there[:, None, :, -1] > wanted[..., -1:] - clearance / 2
+            upon, above = _upon(there, clearance)
+            hangs = away & (above > clearance) & ~upon.any(dim=2)
+            stays = hangs & ~near.any(dim=1)
+            places = torch.where(stays.unsqueeze(2), there, aside.unflatten(1, (count, -1)))[..., beside]
+            lowest = torch.minimum(wanted, there)[..., -1:].amin(dim=1, keepdim=True).expand(-1, count, 1)
+            aside = torch.cat([places, lowest], dim=2).flatten(1)
+            blocked = upon.any(dim=1)
+        blocked, in_the_way = blocked | near.any(dim=2), near.any(dim=1)
+    turn = _first(order, away & ~blocked, away & in_the_way, away)
+    one = torch.where(hangs.any(dim=1, keepdim=True), _first(order, hangs, away), turn)
+    waits = blocked.gather(1, one) | (one != turn)
     number = index.repeat_interleave(sizes)
-    goal = torch.where(away.any(dim=1, keepdim=True) & waits, (goal + present) / 2, goal)
+    goal = torch.where(away.any(dim=1, keepdim=True) & waits, aside, goal)
     return goal.masked_fill(away.any(dim=1, keepdim=True) & (number != one), torch.nan)
 
 
-def _first(order: Tensor, free: Tensor, away: Tensor) -> Tensor:
-    """(B, 1): which of the free groups, or where there is none of those that are away, has the lowest order (B, groups)."""
-    among = torch.where(free.any(dim=1, keepdim=True), free, away)
-    return order.masked_fill(~among, torch.inf).argmin(dim=1, keepdim=True)
+def _upon(there: Tensor, clearance: float) -> tuple[Tensor, Tensor]:
+    """Of places (B, groups, columns) which lies upon which, (B, groups, groups), and how far above the lowest each is."""
+    apart, height = torch.cdist(there[..., :-1], there[..., :-1]), there[..., -1]
+    above = height[:, :, None] - height[:, None, :]
+    return (apart < clearance) & (above > clearance / 2) & (above < clearance), above.amax(dim=2)
+
+
+def _first(order: Tensor, *among: Tensor) -> Tensor:
+    """(B, 1): which group has the lowest order (B, groups), of the first of the masks (B, groups) in which there is any."""
+    chosen = among[-1]
+    for mask in among[-2::-1]:
+        chosen = torch.where(mask.any(dim=1, keepdim=True), mask, chosen)
+    return order.masked_fill(~chosen, torch.inf).argmin(dim=1, keepdim=True)
 
 
 class Exchange:

@@ -54,7 +54,7 @@ def test_what_stands_in_the_way_goes_first_and_of_a_circle_one_goes_half_the_way
     assert torch.allclose(found[0].nan_to_num(-1), torch.tensor([-1 if one is None else one for one in expected]))
 
 
-@pytest.mark.parametrize(("height", "expected"), [(0.2, [1.0, 1.0, 0.6]), (0.6, [5.5, 5.5, 0.4])])
+@pytest.mark.parametrize(("height", "expected"), [(0.2, [1.0, 1.0, 0.6]), (0.6, [5.5, 5.5, 0.2])])
 def test_what_lies_below_is_not_in_the_way_and_what_hangs_above_is(height, expected):
     """Of two cubes the first is asked to (1, 1, 0.6), where the second is to stay at some height."""
     goal, present = (
@@ -63,3 +63,28 @@ def test_what_lies_below_is_not_in_the_way_and_what_hangs_above_is(height, expec
     )
     found = in_turn(goal, present, (3, 3), (0.3, 0.3), lowest_first=True, clearance=0.6)[0]
     assert torch.allclose(found[:3], torch.tensor(expected)) and found[3:].isnan().all()
+
+
+@pytest.mark.parametrize(
+    ("present", "expected"),
+    [
+        ((0.0, 0.0, 0.2, 4.0, 0.0, 0.2), [2.0, 0.0, 0.2, None, None, None]),
+        ((1.0, 0.0, 1.8, 4.0, 0.0, 0.2), [1.0, 0.0, 0.2, None, None, None]),
+        ((0.2, 0.0, 1.8, 4.0, 0.0, 0.2), [2.1, 0.0, 0.2, None, None, None]),
+        ((1.0, 0.0, 0.2, 4.0, 0.0, 0.2), [None, None, None, 0.0, 0.0, 0.2]),
+        ((1.0, 0.0, 0.2, 0.1, 0.0, 0.2), [4.0, 0.0, 0.2, None, None, None]),
+    ],
+    ids=["both wait", "lay it down", "not in the way", "lies", "the other is there"],
+)
+def test_what_hangs_is_laid_down_before_another_one_is_asked_for(present, expected):
+    """Two cubes that are to change places, at (0, 0) and (4, 0)."""
+    goal = torch.tensor([[4.0, 0.0, 0.2, 0.0, 0.0, 0.2]])
+    found = in_turn(goal, torch.tensor([present]), (3, 3), (0.3, 0.3), lowest_first=True, clearance=0.6)
+    assert torch.allclose(found[0].nan_to_num(-1), torch.tensor([-1 if one is None else one for one in expected]))
+
+
+def test_of_three_that_lie_on_one_another_the_upper_one_goes_first():
+    present = torch.tensor([[0.0, 0.0, 0.2, 0.0, 0.0, 0.6, 0.0, 0.0, 1.0]])
+    goal = torch.tensor([[3.0, 3.0, 0.2, 0.0, 0.0, 0.6, 5.0, 5.0, 0.2]])
+    found = in_turn(goal, present, (3, 3, 3), (0.3, 0.3, 0.3), lowest_first=True, clearance=0.6)[0]
+    assert found[6:].tolist() == [5.0, 5.0, pytest.approx(0.2)] and found[:6].isnan().all()
