@@ -31,8 +31,8 @@ def in_turn(
     With a `clearance`, a group waits while another one is within that distance of its goal. With `lowest_first` that is the
     distance beside the last column, another one that is lower is not in the way, and what lies upon a group goes before it.
     Where all wait for one another, the one that is next, of those that are in the way, is asked to go half the way first. With
-    both, a group that hangs, as a cube in a gripper, is asked for until it lies: at its goal if it is its turn, else below
-    where it is, or half the way on if it would be in the way there.
+    both, a group that hangs, as a cube in a gripper, is asked for until it lies: at its goal, or, if it has to wait there for
+    another one or for one that is to lie below it, where it is, or half the way on if it would be in the way there.
     """
     device, count = goal.device, len(groups)
     sizes, index = torch.tensor(groups, device=device), torch.arange(count, device=device)
@@ -58,7 +58,7 @@ def in_turn(
         blocked, in_the_way = blocked | near.any(dim=2), near.any(dim=1)
     turn = _first(order, away & ~blocked, away & in_the_way, away)
     one = torch.where(hangs.any(dim=1, keepdim=True), _first(order, hangs, away), turn)
-    waits = blocked.gather(1, one) | (one != turn)
+    waits = blocked.gather(1, one) | (order.gather(1, one) > order.gather(1, turn) + clearance / 2)
     number = index.repeat_interleave(sizes)
     goal = torch.where(away.any(dim=1, keepdim=True) & waits, aside, goal)
     return goal.masked_fill(away.any(dim=1, keepdim=True) & (number != one), torch.nan)

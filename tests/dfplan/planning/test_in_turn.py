@@ -73,8 +73,9 @@ def test_what_lies_below_is_not_in_the_way_and_what_hangs_above_is(height, expec
         ((0.2, 0.0, 1.8, 4.0, 0.0, 0.2), [2.1, 0.0, 0.2, None, None, None]),
         ((1.0, 0.0, 0.2, 4.0, 0.0, 0.2), [None, None, None, 0.0, 0.0, 0.2]),
         ((1.0, 0.0, 0.2, 0.1, 0.0, 0.2), [4.0, 0.0, 0.2, None, None, None]),
+        ((1.0, 0.0, 0.2, 2.0, 0.0, 1.8), [None, None, None, 0.0, 0.0, 0.2]),
     ],
-    ids=["both wait", "lay it down", "not in the way", "lies", "the other is there"],
+    ids=["both wait", "lay it down", "not in the way", "lies", "the other is there", "on its way"],
 )
 def test_what_hangs_is_laid_down_before_another_one_is_asked_for(present, expected):
     """Two cubes that are to change places, at (0, 0) and (4, 0)."""
