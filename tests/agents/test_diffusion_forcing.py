@@ -400,6 +400,7 @@ def one_at_a_time(small, **fields):
     """An untrained agent of random weights that is asked for one of two columns at a time."""
     made = dataclasses.replace(
         small.model.config,
+        layout=dataclasses.replace(small.model.config.layout, actions=True),
         parts=True,
         condition=("goal",),
         goal_within=1,
@@ -408,10 +409,10 @@ def one_at_a_time(small, **fields):
         plausibility=None,
         **fields,
     )
-    made = dataclasses.replace(made, layout=dataclasses.replace(made.layout, actions=True))
     model = TrajectoryModel(made)
     torch.nn.init.normal_(model.diffusion.model.network.out.weight)
-    return DiffusionForcingAgent(model, AgentConfig(execution="diffused_actions", in_turn=(0.5, 0.5)))
+    acting = AgentConfig(execution="diffused_actions", replan_every=made.layout.stride, in_turn=(0.5, 0.5))
+    return DiffusionForcingAgent(model, acting)
 
 
 def test_things_are_asked_for_in_turn(small):
@@ -425,6 +426,23 @@ def test_things_are_asked_for_in_turn(small):
     assert end((9.0, 0.0)) == end((9.0, 5.0)) != end((3.0, 5.0)) != end((3.0, 7.0))
     with pytest.raises(ValueError, match=r"in_turn needs a distance for each of the model's goal_groups, \(1, 1\)"):
         agent.with_options(in_turn=(0.5,))
+
+
+def test_a_new_plan_begins_with_the_actions_that_are_decided_already(small):
+    made = one_at_a_time(small, in_flight=1)
+    stride = made.model.config.layout.stride
+
+    def two_plans(keep):
+        agent = made.with_options(keep=keep)
+        agent.reset(goal=(9.0, 9.0), seed=0)
+        for _ in range(stride + 1):
+            agent.act(START)
+            yield agent.last_plan.actions[0]
+
+    first, *_, second = two_plans(keep=1)
+    assert torch.allclose(second[:stride], first[stride : 2 * stride], atol=1e-2)
+    first, *_, second = two_plans(keep=0)
+    assert not torch.allclose(second[:stride], first[stride : 2 * stride], atol=1e-2)
 
 
 def test_a_goal_that_takes_several_changes_is_asked_for_by_the_next_one(small):
