@@ -68,7 +68,7 @@ def test_the_two_commands_differ_in_their_job_alone():
 
 def test_commands_are_found_in_the_readme():
     programs = {" ".join(command[1 : 3 if command[1] == "-m" else 2]) for command in commands()}
-    expected = {"benchmarks/run.py", "benchmarks/train.py", "-m dfplan.envs.collect", "-m dfplan.agents.weights"}
+    expected = {"benchmarks/run.py", "benchmarks/train.py", "-m dfplan.viewer", "-m dfplan.agents.weights"}
     assert expected <= programs
 
 
@@ -94,6 +94,23 @@ def test_files_and_folders_that_a_document_names_exist(document, known):
     made_by_runs = ("results/", "runs/", "mine.txt", "benchmarks/suites/NAME.py")
     local = [name for name in [*links, *names] if "://" not in name and not name.startswith(made_by_runs)]
     assert [name for name in local if not (ROOT / name).exists()] == []
+
+
+def test_the_first_screen_says_of_the_mazes_what_the_table_shows():
+    assert "In each of the six maze tasks of the [table](#results), Diffusion Forcing scores more than every" in README
+    lines = {line.split(" | ")[0]: line for line in reversed(README.splitlines()) if line.startswith("| ")}
+    ours, printed = (
+        re.findall(r"\| \(?\**([\d.]+)", lines[f"| {name}"]) for name in ("diffusion-forcing", "*best printed*")
+    )
+    assert len(ours) == len(printed) == 6
+    assert all(float(one) > float(other) for one, other in zip(ours, printed, strict=True))
+
+
+def test_the_claims_page_begins_with_what_each_experiment_found():
+    found = r"<!-- experiment:([\w-]+):begin -->(?:(?!<!--).)*It (held|did not hold)\."
+    verdicts = dict(pair for page in PAGES.values() for pair in re.findall(found, page, flags=re.DOTALL))
+    said = dict(re.findall(r"^\| [^|]+ \| \[?`([\w-]+)`[^|]* \| (yes|no)\b", PAGES["claims.md"], flags=re.MULTILINE))
+    assert len(said) == 7 and said == {name: "yes" if verdicts[name] == "held" else "no" for name in said}
 
 
 def test_the_method_is_read_in_the_order_of_its_package():
@@ -167,7 +184,7 @@ def test_one_training_seed_of_several_is_loaded():
 @pytest.mark.parametrize("agent", ["maze2d-umaze-her", pytest.param("maze2d-umaze", marks=pytest.mark.slow)])
 def test_the_vector_example_runs_in_both_modes(mode, agent):
     """Beyond the end of the first episodes, without the warning that an end was missed; as it stands, and with a fast agent."""
-    names, source = {}, block("test:vector")
+    names, source = {}, block("test:vector", PAGES["loops.md"])
     assert source.count("AutoresetMode.NEXT_STEP") == source.count('"maze2d-umaze"') == 1 and "range(320)" in source
     exec(source.replace(".NEXT_STEP", f".{mode}").replace('"maze2d-umaze"', f'"{agent}"'), names)
     assert names["policy"].autoreset.value == {"NEXT_STEP": "NextStep", "SAME_STEP": "SameStep"}[mode]
@@ -176,7 +193,7 @@ def test_the_vector_example_runs_in_both_modes(mode, agent):
 
 def test_the_maze_example_runs():
     names = {}
-    exec(block("test:maze"), names)
+    exec(block("test:maze", PAGES["your-own-maze.md"]), names)
     observation, info = names["env"].reset(seed=0)
     assert observation.shape == (4,) and info["goal"].tolist() == [3, 5] and names["env"].render().ndim == 3
 
