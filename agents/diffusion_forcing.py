@@ -27,7 +27,7 @@ from dfplan.planning.model import TrajectoryModel, TrajectoryModelConfig
 from dfplan.planning.past import Past
 from dfplan.planning.plan import Plan
 from dfplan.planning.plan_config import PlanConfig
-from dfplan.planning.planner import Planner, make_plan, spread
+from dfplan.planning.planner import Planner, evenly_spaced, make_plan
 from dfplan.planning.step_export import write_step
 from dfplan.planning.stream import Alive, advance
 from dfplan.planning.trials import mean_time
@@ -219,7 +219,7 @@ class DiffusionForcingAgent(PlanningAgent):
         played = following.clock[rows].float() * config.speed / self._stride
         left = (following.lengths[rows] - played).ceil().long().clamp(min=1) + config.window
         left = torch.where(following.possible[rows], left, longest).clamp(max=longest)
-        return torch.stack([spread(1, int(high), config.plan.horizons) for high in left])
+        return torch.stack([evenly_spaced(1, int(high), config.plan.horizons) for high in left])
 
     def _due(self, following: Following, observation: Tensor, goal: Tensor | None) -> Tensor:
         """Where plans live they move on, and only those that are lost are due. Else those that the world has left are."""

@@ -1,8 +1,8 @@
 """Token layout: which columns of a token are observation and action, and how many environment steps it bundles.
 
-A sequence of T tokens covers ``(T - 1) * stride`` environment steps. Token 0 is the start: the observation now (and no
-action). Token i >= 1 closes step ``i * stride`` and holds, of the ``stride`` steps before it, either only the last
-observation (``observations="last"``: coarse state tokens) or all of them, and all the actions or none. Step j's
+A sequence of T tokens covers `(T - 1) * stride` environment steps. Token 0 is the start: the observation now (and no
+action). Token i >= 1 closes step `i * stride` and holds, of the `stride` steps before it, either only the last
+observation (`observations="last"`: coarse state tokens) or all of them, and all the actions or none. Step j's
 observation is paired with the action that led to it, as in the paper's maze experiments (bundles of 10 steps).
 """
 
@@ -56,7 +56,7 @@ class TokenLayout:
         return slice(self.observation_width - self.observation_dim, self.observation_width)
 
     def steps(self, tokens: int) -> int:
-        """Environment observations that a window of ``tokens`` tokens needs."""
+        """Environment observations that a window of `tokens` tokens needs."""
         return (tokens - 1) * self.stride + 1
 
     def pack(self, observations: Tensor, actions: Tensor) -> Tensor:
@@ -84,7 +84,7 @@ class TokenLayout:
         return token
 
     def as_states(self, tokens: Tensor, which: Tensor) -> Tensor:
-        """Tokens (B, T, C) of which those in ``which`` (B, T) bool keep their closing observation alone: `state_token`."""
+        """Tokens (B, T, C) of which those in `which` (B, T) bool keep their closing observation alone: `state_token`."""
         return torch.where(which.unsqueeze(-1), self.state_token(tokens[..., self.last]), tokens)
 
     def unpack_actions(self, tokens: Tensor) -> Tensor:

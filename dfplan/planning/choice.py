@@ -67,7 +67,7 @@ def choose(scores: Mapping[str, Tensor], lengths: Tensor, config: PlanConfig) ->
 
 
 def price(scores: Mapping[str, Tensor], lengths: Tensor, config: PlanConfig) -> Tensor:
-    """What candidates (B, N) cost, in tokens, constraints left out: what tells against a plan counts as so much more length.
+    """What candidates (B, N) cost, in tokens, constraints left out: what counts against a plan is so much more length.
 
     It is a plan's length, or its mean time in `dfplan.planning.trials`, `config.price` for each unit of plausibility below the
     margin, its cost, and minus `config.worth` for each unit of value.

@@ -28,7 +28,7 @@ CONFIGURATIONS = 1000
 
 @dataclass(frozen=True)
 class PlausibilityConfig(CheckedFields):
-    """How steps that the data could have made are told from others: `dfplan.models.StepPlausibility`."""
+    """How steps that the data could have made are distinguished from others: `dfplan.models.StepPlausibility`."""
 
     noise: tuple[Positive, Positive] = (0.1, 1.0)
     """Smallest and largest deviation of the noise that makes false steps, in normalized units."""
@@ -95,7 +95,8 @@ class TrajectoryModelConfig(CheckedFields):
     """Tokens before the present, which are known as far as an episode has come."""
     missing: Share = 0.0
     """Largest share of the past's and the present's observations that are unknown in a training sequence; each sequence has a
-    share of its own, uniform from 0. Above 0, planning takes observations with NaN in them: those columns are unknown."""
+    share of its own, uniform from 0. Above 0, planning takes observations with NaN in them: those columns are unknown. In
+    training an observation is unknown as a whole."""
     in_flight: SizeOrZero = 0
     """Tokens after the present whose actions may be known while their observations are not, because they are decided."""
     acted: SizeOrZero = 0

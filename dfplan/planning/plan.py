@@ -144,6 +144,6 @@ class Plan:
 
 
 def hold_end(x: Tensor, lengths: Tensor) -> Tensor:
-    """Tokens (B, T, ...) where those beyond ``lengths`` (B,) repeat the one at it: noise without meaning lies there."""
+    """Tokens (B, T, ...) where those beyond `lengths` (B,) repeat the one at it: noise without meaning lies there."""
     rows = torch.arange(len(x), device=x.device).unsqueeze(1)
     return x[rows, torch.minimum(torch.arange(x.shape[1], device=x.device), lengths.unsqueeze(1))]

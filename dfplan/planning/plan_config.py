@@ -61,4 +61,4 @@ class PlanConfig(CheckedFields):
     seconds: NotNegative = 0.0
     """Search ends after so much time, with the best plan so far, if its rounds have not ended before; 0: only they count."""
     spread: SizeOrZero = 0
-    """Futures of each plan by whose spread its confidence is told (`dfplan.planning.confidence`); 0: it is not told."""
+    """Futures of each plan whose spread measures how certain it is (`dfplan.planning.confidence`); 0: it is not measured."""

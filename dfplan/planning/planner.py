@@ -66,16 +66,8 @@ def make_plan(
     where the model was never shown one (`dfplan.planning.draws.TO_GOAL`) and its tokens hold more than one observation, and
     for a return where the model has learned none; CostError, a ValueError, for a cost that does not return costs.
     """
-    planner, layout, G = planner or Planner(), model.config.layout, len(model.config.goal_columns)
-    B, goal = len(observation), ask.goal
-    if observation.ndim != 2 or observation.shape[1] != layout.observation_dim:
-        raise ValueError(f"observations must be (B, {layout.observation_dim}), got {tuple(observation.shape)}")
-    if goal is not None and goal.shape != (B, G):
-        raise ValueError(f"goals must be ({B}, {G}), one for each start, got {tuple(goal.shape)}")
-    if ask.return_ is not None and "return" not in model.config.condition:
-        raise ValueError(
-            "this model has learned no returns, so that it cannot be asked for one: ask for a goal or costs"
-        )
+    _require_asked(model, observation, ask)
+    planner, B = planner or Planner(), len(observation)
     if horizons is None:
         horizons = default_horizons(model, ask, config).expand(B, -1)
     if horizons.ndim != 2 or len(horizons) != B:
@@ -103,13 +95,26 @@ def make_plan(
     return plan
 
 
+def _require_asked(model: TrajectoryModel, observation: Tensor, ask: Ask) -> None:
+    """Raise ValueError for starts and for parts of what is asked for that do not fit the model."""
+    D, goals = model.config.layout.observation_dim, (len(observation), len(model.config.goal_columns))
+    if observation.ndim != 2 or observation.shape[1] != D:
+        raise ValueError(f"observations must be (B, {D}), got {tuple(observation.shape)}")
+    if ask.goal is not None and ask.goal.shape != goals:
+        raise ValueError(f"goals must be {goals}, one for each start, got {tuple(ask.goal.shape)}")
+    if ask.return_ is not None and "return" not in model.config.condition:
+        raise ValueError(
+            "this model has learned no returns, so that it cannot be asked for one: ask for a goal or costs"
+        )
+
+
 def default_horizons(model: TrajectoryModel, ask: Ask, config: PlanConfig) -> Tensor:
     """Plan lengths (H,) to try, in tokens: the config's number of them towards a goal that ends a plan; else the longest, but
     where nothing is asked for `config.policy_tokens`, as the model is a policy then."""
     longest = model.config.future
     if ask.goal is not None and "goal" not in model.config.condition:
         # The shortest plausible one is chosen, so that without plausibility there is no choice.
-        return spread(1, longest, 1 if model.plausibility is None else config.horizons)
+        return evenly_spaced(1, longest, 1 if model.plausibility is None else config.horizons)
     return torch.tensor([longest if ask.steered or model.config.condition else min(config.policy_tokens, longest)])
 
 
@@ -119,6 +124,6 @@ def check_finite(observations: Tensor, actions: Tensor | None = None) -> None:
         raise ValueError("the plan is not finite: the start, the goal, a guide or the weights are out of range")
 
 
-def spread(low: int, high: int, count: int) -> Tensor:
-    """``count`` whole numbers evenly over low..high, the last one exactly high: (count,) int64."""
+def evenly_spaced(low: int, high: int, count: int) -> Tensor:
+    """`count` whole numbers evenly over low..high, the last one exactly high: (count,) int64."""
     return torch.linspace(high, low, count, dtype=torch.float32).round().long().flip(0)

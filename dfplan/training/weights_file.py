@@ -98,7 +98,7 @@ class Header:
     """What a weights file says before its tensors."""
 
     kind: str
-    """The algorithm, which `dfplan.agents.loading` knows by this name."""
+    """The algorithm, which `dfplan.agents.loading` finds by this name."""
     config: dict[str, Any]
     """The model's configuration."""
     card: dict[str, Any]

@@ -23,7 +23,7 @@ from dfplan.planning.costs import ReachAt, ReachSoonest, ReachThroughout
 from dfplan.planning.model import TrajectoryModel, TrajectoryModelConfig
 from dfplan.planning.plan import hold_end
 from dfplan.planning.plan_config import PlanConfig
-from dfplan.planning.planner import Planner, check_finite, make_plan, spread
+from dfplan.planning.planner import Planner, check_finite, evenly_spaced, make_plan
 from dfplan.planning.proposal import propose
 
 T, LEVELS = 6, 16
@@ -147,11 +147,11 @@ def test_a_row_without_a_finite_candidate_is_an_error():
 
 
 def test_spread_ends_at_both_ends():
-    assert spread(1, 39, 20).tolist() == list(range(1, 40, 2))
-    assert spread(1, 5, 5).tolist() == [1, 2, 3, 4, 5]
-    assert spread(4, 4, 3).tolist() == [4, 4, 4]
-    assert spread(1, 9, 1).tolist() == [9], "one alone is the longest"
-    assert spread(1, 3, 5).tolist()[0] == 1 and spread(1, 3, 5).tolist()[-1] == 3
+    assert evenly_spaced(1, 39, 20).tolist() == list(range(1, 40, 2))
+    assert evenly_spaced(1, 5, 5).tolist() == [1, 2, 3, 4, 5]
+    assert evenly_spaced(4, 4, 3).tolist() == [4, 4, 4]
+    assert evenly_spaced(1, 9, 1).tolist() == [9], "one alone is the longest"
+    assert evenly_spaced(1, 3, 5).tolist()[0] == 1 and evenly_spaced(1, 3, 5).tolist()[-1] == 3
 
 
 def test_beyond_its_length_a_sequence_repeats_its_end():
