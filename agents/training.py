@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from contextlib import ExitStack
 from numbers import Real
 from pathlib import Path
@@ -15,6 +16,7 @@ from dfplan.data.readers import load
 from dfplan.data.trajectories import Trajectories
 from dfplan.training.checkpoint import load_header
 from dfplan.training.fit import Recipe, fit
+from dfplan.training.interrupt import TrainingInterrupted
 from dfplan.training.run_folder import CHECKPOINT
 
 MEASURED_STEPS = 40
@@ -69,7 +71,15 @@ def train(
         chosen = recipe_for(data, recipe, seed=seed, steps=steps)
         if minutes is not None:
             chosen = recipe_for(data, chosen, steps=steps_within(minutes, chosen, data, folder, accelerator))
-        return fit(chosen, data, folder, encoder=encoder, accelerator=accelerator, quiet=quiet)
+        try:
+            return fit(chosen, data, folder, encoder=encoder, accelerator=accelerator, quiet=quiet)
+        except TrainingInterrupted:
+            if run_dir is None:
+                print(
+                    "that folder is a temporary one and is removed: a training with run_dir=... goes on",
+                    file=sys.stderr,
+                )
+            raise
 
 
 def steps_within(minutes: float, recipe: Recipe, data: Trajectories, run_dir: Path, accelerator: str) -> int:

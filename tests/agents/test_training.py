@@ -1,5 +1,6 @@
 """From data to an agent in one call, for each kind of environment: `dfplan.train`, `save`, `load`, `reset`, `act`."""
 
+import signal
 from dataclasses import replace
 
 import numpy as np
@@ -15,6 +16,7 @@ from dfplan.data.spec import Spec
 from dfplan.models import TransformerConfig
 from dfplan.planning.ask import Ask
 from dfplan.training.fit import WEIGHTS
+from dfplan.training.interrupt import TrainingInterrupted
 
 KINDS = {
     "falls": (Falls, {}),
@@ -171,6 +173,25 @@ def test_minutes_become_steps_and_a_run_keeps_them(tmp_path):
     assert agent.card["steps"] == 3 and (tmp_path / "run" / WEIGHTS).is_file()
     again = dfplan.train(data, recipe, minutes=5, run_dir=tmp_path / "run", quiet=True)
     assert again.card["steps"] == 3, "a run goes on with the number of steps that it began with"
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_an_interrupted_training_says_whether_it_can_go_on(tmp_path, capsys, kept):
+    data = data_of("plain")
+
+    def interrupting(data):
+        return lambda rng, size: signal.raise_signal(signal.SIGINT) or recipe.batches(data)(rng, size)
+
+    recipe = small(data, "chunks")
+    with pytest.raises(TrainingInterrupted):
+        dfplan.train(
+            data,
+            replace(recipe, batches=interrupting),
+            steps=5,
+            run_dir=tmp_path / "run" if kept else None,
+            quiet=True,
+        )
+    assert ("is a temporary one and is removed" in capsys.readouterr().err) == (not kept)
 
 
 @pytest.mark.parametrize(
