@@ -48,7 +48,7 @@ from dfplan.data.tokens import TokenLayout
 from dfplan.data.trajectories import Trajectories
 from dfplan.data.transitions import Relabeled, Replay, changes
 from dfplan.data.windows import BatchSource, ReturnWindows, Windows
-from dfplan.models import TransformerConfig
+from dfplan.models import DecoderConfig, TransformerConfig
 from dfplan.planning.dynamics import DynamicsConfig, DynamicsModel
 from dfplan.planning.full_sequence import SequenceConfig
 from dfplan.training.config import TrainConfig
@@ -139,14 +139,19 @@ def _full_sequence(
     return Recipe(agent, learner, model, how, train, lambda data: ReturnWindows(data, model.steps + 1).sample)
 
 
-def diffusion_policy(spec: Spec, budget: Budget) -> Recipe:
-    """Diffusion Policy, given a goal where there are any."""
+def diffusion_policy(spec: Spec, budget: Budget, name: str = "diffusion-policy", **changes: Any) -> Recipe:
+    """Diffusion Policy, given a goal where there are any; `changes` are fields of its model."""
     fields: dict[str, Any] = {"goal_within": max(spec.mixing, 1) if spec.goal_columns else 0, "features": spec.features}
-    fields |= {"goal_columns": spec.goal_columns, **budget.model.get("diffusion-policy", {})}
+    fields |= {"goal_columns": spec.goal_columns, **changes, **budget.model.get(name, {})}
     model = DiffusionPolicyConfig(spec.observation_dim, spec.action_dim, **fields)
-    acting = PolicyConfig(**budget.acting.get("diffusion-policy", {}))
-    train = TrainConfig(steps=budget.steps["sequence"], batch_size=128)
+    acting = PolicyConfig(**budget.acting.get(name, {}))
+    train = TrainConfig(steps=budget.steps.get(name, budget.steps["sequence"]), batch_size=128)
     return Recipe(DiffusionPolicyAgent, DiffusionPolicyModel, model, acting, train, lambda data: windows(data, model))
+
+
+def diffusion_policy_history(spec: Spec, budget: Budget) -> Recipe:
+    """Diffusion Policy with a long history, by the transformer whose actions attend to the observations."""
+    return diffusion_policy(spec, budget, "diffusion-policy-history", observed=16, decoder=DecoderConfig())
 
 
 def gru(spec: Spec, budget: Budget) -> Recipe:

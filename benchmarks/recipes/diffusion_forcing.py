@@ -21,7 +21,7 @@ from dfplan.benchmarks.recipes.budget import Budget
 from dfplan.data.spec import Spec
 from dfplan.data.tokens import TokenLayout
 from dfplan.data.windows import Windows
-from dfplan.models import TransformerConfig
+from dfplan.models import RecurrentConfig, TransformerConfig
 from dfplan.planning.model import PlausibilityConfig, TrajectoryModel, TrajectoryModelConfig
 from dfplan.planning.plan_config import PlanConfig
 from dfplan.training.config import TrainConfig
@@ -49,6 +49,12 @@ def paper(spec: Spec, budget: Budget) -> Recipe:
     plan = PlanConfig(goal="guided", horizons=1, uncertainty=1.0, guide="throughout", scale=32.0)
     acting = AgentConfig(plan, execution="diffused_actions", replan_every=40)
     return _forcing(model, acting, budget.steps["paper"])
+
+
+def recurrent(spec: Spec, budget: Budget) -> Recipe:
+    """The row 'diffusion-forcing-recurrent': the paper's recipe with the paper's recurrent network."""
+    recipe = paper(spec, budget)
+    return _forcing(replace(recipe.model, model=RecurrentConfig()), recipe.acting, recipe.train.steps)
 
 
 def chunks(spec: Spec, budget: Budget) -> Recipe:

@@ -29,22 +29,32 @@ MISSING = 0.4
 """Largest share of the observations that are unknown in a training sequence."""
 JUMPS = 1.5
 """Multiple of the largest recorded change beyond which an observation is taken for an outlier."""
-STEPS = {"default": 10_000, "sequence": 4_000, "offline": 4_000, "gru": 1_200}
+SEEN = {"observed": 35, "every": 5}
+"""Observations of the Diffusion Policy that is given a history, and the steps between them: they reach as far back."""
+STEPS = {"default": 10_000, "sequence": 4_000, "offline": 4_000, "gru": 6_000}
 """Optimizer steps."""
 
 
 def budget(task: Any, spec: Spec) -> Budget:
     """As the data say, but for the number of optimizer steps; an offline learner is not scored on the way."""
     own = budget_of(spec)
-    return replace(own, steps={**own.steps, **STEPS}, curve=0)
+    model = {**own.model, "diffusion-policy-history": SEEN}
+    return replace(own, steps={**own.steps, **STEPS}, model=model, curve=0)
 
 
-def default(spec: Spec, budget: Budget) -> Recipe:
+def default(spec: Spec, budget: Budget, **changes: Any) -> Recipe:
     """Diffusion Forcing: chunks of actions after a history of observations and actions, some of which are unknown, as are
-    outliers that nobody has marked."""
-    recipe = _chunks(spec, budget, missing=MISSING)
+    outliers that nobody has marked. `changes` are fields of its model."""
+    recipe = _chunks(spec, budget, missing=MISSING, **changes)
     every = REPLAN_PICTURES if spec.features.keys else REPLAN_EVERY
     return replace(recipe, acting=replace(recipe.acting, jumps=JUMPS, replan_every=every))
+
+
+def recurrent(spec: Spec, budget: Budget) -> Recipe:
+    """The same with the paper's network: all that it has of the tokens before the one that it reads is a latent."""
+    from dfplan.models import RecurrentConfig  # late: torch takes seconds to import
+
+    return default(spec, budget, model=RecurrentConfig())
 
 
 def next_token(spec: Spec, budget: Budget) -> Recipe:
@@ -88,6 +98,7 @@ SUITE = Suite(
     recipes={
         "default": "dfplan.benchmarks.suites.memory:default",
         "next-token": "dfplan.benchmarks.suites.memory:next_token",
+        "recurrent": "dfplan.benchmarks.suites.memory:recurrent",
     },
     places=places,
 )

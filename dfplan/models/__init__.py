@@ -8,6 +8,7 @@ from typing import Annotated
 from pydantic import Field
 from torch import nn
 
+from dfplan.models.decoder import Decoder, DecoderConfig
 from dfplan.models.inverse import InverseDynamics
 from dfplan.models.outcomes import StepOutcomes
 from dfplan.models.parts import ByParts
@@ -36,6 +37,8 @@ def build(columns: int, levels: int, config: ModelConfig, parts: Sequence[int] =
 __all__ = [
     "ByParts",
     "Conditioned",
+    "Decoder",
+    "DecoderConfig",
     "InverseDynamics",
     "ModelConfig",
     "Recurrent",

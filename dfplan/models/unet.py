@@ -154,17 +154,19 @@ class Conditioned(nn.Module):
     This is classifier-free guidance (Ho and Salimans 2022), in one pass of the network for both predictions.
     """
 
-    def __init__(self, network: TemporalUNet, y: Tensor, omega: float = 1.0):
+    def __init__(self, network: nn.Module, y: Tensor, omega: float = 1.0):
         super().__init__()
         self.network, self.y, self.omega = network, y, omega
 
     def forward(self, x: Tensor, k: Tensor) -> Tensor:
         """The prediction (B, T, C) for noisy sequences (B, T, C) at levels (B, T)."""
         if self.omega == 1:
-            return self.network(x, k, self.y)
+            only: Tensor = self.network(x, k, self.y)
+            return only
         y = torch.cat([self.y, torch.full_like(self.y, torch.nan)])
         given, free = self.network(x.repeat(2, 1, 1), k.repeat(2, 1), y).chunk(2)
-        return free + self.omega * (given - free)
+        guided: Tensor = free + self.omega * (given - free)
+        return guided
 
 
 class TemporalValue(nn.Module):
