@@ -42,6 +42,7 @@ class Arguments:
             "noisy-observations",
             "memory-swap",
             "corrupted-frames",
+            "latent-memory",
             "variable-horizon",
             "bound",
             "long-rollout",

@@ -43,9 +43,9 @@ def play(settings: Part) -> Part:
     return {"success": success(agent, protocol.evaluation_seeds(settings["episodes"]))}
 
 
-def built() -> Any:
-    """The agent of the row 'diffusion-forcing'."""
-    return rows.row("diffusion-forcing").build(find(TASK), seed=0)
+def built(row: str = "diffusion-forcing") -> Any:
+    """The agent of a row."""
+    return rows.row(row).build(find(TASK), seed=0)
 
 
 def success(agent: Player, seeds: Sequence[int], **options: Any) -> list[bool]:

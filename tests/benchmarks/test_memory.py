@@ -6,14 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-from dfplan.benchmarks.experiments import corrupted_frames, memory_swap
+from dfplan.benchmarks import rows
+from dfplan.benchmarks.experiments import corrupted_frames, latent_memory, memory_swap
 from dfplan.benchmarks.suites import suite
 from dfplan.benchmarks.train import recipe_of
 from dfplan.data.features import Features
 from dfplan.data.spec import Spec
 from dfplan.data.trajectories import Trajectories
 from dfplan.envs.registry import find
-from dfplan.models import TransformerConfig
+from dfplan.models import RecurrentConfig, TransformerConfig
 
 TASK = find("memory-swap")
 SPEC = Spec(17, 4, longest=150, rewards=True, terminates=True)
@@ -25,7 +26,8 @@ def made(name):
     shapes = (40, 17), (40, 4), (40,)
     data = Trajectories(*(rng.normal(size=shape).astype(np.float32) for shape in shapes), np.array([0]), "random")
     recipe = recipe_of(name, TASK, SPEC)
-    recipe = replace(recipe, model=replace(recipe.model, model=TransformerConfig(width=8, depth=1, heads=2)))
+    small = RecurrentConfig(8, 1) if name == "recurrent" else TransformerConfig(width=8, depth=1, heads=2)
+    recipe = replace(recipe, model=replace(recipe.model, model=small))
     torch.manual_seed(0)
     learner = recipe.learner(recipe.model)
     learner.fit_statistics(data)
@@ -39,6 +41,21 @@ def test_next_token_diffusion_differs_in_its_levels_and_in_what_it_has_missed_al
     assert theirs.model == replace(ours.model, **changed) and theirs.train == ours.train
     plan = replace(ours.acting.plan, uncertainty=float(ours.acting.plan.steps))
     assert theirs.acting == replace(ours.acting, plan=plan, jumps=0.0)
+
+
+def test_the_recurrent_recipe_differs_in_its_network_alone():
+    ours, theirs = (recipe_of(name, TASK, SPEC) for name in ("default", "recurrent"))
+    assert isinstance(theirs.model.model, RecurrentConfig)
+    assert replace(theirs.model, model=ours.model.model) == ours.model
+    assert (theirs.acting, theirs.train) == (ours.acting, ours.train)
+
+
+def test_a_long_history_reaches_as_far_back_as_that_of_diffusion_forcing():
+    ours, short, long = (
+        recipe_of(name, TASK, SPEC).model for name in ("default", "diffusion-policy", "diffusion-policy-history")
+    )
+    assert long.history == ours.history * ours.layout.stride and short.history == 1
+    assert long.decoder is not None and short.decoder is None
 
 
 def test_what_is_missing_may_be_told_to_one_of_them_alone():
@@ -126,11 +143,10 @@ def test_of_plans_in_states_all_places_are_known_and_of_those_in_pictures_the_gr
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("experiment", [memory_swap, corrupted_frames])
+@pytest.mark.parametrize("experiment", [memory_swap, corrupted_frames, latent_memory])
 def test_an_experiment_plays_its_parts_and_draws_them(monkeypatch, experiment):
     pytest.importorskip("ogbench")
-    monkeypatch.setattr(memory_swap, "built", lambda: made("default")[1])
-    monkeypatch.setattr(corrupted_frames, "built", lambda: made("default")[1])
+    monkeypatch.setattr(experiment, "built", lambda row="diffusion-forcing": made(rows.row(row).recipe)[1])
     monkeypatch.setattr(memory_swap, "find", lambda name: replace(find(name), max_episode_steps=3))
     played = {
         name: {"settings": settings, **experiment.play(settings)}
@@ -139,7 +155,7 @@ def test_an_experiment_plays_its_parts_and_draws_them(monkeypatch, experiment):
     assert all(part["success"] == [False, False] for part in played.values())
     held, table = experiment.conclude(played)
     assert not held and all(name in table for name in played)
-    assert experiment.figure(played).axes
+    assert experiment is latent_memory or experiment.figure(played).axes
 
 
 def outcomes(experiment, rates, episodes=40):
@@ -172,3 +188,11 @@ def test_what_is_unknown_is_worth_something_where_it_saves_what_corruption_costs
     played = outcomes(corrupted_frames, rates)
     assert corrupted_frames.conclude(played)[0] == held
     assert len(corrupted_frames.figure(played).axes) == 1
+
+
+@pytest.mark.parametrize(
+    ("rates", "held"), [((0.9, 0.8, 0.85, 0.75), True), ((0.9, 0.8, 0.8, 0.8), False), ((0.9, 0.8, 0.9, 0.7), False)]
+)
+def test_a_latent_will_do_where_it_keeps_most_of_the_success_of_a_context(rates, held):
+    verdict, table = latent_memory.conclude(outcomes(latent_memory, rates))
+    assert verdict == held and "| context | 90.0" in table
