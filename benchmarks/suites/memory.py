@@ -31,7 +31,7 @@ JUMPS = 1.5
 """Multiple of the largest recorded change beyond which an observation is taken for an outlier."""
 SEEN = {"observed": 35, "every": 5}
 """Observations of the Diffusion Policy that is given a history, and the steps between them: they reach as far back."""
-STEPS = {"default": 10_000, "sequence": 4_000, "offline": 4_000, "gru": 6_000}
+STEPS = {"default": 10_000, "sequence": 4_000, "offline": 4_000, "gru": 4_000}
 """Optimizer steps."""
 
 
@@ -93,7 +93,10 @@ def places(task: Any, observations: Any) -> dict[str, Any]:
 
 SUITE = Suite(
     tasks=tuple(short_name(name) for name, how in MEMORY_SWAPS.items() if "observe" not in how),  # cameras need OpenGL
-    rows=("diffusion-forcing", "next-token", "gru", "diffusion-policy", "bc", "random"),
+    rows=(
+        *("diffusion-forcing", "diffusion-forcing-recurrent", "next-token", "gru"),
+        *("diffusion-policy", "diffusion-policy-history", "bc", "random"),
+    ),
     budget=budget,
     recipes={
         "default": "dfplan.benchmarks.suites.memory:default",
