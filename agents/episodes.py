@@ -19,6 +19,10 @@ SUCCESS = ("success", "is_success")
 """Names under which infos say whether the task is done."""
 
 
+STEP = "observation, reward, terminated, truncated, info"
+"""What `env.step` gives."""
+
+
 class Player(Protocol):
     """What is asked of an agent."""
 
@@ -37,8 +41,10 @@ class Start:
     options: Mapping[str, Any] | None = None
 
     def reset(self, env: gymnasium.Env[Any, Any]) -> tuple[Any, dict[str, Any]]:
-        """The first observation and its info."""
-        return env.reset(seed=self.seed, **({} if self.options is None else {"options": dict(self.options)}))
+        """The first observation and its info. ValueError for an environment that gives something else."""
+        found = env.reset(seed=self.seed, **({} if self.options is None else {"options": dict(self.options)}))
+        observation, info = _values(found, "reset", "observation, info")
+        return observation, info
 
 
 @dataclass(frozen=True)
@@ -100,7 +106,8 @@ def play(
         actions = _within(_checked(agent.act(batch), len(envs), space), space)
         rewards.append(np.zeros(len(envs)))
         for i in tuple(playing):
-            observations[i], rewards[-1][i], terminated, truncated, infos[i] = envs[i].step(actions[i])
+            found = envs[i].step(actions[i])
+            observations[i], rewards[-1][i], terminated, truncated, infos[i] = _values(found, "step", STEP)
             success[i].append(_success(infos[i]))
             if terminated or truncated:
                 playing.remove(i)
@@ -137,6 +144,14 @@ def _success(info: Mapping[str, Any]) -> bool | None:
     return next((bool(info[name]) for name in SUCCESS if name in info), None)
 
 
+def _values(found: Any, method: str, names: str) -> Any:
+    """What a method of an environment gave, if it is a tuple of as many values as there are names. Else ValueError."""
+    if not isinstance(found, tuple) or len(found) != names.count(",") + 1:
+        got = f"{len(found)} values" if isinstance(found, tuple) else f"a {type(found).__name__}"
+        raise ValueError(f"env.{method} must give ({names}), as Gymnasium's environments do, got {got}")
+    return found
+
+
 def _checked(actions: Any, rows: int, space: gymnasium.Space[Any]) -> Any:
     """The same actions, if they are finite and an action of the space for each row. Else ValueError."""
     if np.shape(actions) != (expected := (rows, *(space.shape or ()))):
@@ -145,6 +160,8 @@ def _checked(actions: Any, rows: int, space: gymnasium.Space[Any]) -> Any:
         )
     if not np.isfinite(actions).all():
         raise ValueError("actions must be finite, got NaN or infinity")
+    if not isinstance(space, gymnasium.spaces.Box) and np.asarray(actions).dtype.kind == "f":
+        raise ValueError(f"the environment's actions are {space}, but the agent gives numbers with fractions")
     return actions
 
 

@@ -5,7 +5,7 @@ import json
 import gymnasium
 import numpy as np
 import pytest
-from gymnasium.spaces import Box
+from gymnasium.spaces import Box, MultiDiscrete
 from gymnasium.vector import SyncVectorEnv
 from scipy import stats
 from toy_environments import STEPS, DictGoal, Falls, Plain, ToGoal, WholeGoal
@@ -243,6 +243,30 @@ def test_what_is_no_agent_and_actions_of_another_kind_are_one_sentence():
         evaluate(lambda observation: observation, Falls, 1)
     with pytest.raises(ValueError, match=r"must have the shape \(2,\) for Discrete\(2\), got \(2, 2\)"):
         evaluate(ToGoal(), "CartPole-v1", 2)
+
+
+def test_an_environment_of_gym_before_gymnasium_and_counted_actions_are_one_sentence():
+    class OldStep(Falls):
+        def step(self, action):
+            return super().step(action)[:4]
+
+    class OldReset(Falls):
+        def reset(self, **how):
+            return super().reset(**how)[0]
+
+    class Counted(Falls):
+        action_space = MultiDiscrete([3, 3])
+
+    for make, sentence in (
+        (OldStep, r"env.step must give \(observation, reward, terminated, truncated, info\), .* got 4 values"),
+        (OldReset, r"env.reset must give \(observation, info\), .* got a ndarray"),
+        (
+            Counted,
+            r"the environment's actions are MultiDiscrete\(\[3 3\]\), but the agent gives numbers with fractions",
+        ),
+    ):
+        with pytest.raises(ValueError, match=sentence):
+            evaluate(ToGoal(), make, 1)
 
 
 def test_rewards_that_are_not_finite_are_refused():
