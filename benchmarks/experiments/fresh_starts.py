@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from math import hypot
+from typing import Any
 
 from dfplan.benchmarks import protocol, results, rows
 from dfplan.benchmarks.experiments import shared
@@ -39,13 +40,23 @@ def parts(quick: bool) -> Settings:
 def play(settings: Part) -> Part:
     """Scores of each training seed: of the recorded episodes, and of the fresh ones."""
     task, row = find(settings["env"]), rows.row(settings["agent"])
-    seeds, recorded, fresh = protocol.evaluation_seeds(settings["episodes"], settings["block"]), [], []
-    for cell in results.cells_in(results.RECORDED):
-        if (cell.env_id, cell.agent) == (task.env_id, settings["agent"]):
-            found = protocol.evaluate(row.build(task, seed=cell.training_seed), task.env_id, seeds)
-            for scores, played in ((recorded, cell), (fresh, found)):
-                scores.append(shared.rounded(protocol.score(cell.reference, played.returns, played.success)[1]))
-    return {"recorded": recorded, "fresh": fresh}
+    seeds = protocol.evaluation_seeds(settings["episodes"], settings["block"])
+    cells = [
+        cell
+        for cell in results.cells_in(results.RECORDED)
+        if (cell.env_id, cell.agent) == (task.env_id, settings["agent"])
+    ]
+    agents = [row.build(task, seed=cell.training_seed) for cell in cells]
+    fresh = [protocol.evaluate(agent, task.env_id, seeds) for agent in agents]
+    return {
+        "recorded": [scores(cell, cell) for cell in cells],
+        "fresh": [scores(cell, played) for cell, played in zip(cells, fresh, strict=True)],
+    }
+
+
+def scores(cell: results.Cell, played: results.Cell | protocol.Episodes) -> list[Any]:
+    """Of the episodes that were played, in the unit of a recorded cell."""
+    return shared.rounded(protocol.score(cell.reference, played.returns, played.success)[1])
 
 
 def agrees(recorded: Estimate, fresh: Estimate) -> bool:
