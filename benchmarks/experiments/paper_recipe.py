@@ -16,13 +16,12 @@ CLAIM = (
 )
 PAGE = "diffusion-forcing"
 MAZES = ("maze2d-umaze",)
-PAPER = {"futures": 0, "scale": 32.0}
 TRACKED, SOONEST = {"execution": "inverse_dynamics"}, {"guide": "soonest"}
 VARIANTS: dict[str, variants.Variant] = {
-    "the paper's recipe": ("paper", PAPER),
-    "its plans tracked by inverse dynamics": ("paper", PAPER | TRACKED),
-    "guided by the time to arrive": ("paper", PAPER | SOONEST),
-    "both": ("paper", PAPER | TRACKED | SOONEST),
+    "the paper's recipe": ("paper", {}),
+    "its plans tracked by inverse dynamics": ("paper", TRACKED),
+    "guided by the time to arrive": ("paper", SOONEST),
+    "both": ("paper", TRACKED | SOONEST),
     "the default recipe, trained shortly, at the data's pace": ("short", {"speed": 1.0}),
     "the default recipe at the data's pace": ("default", {"speed": 1.0}),
 }

@@ -45,8 +45,8 @@ class Budget:
 
 
 STEPS = {
-    **{"default": 10_000, "paper": 10_000, "ablation": 5_000, "sequence": 5_000, "dv": 3_000, "offline": 20_000},
-    **{"dynamics": 5_000, "ppo": 400_000, "sac": 100_000, "td3": 100_000},
+    **{"default": 10_000, "paper": 10_000, "actions": 10_000, "ablation": 5_000, "sequence": 5_000, "dv": 3_000},
+    **{"offline": 20_000, "dynamics": 5_000, "ppo": 400_000, "sac": 100_000, "td3": 100_000},
 }
 """Optimizer steps for data of which nothing else is known."""
 

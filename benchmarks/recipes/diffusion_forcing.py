@@ -1,7 +1,8 @@
 """The recipes of Diffusion Forcing.
 
 'default' is the best one found with the paper's parts: coarse state tokens, a bidirectional network, the goal as a
-known clean token, zig-zag schedule, learned inverse dynamics. 'paper' follows Chen et al. 2024: causal, bundles of 10
+known clean token, zig-zag schedule, learned inverse dynamics. 'actions' is the same, but the first of a plan's actions are
+diffused with it, and played. 'paper' follows Chen et al. 2024: causal, bundles of 10
 steps of observation and action, zig-zag schedule, guidance by the distance to the goal, diffused actions; like the published
 code it draws no futures, and is guided by the cost of the mean prediction.
 'short', 'full-sequence' and 'next-token' are the paper's ablation: the default's network, loss and agent with less
@@ -41,14 +42,26 @@ def paper(spec: Spec, budget: Budget) -> Recipe:
         goal_columns=spec.goal_columns,
         tokens=budget.bundled,
         model=TransformerConfig(causal=True, octaves=budget.octaves),
-        plausibility=PlausibilityConfig(**budget.plausibility),
+        plausibility=None,
         features=spec.features,
-        weighting="fused_snr",
-        draws={"independent": 1.0},
+        prediction="x0",
+        weighting="uniform",
+        draws={"from_start": 1.0},
     )
-    plan = PlanConfig(goal="guided", horizons=1, uncertainty=1.0, guide="throughout", scale=32.0)
-    acting = AgentConfig(plan, execution="diffused_actions", replan_every=40)
-    return _forcing(model, acting, budget.steps["paper"])
+    scale = 8.0 * budget.bundled  # the published code adds distances up, and here they are averaged over the tokens
+    plan = PlanConfig(goal="guided", horizons=1, uncertainty=0.2, guide="throughout", scale=scale, fading=True)
+    acting = AgentConfig(plan, execution="diffused_actions", replan_every=10)
+    return _forcing(model, acting, budget.steps["paper"], batch_size=32)
+
+
+def actions(spec: Spec, budget: Budget) -> Recipe:
+    """The row 'diffusion-forcing-actions': the default recipe, but a plan's first token holds the actions that lead to it."""
+    model, acting = _coarse(spec, budget), _tracking(budget)
+    layout = replace(model.layout, actions=True)
+    model = replace(model, layout=layout, parts=True, acted=1, inverse=False)
+    plan = replace(acting.plan, horizons=5)
+    acting = AgentConfig(plan, execution="diffused_actions", replan_every=min(4, layout.stride))
+    return _forcing(model, acting, budget.steps["actions"], batch_size=32)
 
 
 def recurrent(spec: Spec, budget: Budget) -> Recipe:
@@ -118,12 +131,12 @@ def _ablation(spec: Spec, budget: Budget, draw: str, plan: dict[str, Any]) -> Re
     return _forcing(replace(recipe.model, draws={draw: 1.0}), acting, recipe.train.steps)
 
 
-def _forcing(model: TrajectoryModelConfig, acting: AgentConfig, steps: int) -> Recipe:
+def _forcing(model: TrajectoryModelConfig, acting: AgentConfig, steps: int, batch_size: int = 64) -> Recipe:
     return Recipe(
         DiffusionForcingAgent,
         TrajectoryModel,
         model,
         acting,
-        TrainConfig(steps=steps),
+        TrainConfig(steps=steps, batch_size=batch_size),
         batches=lambda data: Windows(data, model.layout.steps(model.tokens)).sample,
     )

@@ -15,6 +15,7 @@ RECIPES: dict[str, Callable[[Spec, Budget], Recipe]] = {
     "plans": diffusion_forcing.plans,
     "paper": diffusion_forcing.paper,
     "recurrent": diffusion_forcing.recurrent,
+    "actions": diffusion_forcing.actions,
     "short": diffusion_forcing.short,
     "full-sequence": diffusion_forcing.full_sequence,
     "next-token": diffusion_forcing.next_token,

@@ -45,7 +45,8 @@ _OMEGA = (2.0, 1.0, 1.0)
 """The strength of Decision Diffuser's guidance, chosen on tuning seeds."""
 _STEPS = {
     "default": (10_000, 14_000, 18_000),
-    "paper": (6_000, 8_000, 10_000),
+    "paper": (4_000, 6_000, 8_000),
+    "actions": (4_000, 7_000, 10_000),
     "ablation": (3_000, 4_000, 5_000),
     "sequence": (3_000, 5_000, 5_000),
     "dv": (1_500, 2_000, 3_500),

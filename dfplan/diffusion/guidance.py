@@ -38,6 +38,9 @@ class Guidance:
     0: what has begun to fall is decided."""
     candidates: SizeOrZero = 0
     """Draws of what is decided, which are weighed by exp(-scale * cost); 0 follows the cost's gradient."""
+    fading: bool = False
+    """Whether the gradient moves the sample less the more of it is noise, by about alpha_bar, and not in a token's last step,
+    which is the network's alone: what the paper's published code does. Candidates have no gradient."""
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -77,11 +80,22 @@ class Guidance:
             moved = (x - signal * self.weighed(diffusion, x, k, decided, undecided, generator)) / noise
         else:  # Dhariwal & Nichol 2021, Algorithm 2
             plain, gradient = self.gradient(diffusion, x, k, undecided, generator)
-            moved = plain.eps + self.scale * noise * gradient
+            moved = plain.eps + self.scale * noise * gradient * (
+                self._fade(diffusion, x, k, k_next) if self.fading else 1
+            )
         moves = per_column(moves, x)
         return Denoised(
             torch.where(moves, (x - noise * moved) / signal, plain.x0), torch.where(moves, moved, plain.eps)
         )
+
+    def _fade(self, diffusion: Diffusion, x: Tensor, k: Tensor, k_next: Tensor) -> Tensor:
+        """Factors of the gradient by which the noisy sample moves by (n - n') n times it, with n and n' the noise before and
+        after a step of DDIM; 0 where that is the last one."""
+        schedule = diffusion.schedule
+        s, n = (per_column(part(k), x) for part in (schedule.signal, schedule.noise))
+        s_next, n_next = (per_column(part(k_next), x) for part in (schedule.signal, schedule.noise))
+        turned = (n * s_next - n_next * s).clamp(min=1e-12)
+        return torch.where(per_column((k_next > 0) & (k_next < k), x), (n - n_next) * s / turned, 0.0)
 
     def gradient(
         self, diffusion: Diffusion, x: Tensor, k: Tensor, undecided: Tensor, generator: Generator

@@ -45,6 +45,12 @@ def ramp(batch: int, tokens: int, K: int, generator: Generator, longest: Tensor 
     return Drawn(k, k > 0, no_goal(k))
 
 
+def from_start(batch: int, tokens: int, K: int, generator: Generator, longest: Tensor | None = None) -> Drawn:
+    """`independent` after a clean start: plans of the paper, whose first latent encodes the observation as it is."""
+    drawn = independent(batch, tokens, K, generator)
+    return inpainted(drawn, _position(drawn.k) == 0)
+
+
 def futures(batch: int, tokens: int, K: int, generator: Generator, longest: Tensor | None = None) -> Drawn:
     """A clean start, the tokens up to a random one at one level, mostly clean, and all later ones at another: what occurs
     while futures of decided tokens are drawn (`dfplan.diffusion.monte_carlo`).
@@ -132,7 +138,7 @@ def _uniform(batch: int, generator: Generator) -> Tensor:
 
 
 _TO_GOAL: tuple[Any, ...] = (goal_ramp, shared_to_goal, next_token_to_goal)
-_ALL: tuple[Any, ...] = (independent, shared, next_token, ramp, futures, *_TO_GOAL)
+_ALL: tuple[Any, ...] = (independent, shared, next_token, ramp, from_start, futures, *_TO_GOAL)
 DRAWS: Mapping[str, Draw] = {draw.__name__: draw for draw in _ALL}
 """The draws that a config can name."""
 TO_GOAL = frozenset(draw.__name__ for draw in _TO_GOAL)

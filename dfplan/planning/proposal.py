@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -175,8 +176,8 @@ def _guidance(model: TrajectoryModel, ask: Ask, lengths: Tensor, each: int, conf
     if not terms:
         return None
     decided = present + config.decided if config.decided else 0
-    futures, steps, candidates = config.futures, config.future_steps, config.candidates
-    return Guidance(WeightedSum(terms), futures=futures, future_steps=steps, decided=decided, candidates=candidates)
+    how: dict[str, Any] = {name: getattr(config, name) for name in ("futures", "future_steps", "candidates", "fading")}
+    return Guidance(WeightedSum(terms), decided=decided, **how)
 
 
 def _projection(model: TrajectoryModel, ask: Ask, lengths: Tensor, each: int) -> Projection | None:

@@ -21,6 +21,7 @@ from dfplan.data.transitions import Replay
 from dfplan.training.loop import train
 
 LEARNERS = [
+    "actions",
     "bc",
     "iql",
     "cql",

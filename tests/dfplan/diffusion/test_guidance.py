@@ -68,6 +68,19 @@ def test_one_guided_row_is_one_row_of_the_tilted_process(eta):
     assert torch.equal(guided.tokens[:, 0], x[:, 0]), "a clean token is not moved"
 
 
+def test_guidance_that_fades_moves_the_noisy_sample_and_leaves_the_last_step_to_the_network():
+    x = torch.randn(5, T, C, generator=generator(), dtype=torch.float64)
+    k, k_next = torch.tensor([0, 4, 11, 12, 15, 19]).expand(5, T), torch.tensor([0, 0, 2, 12, 9, 8]).expand(5, T)
+    diffusion, state = exact(PROCESS, 20).double(), State(x, k, torch.zeros(5, T, dtype=torch.bool))
+    guidance = Guidance(linear(torch.randn(T, C, generator=generator(2), dtype=torch.float64)), 1.5, fading=True)
+    free, guided = (step(diffusion, state, k_next, generator(1), guidance=one) for one in (None, guidance))
+    _, gradient = guidance.gradient(diffusion, x, k, k < 0, generator())
+    n, n_next = (diffusion.schedule.noise(level) for level in (k, k_next))
+    moved = 1.5 * (n * (n - n_next) * (k_next > 0)).unsqueeze(-1) * gradient
+    assert bool((moved[:, 1] == 0).all()) and bool((moved[:, 2].abs() > 1e-3).any())
+    torch.testing.assert_close(guided.tokens, free.tokens - moved, rtol=1e-4, atol=1e-5)
+
+
 def test_a_row_draws_futures_of_the_tokens_that_stay_pure_noise():
     """A token that starts to fall in this row is decided: it is moved from the very noise that it has."""
     asked = []

@@ -32,6 +32,13 @@ def test_futures_have_a_level_up_to_some_token_and_another_beyond():
     assert chisquare(torch.bincount(k[:, -1])[1:]).pvalue > 1e-3
 
 
+def test_from_start_is_independent_after_a_clean_start():
+    k, counted, goal = draw(DRAWS["from_start"])
+    assert bool((k[:, 0] == 0).all()) and torch.equal(counted, k > 0) and not goal.any()
+    assert chisquare(torch.bincount(k[:, 1:].flatten())).pvalue > 1e-3
+    assert abs(float(torch.corrcoef(k[:, 1:3].T.float())[0, 1])) < 0.03
+
+
 def horizons(k, counted):
     """h of each goal ramp: its tokens beyond h are pure noise and not counted, and those up to h clean or counted."""
     inside = counted | (k == 0)
