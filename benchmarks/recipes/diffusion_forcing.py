@@ -59,8 +59,8 @@ def actions(spec: Spec, budget: Budget) -> Recipe:
     model, acting = _coarse(spec, budget), _tracking(budget)
     layout = replace(model.layout, actions=True)
     model = replace(model, layout=layout, parts=True, acted=1, inverse=False)
-    plan = replace(acting.plan, horizons=5)
-    acting = AgentConfig(plan, execution="diffused_actions", replan_every=min(4, layout.stride))
+    plan = replace(acting.plan, temperature=0.0)
+    acting = AgentConfig(plan, execution="diffused_actions", replan_every=min(6, layout.stride))
     return _forcing(model, acting, budget.steps["actions"], batch_size=32)
 
 
