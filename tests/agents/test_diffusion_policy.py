@@ -82,7 +82,9 @@ def test_every_second_observation_is_seen_and_no_other():
     for step in range(5):
         other = seen.clone()
         other[:, step] += 1
-        one, two = (policy.draw(x, None, PolicyConfig(steps=1), torch.Generator().manual_seed(0)) for x in (other, seen))
+        one, two = (
+            policy.draw(x, None, PolicyConfig(steps=1), torch.Generator().manual_seed(0)) for x in (other, seen)
+        )
         drawn.append(torch.equal(one, two))
     assert drawn == [False, True, False, True, False]
 
