@@ -15,6 +15,7 @@ import os
 import subprocess
 import sys
 import time
+import webbrowser
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -63,6 +64,8 @@ class Arguments:
     """Play everything again, whatever results there are; each is replaced when its new one is whole."""
     retime: bool = False
     """Time decisions again, whatever timings there are."""
+    open: bool = False
+    """Show the executed paths of the first environment that has a picture, in the browser or what opens pictures here."""
     output: Path = Path("results")
     """Folder for the files; those of other episodes go to a folder in it, block1 for --seed 1."""
     threads: int = min(2, os.cpu_count() or 1)
@@ -111,7 +114,7 @@ def run(arguments: Arguments, console: Any) -> None:
         there = play.there(cells, folder, say, fresh)
         missing = [cell for cell in cells if cell not in there]
         with workers(arguments.threads, arguments.cluster if missing else None) as pool:
-            typed = command.typed("benchmarks/run.py", arguments, leave_out=["output"])
+            typed = command.typed("benchmarks/run.py", arguments, leave_out=["output", "open"])
             played = there | play.play(pool, missing, folder, typed, say, fresh)
         # Decisions are timed and plans recorded on this machine, wherever the episodes were played.
         with workers(1, threads=THREADS) as machine:
@@ -124,6 +127,10 @@ def run(arguments: Arguments, console: Any) -> None:
     for table, files in filter(None, shown):
         console.print(table)
         say(f"wrote {', '.join(files)}")
+    if arguments.open:
+        drawn = [path for where in tasks if (path := folder / short_name(where.env_id) / "paths.png").is_file()]
+        if not (drawn and webbrowser.open(drawn[0].resolve().as_uri())):
+            say("nothing here shows pictures" if drawn else "there is no picture to be shown")
     console.print(f"{time.perf_counter() - began:.0f} s; results are in {folder}", soft_wrap=True)
 
 

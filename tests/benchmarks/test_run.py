@@ -19,7 +19,7 @@ def stamps(folder):
     return {path.relative_to(folder): path.stat().st_mtime_ns for path in Path(folder).rglob("*.json")}
 
 
-def test_a_run_writes_everything_and_the_next_one_uses_it_again(within, tmp_path):
+def test_a_run_writes_everything_and_the_next_one_uses_it_again(within, tmp_path, monkeypatch):
     arguments = (*UMAZE, "--quick", "--episodes", 6, "--output", "out", "--agents")
     status, shown, errors = within(*arguments, PLANNER, "expert", "random")
     assert status == 0, errors
@@ -44,7 +44,10 @@ def test_a_run_writes_everything_and_the_next_one_uses_it_again(within, tmp_path
     assert (out / "denoising.gif").stat().st_size < 2_000_000
 
     before, drawn = stamps(out), (out / "paths.png").stat().st_mtime_ns
-    status, shown, _ = within(*arguments, PLANNER, "expert", "random")
+    opened = []
+    monkeypatch.setattr("webbrowser.open", opened.append)
+    status, shown, _ = within(*arguments, PLANNER, "expert", "random", "--open")
+    assert opened == [(out / "paths.png").as_uri()] and "nothing here shows pictures" in shown
     assert status == 0 and "3 of 3 results are there and used again" in shown
     assert stamps(out) == before and (out / "paths.png").stat().st_mtime_ns == drawn
     assert within(*arguments, "expert", "--retime")[0] == 0
