@@ -71,6 +71,8 @@ def test_the_loop_of_the_page_makes_torchs_plan(tmp_path, monkeypatch):
     exec(source, names)
     assert names["path"].shape == (20, 4) and names["path"][0] == pytest.approx([3, 1, 0, 0], abs=1e-5)
     assert names["path"][-1, :2] == pytest.approx([1, 1], abs=1e-5)
+    exec(block("test:speed", PAGES["export.md"]), names)  # as it is, so that `pytest -m slow -s` shows both times
+    assert min(names["by_torch"], names["by_onnx"]) > 0
     agent = DiffusionForcingAgent.from_pretrained("maze2d-umaze")
     model, plan = agent.model, agent.config.plan
     x = torch.from_numpy(np.random.default_rng(0).standard_normal((1, 20, 4)).astype(np.float32))
