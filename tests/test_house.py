@@ -17,7 +17,7 @@ ROOMS = ("dfplan", "envs", "agents", "benchmarks")
 FLOORS = {
     "dfplan": (
         {"arrays", "fields", "intervals", "quoting", "whole_files", "locks", "names", "worker_processes"},
-        {"config_json", "command"},
+        {"config_json", "command", "onnx_file"},
         {"diffusion", "data", "training"},
         {"models"},
         {"planning"},

@@ -10,6 +10,7 @@ Learners of values learn what the recorded rewards are for: a goal that their ag
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,9 +21,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import AliasChoices, Field
-from torch import Tensor
+from torch import Tensor, nn
 
-from dfplan.agents.base import LearningAgent
+from dfplan.agents.base import LearningAgent, named
 from dfplan.arrays import Shape
 from dfplan.data.features import AS_RECORDED, Features
 from dfplan.data.returns import require_rewards
@@ -31,6 +32,7 @@ from dfplan.data.trajectories import Trajectories
 from dfplan.data.transitions import Noise, Transitions
 from dfplan.fields import CheckedFields, Positive, Share, Size, Whole
 from dfplan.models.stacked import StackedMLP
+from dfplan.onnx_file import write_onnx
 
 Losses = tuple[dict[str, Tensor], dict[str, Tensor]]
 """What is minimized and what is only watched, each (S,): means over a member's own batch."""
@@ -156,6 +158,18 @@ class OfflineLearner(Statistics, ABC, Generic[C]):
         return self.unscale_action(self.mean_action(outputs).clamp(-1, 1))
 
 
+class Playing(nn.Module):
+    """One member's `play` of a learner, as a module."""
+
+    def __init__(self, learner: OfflineLearner[Any], member: int):
+        super().__init__()
+        self.learner, self.member = learner, member
+
+    def forward(self, observation: Tensor, goal: Tensor | None = None) -> Tensor:
+        """Actions (B, action_dim) for observations (B, observation_dim) and goals (B, G), in recorded units."""
+        return self.learner.play(observation, self.member, goal)
+
+
 class OfflineAgent(LearningAgent):
     """A trained policy that acts without noise and without a plan; one member of the learner's stacks.
 
@@ -206,6 +220,18 @@ class OfflineAgent(LearningAgent):
         factor = getattr(self.learner, "learning_rate_factor", lambda name: 1.0)
         named = self.learner.named_parameters()
         return torch.optim.Adam([{"params": [p], "lr": 3e-4 * factor(name)} for name, p in named])
+
+    @named
+    def export(self, path: str | Path) -> None:
+        """Write the policy as an ONNX file: from `observation` (B, observation_dim), and `goal` (B, G) where it needs one, to
+        `action` (B, action_dim), all in recorded units.
+
+        Raises what `dfplan.onnx_file.write_onnx` raises.
+        """
+        learner = copy.deepcopy(self.learner).cpu()
+        inputs = {"observation": torch.zeros(2, learner.config.observation_dim)}
+        inputs |= {"goal": torch.zeros(2, len(learner.goal_columns))} if learner.goal_columns else {}
+        write_onnx(Playing(learner, self.config.member).eval(), inputs, "action", ("B",), {}, path)
 
     def save(self, path: str | Path, critics: bool = False) -> None:
         """Write one file that `load` reads, all training seeds in it.

@@ -7,11 +7,6 @@ levels these are is up to whoever calls it, as in the sampler: docs/export.md ha
 from __future__ import annotations
 
 import copy
-import json
-import logging
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from dfplan.diffusion.loss import Diffusion
+from dfplan.onnx_file import write_onnx
 from dfplan.planning.model import TrajectoryModel
 from dfplan.planning.plan_config import PlanConfig
-from dfplan.whole_files import write_whole
-
-ABOUT = "dfplan"
-"""The file's metadata under this key say, as JSON, what a loop needs beside the step: see `about`."""
 
 
 class Step(nn.Module):
@@ -74,46 +66,12 @@ def about(model: TrajectoryModel, plan: PlanConfig) -> dict[str, Any]:
 
 
 def write_step(model: TrajectoryModel, plan: PlanConfig, path: str | Path) -> None:
-    """Write a model's denoising step as an ONNX file, whole or not at all.
+    """Write a model's denoising step as an ONNX file, whole or not at all; its metadata hold `about`.
 
-    Inputs `x` (B, T, C) float32, `k` and `k_next` int64; output `x_next` (B, T, C). B and T are free. Raises ValueError where
-    packages are missing, OSError where the file cannot be written.
+    Inputs `x` (B, T, C) float32, `k` and `k_next` int64; output `x_next` (B, T, C). B and T are free. Raises what `write_onnx`
+    raises.
     """
-    try:
-        import onnxscript  # noqa: F401
-        from onnx import helper
-    except ImportError as error:
-        install = "pip install -c constraints.txt -e '.[export]'"
-        raise ValueError(f"exporting needs onnx and onnxscript ({error}): {install}") from error
     step, config = Step(copy.deepcopy(model.diffusion)).cpu().eval(), model.config
     x = torch.zeros(2, config.tokens, config.width)
     k = torch.full(x.shape if config.parts else x.shape[:2], config.levels)
-    free = {0: torch.export.Dim("B"), 1: torch.export.Dim("T")}
-    with _silent(), torch.no_grad():
-        program = torch.onnx.export(
-            step,
-            (x, k, k // 2),
-            dynamo=True,
-            verbose=False,
-            input_names=["x", "k", "k_next"],
-            output_names=["x_next"],
-            dynamic_shapes=(free, free, free),
-        )
-    assert program is not None
-    proto = program.model_proto
-    helper.set_model_props(proto, {ABOUT: json.dumps(about(model, plan))})
-    write_whole(path, proto.SerializeToString())
-
-
-@contextmanager
-def _silent() -> Iterator[None]:
-    """Without torch's remarks on its own exporter."""
-    log = logging.getLogger("torch.onnx")
-    level = log.level
-    log.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        log.setLevel(level)
+    write_onnx(step, {"x": x, "k": k, "k_next": k // 2}, "x_next", ("B", "T"), about(model, plan), path)

@@ -6,11 +6,12 @@ import sys
 import numpy as np
 import pytest
 import torch
-from every_agent import trajectory_model
+from every_agent import offline, trajectory_model
 from test_readme import PAGES, block
 
 from dfplan.agents.diffusion_forcing import DiffusionForcingAgent
 from dfplan.agents.loading import from_pretrained
+from dfplan.agents.offline.bc import BCConfig, BehaviorCloningAgent
 from dfplan.diffusion.matrices import pyramid
 from dfplan.diffusion.sampler import State, run
 from dfplan.planning.step_export import Step, about
@@ -60,6 +61,21 @@ def test_a_step_is_torchs_for_any_batch_and_length(make, tmp_path):
             expected = step(x, k, k_next)
         (found,) = session.run(None, {"x": x.numpy(), "k": k.numpy(), "k_next": k_next.numpy()})
         assert np.abs(found - expected.numpy()).max() <= 1e-4 * max(1.0, float(expected.abs().max()))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("goals", [(), (0, 1)], ids=["without a goal", "to a goal"])
+def test_an_exported_policy_acts_as_torch_does(goals, tmp_path):
+    runtime = pytest.importorskip("onnxruntime", reason="pip install -e '.[export]'")
+    agent = offline(BehaviorCloningAgent, BCConfig(4, 2, hidden=(8, 8), goal_columns=goals)).with_options(member=2)
+    agent.export(tmp_path / "policy.onnx")
+    session = runtime.InferenceSession(tmp_path / "policy.onnx")
+    rng = np.random.default_rng(0)
+    for batch in (1, 7):
+        given = {"observation": rng.normal(size=(batch, 4)).astype(np.float32)}
+        given |= {"goal": rng.normal(size=(batch, 2)).astype(np.float32)} if goals else {}
+        agent.reset(goal=given.get("goal"))
+        np.testing.assert_allclose(session.run(None, given)[0], agent.act(given["observation"]), atol=1e-4)
 
 
 @pytest.mark.slow
