@@ -1,15 +1,17 @@
-"""Distillation: a policy that acts as a planner would, by one evaluation of a small network.
+"""Distillation: a policy that acts as a planner would, by one evaluation of small networks.
 
 policy = dfplan.train(data, distilled(DiffusionForcingAgent.from_pretrained("maze2d-large")), minutes=5)
 
 The planner is asked for plans from recorded observations to recorded goals, and then no more. Every state on a plan, moved at
-random, is a lesson: the goal is a place later on the same plan, and the action is the one by which the planner would follow it.
-Nothing is played for it, neither in an environment nor in learned dynamics. What learns is behavior cloning with goals
-(`dfplan.agents.offline.bc`).
+random, is a lesson: the goal is a place later on the same plan, and what is learned is where the plan leads within the steps
+that the planner looks ahead. The planner's own inverse dynamics makes an action of it. Nothing is played for this, neither in
+an environment nor in learned dynamics.
 """
 
 from __future__ import annotations
 
+from copy import deepcopy
+from dataclasses import dataclass
 from functools import cache
 from typing import Any, Protocol, Self
 
@@ -18,18 +20,94 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from dfplan.agents.offline.base import ActingConfig
-from dfplan.agents.offline.bc import BC, BCConfig, BehaviorCloningAgent
+from dfplan.agents.offline.base import ActingConfig, Losses, OfflineAgent, OfflineConfig, OfflineLearner
 from dfplan.data.features import AS_RECORDED, Features
+from dfplan.data.statistics import Normalizer
 from dfplan.data.trajectories import Trajectories
-from dfplan.data.transitions import Transitions
+from dfplan.data.transitions import Noise, Transitions
 from dfplan.data.windows import Batch
-from dfplan.planning.execution import Following, by_inverse_dynamics
+from dfplan.fields import Octaves, Positive, Size, check_columns
+from dfplan.models import InverseDynamics
+from dfplan.models.embeddings import Waves
+from dfplan.models.stacked import StackedMLP
 from dfplan.training.config import TrainConfig
 from dfplan.training.fit import Recipe
 
 TOGETHER = 20
 """Plans that are made at once."""
+
+
+@dataclass(frozen=True)
+class DistilledConfig(OfflineConfig):
+    """The policy's size, and how its planner follows plans."""
+
+    hidden: tuple[Size, ...] = (256, 256, 256)
+    """Widths of the hidden layers."""
+    goal_columns: tuple[int, ...] = ()
+    """Observation columns in which a goal stands."""
+    octaves: Octaves = 4
+    """How many sines and cosines of each column are inputs beside it: more where borders are sharp."""
+    lookahead: Size = 10
+    """Environment steps from now to the place on a plan that is predicted."""
+    speed: Positive = 1.0
+    """Planned steps in one environment step."""
+    longest_gap: Size = 15
+    """Of the planner's inverse dynamics."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_columns(self.goal_columns, self.observation_dim, "goal_columns")
+
+
+class Distilled(OfflineLearner[DistilledConfig]):
+    """Networks that predict where the planner would be, and the planner's inverse dynamics, which stays as it is."""
+
+    rewarded = False
+
+    def __init__(self, config: DistilledConfig):
+        super().__init__(config)
+        self.action = Normalizer.standard(config.action_dim)
+        self.inverse = InverseDynamics(config.observation_dim, config.action_dim, config.longest_gap).requires_grad_(
+            False
+        )
+        self.waves = Waves(config.octaves)
+        seen = self.waves.width(config.observation_dim + len(config.goal_columns))
+        self.pi = StackedMLP((seen, *config.hidden, config.observation_dim), self._initial)
+
+    def of(self, planner: Any) -> Self:
+        """With a planner's inverse dynamics, and its units, which `fit_statistics` leaves as they are."""
+        for part in ("observation", "action", "inverse"):
+            getattr(self, part).load_state_dict(getattr(planner, part).state_dict())
+        self.action_low, self.action_high = planner.action_low.clone(), planner.action_high.clone()
+        return self
+
+    def fit_statistics(self, data: Trajectories) -> None:
+        """Nothing: units are the planner's."""
+
+    def losses(self, batch: Transitions, noise: Noise) -> Losses:
+        """Squared error of the change from s to s', (S,), where s' is the place on the plan."""
+        D = self.config.observation_dim
+        guess = self.pi(self.waves(batch.s))
+        return {"imitation": (guess - (batch.s_next - batch.s)[..., :D]).square().mean(dim=(1, 2))}, {}
+
+    @torch.no_grad()
+    def play(self, observation: Tensor, member: int, goal: Tensor | None = None) -> Tensor:
+        """One member's action (B, action_dim) for (B, observation_dim) and goals (B, G), all in recorded units."""
+        s = self.state(observation, goal)
+        present = s[:, : self.config.observation_dim]
+        target = present + self.pi.alone(member, self.waves(s))
+        gap = torch.full_like(present[:, 0], self.config.lookahead)
+        action = self.action.denormalize(self.inverse(present, target, gap))
+        return action.clamp(self.action_low, self.action_high)
+
+
+class DistilledAgent(OfflineAgent):
+    """Acts by the imitated planner's way, without a plan."""
+
+    kind = "distilled"
+    learner_class, learner_config_class = Distilled, DistilledConfig
+    acting = ("pi.", "observation.", "action", "inverse.")
+    execution = "learned inverse dynamics"
 
 
 class TrackingPlanner(Protocol):
@@ -39,10 +117,6 @@ class TrackingPlanner(Protocol):
     learner: Any
     config: Any
     features: Features
-
-    @property
-    def device(self) -> torch.device:
-        """Where it computes."""
 
     def with_options(self) -> Self:
         """Another one with the same weights."""
@@ -58,23 +132,22 @@ class TrackingPlanner(Protocol):
 
 
 class Lessons:
-    """Draws what a planner would do at states on and around its plans, for each training seed its own."""
+    """Draws where a planner would go from states on and around its plans, for each training seed its own."""
 
     def __init__(self, planner: TrackingPlanner, data: Trajectories, plans: int, spread: float, seeds: tuple[int, ...]):
         """Makes the plans, which takes a while; the arguments are those of `distilled`."""
         self._seeds, self._columns = seeds, list(planner.learner.config.goal_columns)
         self._planner = planner.with_options()  # the caller's own may be in the middle of an episode
         self._planner.features = AS_RECORDED  # the data's observations are made already
-        self._steps = int(np.ceil(planner.config.lookahead * planner.config.speed)) + 1
+        self._ahead = planner.config.lookahead * planner.config.speed
         rng = np.random.default_rng(seeds[0])
-        made = [
-            path for first in range(0, plans, TOGETHER) for path in self._plans(data, min(TOGETHER, plans - first), rng)
-        ]
+        counts = [min(TOGETHER, plans - first) for first in range(0, plans, TOGETHER)]
+        made = [path for count in counts for path in self._plans(data, count, rng)]
         self._ends = np.array([len(path) - 1 for path in made])
-        paths = [torch.from_numpy(path).to(planner.device) for path in made]
-        self._paths = torch.nn.utils.rnn.pad_sequence(paths, batch_first=True)
-        led = [path[np.minimum(np.arange(len(path)) + self._steps, len(path) - 1)] - path for path in paths]
-        self._moved = spread * torch.cat(led).std(0)
+        self._paths = np.stack([np.pad(path, ((0, max(self._ends) + 1 - len(path)), (0, 0)), "edge") for path in made])
+        steps = round(self._ahead)
+        led = [path[np.minimum(np.arange(len(path)) + steps, len(path) - 1)] - path for path in made]
+        self._moved = spread * np.concatenate(led).std(0)
 
     def _plans(self, data: Trajectories, count: int, rng: np.random.Generator) -> list[NDArray[np.float32]]:
         """Plans (S + 1, observation_dim) from recorded observations to recorded goals."""
@@ -84,59 +157,55 @@ class Lessons:
         return [path for path in map(self._planner.followed, range(count)) if path is not None]
 
     def __call__(self, rng: np.random.Generator, batch_size: int) -> Batch:
-        """`Transitions` of which only states and actions matter, and goals (S, B, G), in recorded units."""
+        """`Transitions` from states to places on plans, without actions and rewards, and goals (S, B, G), in recorded units."""
         draw = int(rng.integers(2**63))
         drawn = [self._drawn(np.random.default_rng((seed, draw)), batch_size) for seed in self._seeds]
-        state, target, goal = (torch.stack(parts) for parts in zip(*drawn, strict=True))
-        action = self._action(state.flatten(0, 1), target.flatten(0, 1)).unflatten(0, state.shape[:2])
+        state, ahead, goal = (torch.from_numpy(np.stack(parts)) for parts in zip(*drawn, strict=True))
         nothing = torch.zeros(state.shape[:2])
-        return tuple(part.cpu() for part in (*Transitions(state, action, nothing, state, nothing), goal))
+        actions = torch.zeros((*nothing.shape, len(self._planner.learner.action_low)))
+        return (*Transitions(state, actions, nothing, ahead, nothing), goal)
 
-    def _drawn(self, rng: np.random.Generator, count: int) -> tuple[Tensor, Tensor, Tensor]:
-        """States (B, D) on plans, moved at random, the plans (B, S, D) from there to rest at goals, and these goals (B, G)."""
+    def _drawn(self, rng: np.random.Generator, count: int) -> tuple[NDArray[np.float32], ...]:
+        """States (B, D) on plans, moved at random, the places (B, D) to which the plans lead from there, and goals (B, G)."""
         row = rng.integers(len(self._ends), size=count)
         now = rng.integers(self._ends[row] + 1)
-        end = rng.integers(now, self._ends[row] + 1)[:, None]
-        step = now[:, None] + np.arange(self._steps + 1)
-        path, goal = self._paths[row[:, None], np.minimum(step, end)], self._paths[row, end[:, 0]][:, self._columns]
-        rest = self._planner.learner.state_at(goal, self._columns)
-        there = torch.from_numpy(step >= end).to(path.device)
-        moved = torch.from_numpy(rng.standard_normal((count, path.shape[-1]), dtype=np.float32)).to(path.device)
-        return path[:, 0] + moved * self._moved, torch.where(there[..., None], rest[:, None], path), goal
-
-    @torch.no_grad()
-    def _action(self, state: Tensor, path: Tensor) -> Tensor:
-        """What the planner does at states (B, D) as it begins to follow paths (B, S, D): (B, action_dim)."""
-        following = Following.start(len(state), path.shape[1] - 1, path.shape[2], path.device)
-        following.path = path
-        learner, how = self._planner.learner, self._planner.config
-        action = by_inverse_dynamics(learner, state, following, how.lookahead, how.speed, policy=False)
-        return action.clamp(learner.action_low, learner.action_high)
+        end = rng.integers(now, self._ends[row] + 1)
+        state, goal = self._paths[row, now], self._paths[row, end][:, self._columns]
+        time = np.minimum(now + self._ahead, end)
+        before, share = np.floor(time).astype(int), (time % 1)[:, None].astype(np.float32)
+        after = np.minimum(before + 1, end)
+        ahead = (1 - share) * self._paths[row, before] + share * self._paths[row, after]
+        rest = self._planner.learner.state_at(torch.from_numpy(goal), self._columns).numpy()
+        moved = rng.random((count, 1), dtype=np.float32) * rng.standard_normal(state.shape, dtype=np.float32)
+        return state + moved * self._moved, np.where((time >= end)[:, None], rest, ahead), goal
 
 
-def distilled(planner: TrackingPlanner, plans: int = 2_000, spread: float = 0.3, **model: Any) -> Recipe:
-    """What `dfplan.train` takes to make a policy of a planner.
+def distilled(planner: TrackingPlanner, plans: int = 1_000, spread: float = 1.0, **model: Any) -> Recipe:
+    """What `dfplan.train` takes to make a policy of a planner, which computes on the CPU.
 
     Args:
         planner: Of goals, tracked by inverse dynamics.
         plans: How many it makes.
-        spread: How far states are moved from plans, as a share of how far plans lead in the steps that the planner looks ahead.
-        model: Further fields of `BCConfig`.
+        spread: How far states are moved from plans at most, as a share of how far plans lead in the steps that the planner
+            looks ahead.
+        model: Further fields of `DistilledConfig`.
 
     Raises ValueError for a planner of another kind.
     """
-    learned = planner.learner.config
-    tracks = getattr(planner.config, "execution", "inverse_dynamics") == "inverse_dynamics"
-    if not (tracks and hasattr(planner.config, "lookahead") and learned.goal_columns):
+    learned, how = planner.learner.config, planner.config
+    tracks = getattr(how, "execution", "inverse_dynamics") == "inverse_dynamics"
+    if not (tracks and hasattr(how, "lookahead") and learned.goal_columns):
         kinds = "plans states to goals and tracks them by inverse dynamics"
         raise ValueError(f"a policy is distilled from an agent that {kinds}, not from this {type(planner).__name__}")
     layout = getattr(learned, "layout", learned)
-    fields = {"hidden": (256, 256, 256), "goal_columns": learned.goal_columns, "features": learned.features, **model}
-    config = BCConfig(layout.observation_dim, layout.action_dim, **fields)
-    train = TrainConfig(steps=20_000, batch_size=256, warmup_steps=0, weight_decay=0.0)
+    fields = {"goal_columns": learned.goal_columns, "features": learned.features, "longest_gap": learned.longest_gap}
+    fields |= {"lookahead": how.lookahead, "speed": how.speed, **model}
+    config = DistilledConfig(layout.observation_dim, layout.action_dim, **fields)
+    train = TrainConfig(steps=15_000, batch_size=256, warmup_steps=0, weight_decay=0.0)
+    teacher = deepcopy(planner.learner)
 
     @cache
     def lessons(data: Trajectories) -> Lessons:
         return Lessons(planner, data, plans, spread, config.seeds)
 
-    return Recipe(BehaviorCloningAgent, BC, config, ActingConfig(), train, lessons)
+    return Recipe(DistilledAgent, lambda config: Distilled(config).of(teacher), config, ActingConfig(), train, lessons)

@@ -39,6 +39,7 @@ AGENTS = {
     "iql": "dfplan.agents.offline.iql:IQLAgent",
     "cql": "dfplan.agents.offline.cql:CQLAgent",
     "td3-bc": "dfplan.agents.offline.td3_bc:TD3BCAgent",
+    "distilled": "dfplan.agents.distillation:DistilledAgent",
     "gciql": "dfplan.agents.offline.gciql:GCIQLAgent",
     "awac": "dfplan.agents.offline.awac:AWACAgent",
     STABLE_BASELINES: "dfplan.agents.online.stable_baselines:StableBaselinesAgent",

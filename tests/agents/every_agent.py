@@ -4,6 +4,7 @@ import numpy as np
 import torch
 from sequence_toy import NETWORK, TOKENS, batches_of, drives, layout
 
+from dfplan.agents import distillation
 from dfplan.agents.agent_config import AgentConfig
 from dfplan.agents.decision_diffuser import DecisionDiffuserAgent, DecisionDiffuserConfig, DecisionDiffuserModel
 from dfplan.agents.diffuser import DiffuserAgent, DiffuserAgentConfig, DiffuserConfig, DiffuserModel
@@ -121,6 +122,9 @@ EVERY = {
     "iql": lambda: offline(iql.IQLAgent, iql.IQLConfig(4, 2, hidden=(8, 8))),
     "awac": lambda: offline(awac.AWACAgent, awac.AWACConfig(4, 2, hidden=(8, 8))),
     "cql": lambda: offline(cql.CQLAgent, cql.CQLConfig(4, 2, hidden=(8, 8), actions=2, states=2)),
+    "distilled": lambda: offline(
+        distillation.DistilledAgent, distillation.DistilledConfig(4, 2, hidden=(8, 8), goal_columns=(0, 1))
+    ),
     "gciql": lambda: offline(gciql.GCIQLAgent, gciql.GCIQLConfig(4, 2, hidden=(8, 8), goal_columns=(0, 1))),
     "stable_baselines3, PPO": lambda: from_pretrained("maze2d-umaze-ppo"),
     "stable_baselines3, SAC": lambda: from_pretrained("maze2d-umaze-sac"),

@@ -6,6 +6,7 @@ import torch
 
 from dfplan.agents.diffusion_policy import DiffusionPolicyModel, windows
 from dfplan.agents.diffusion_veteran import Veteran
+from dfplan.agents.distillation import Distilled
 from dfplan.agents.graph_search import GraphModel
 from dfplan.agents.offline.gciql import GCIQL
 from dfplan.agents.recurrent_policy import RecurrentPolicyModel, episodes
@@ -56,6 +57,9 @@ def batches_of(learner, data):
         return windows(data, config)
     if isinstance(learner, RecurrentPolicyModel):
         return episodes(data)
+    if isinstance(learner, Distilled):
+        source = Relabeled(data, config.seeds, config.goal_columns, 0.9)
+        return lambda rng, batch_size: source(rng, batch_size)[:6]
     if isinstance(learner, GCIQL):
         return Relabeled(data, config.seeds, config.goal_columns, config.gamma)
     if isinstance(learner, GraphModel):

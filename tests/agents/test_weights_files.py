@@ -12,6 +12,7 @@ from dfplan.agents.decision_diffuser import DecisionDiffuserAgent, DecisionDiffu
 from dfplan.agents.diffuser import DiffuserAgent, DiffuserAgentConfig, DiffuserConfig, DiffuserModel
 from dfplan.agents.diffusion_forcing import DiffusionForcingAgent
 from dfplan.agents.diffusion_veteran import DiffusionVeteranAgent, Veteran, VeteranModelConfig
+from dfplan.agents.distillation import Distilled, DistilledAgent, DistilledConfig
 from dfplan.agents.graph_search import GraphModel, GraphModelConfig, GraphSearchAgent
 from dfplan.agents.loading import AGENTS, kind_of, load
 from dfplan.agents.mppi import LearnedMPPIAgent
@@ -64,6 +65,9 @@ MAKE = {
     "cql": lambda: CQLAgent(CQL(CQLConfig(**OFFLINE))),
     "td3-bc": lambda: TD3BCAgent(TD3BC(TD3BCConfig(**OFFLINE))),
     "awac": lambda: AWACAgent(AWAC(AWACConfig(**OFFLINE))),
+    "distilled": lambda: DistilledAgent(
+        Distilled(DistilledConfig(4, 2, seeds=(0, 7), hidden=(8,), goal_columns=(0, 1)))
+    ),
     "gciql": lambda: GCIQLAgent(GCIQL(GCIQLConfig(**OFFLINE, goal_columns=(0, 1)))),
 }
 
