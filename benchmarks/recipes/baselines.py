@@ -102,7 +102,7 @@ def distilled(spec: Spec, budget: Budget) -> Recipe:
         raise ValueError(
             "no planner is shipped for these data: `dfplan.agents.distillation` makes a policy of your own"
         )
-    return distillation.distilled(from_pretrained(budget.planner))
+    return distillation.distilled(from_pretrained(budget.planner), octaves=budget.octaves)
 
 
 def diffuser(spec: Spec, budget: Budget) -> Recipe:
