@@ -179,7 +179,7 @@ class OfflineAgent(LearningAgent):
     config_class = ActingConfig
     config: ActingConfig
     stacked = True
-    acting = ("pi.", "observation.", "action_")
+    acting: ClassVar[tuple[str, ...]] = ("pi.", "observation.", "action_")
     execution = "learned policy"
 
     def _fit_learner(self) -> None:
