@@ -31,7 +31,7 @@ JUMPS = 1.5
 """Multiple of the largest recorded change beyond which an observation is taken for an outlier."""
 SEEN = {"observed": 35, "every": 5}
 """Observations of the Diffusion Policy that is given a history, and the steps between them: they reach as far back."""
-STEPS = {"default": 10_000, "sequence": 4_000, "offline": 4_000, "gru": 4_000}
+STEPS = {"default": 10_000, "sequence": 4_000, "offline": 4_000, "gru": 1_200}
 """Optimizer steps."""
 
 
