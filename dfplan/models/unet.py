@@ -161,12 +161,10 @@ class Conditioned(nn.Module):
     def forward(self, x: Tensor, k: Tensor) -> Tensor:
         """The prediction (B, T, C) for noisy sequences (B, T, C) at levels (B, T)."""
         if self.omega == 1:
-            only: Tensor = self.network(x, k, self.y)
-            return only
+            return self.network(x, k, self.y)
         y = torch.cat([self.y, torch.full_like(self.y, torch.nan)])
         given, free = self.network(x.repeat(2, 1, 1), k.repeat(2, 1), y).chunk(2)
-        guided: Tensor = free + self.omega * (given - free)
-        return guided
+        return free + self.omega * (given - free)
 
 
 class TemporalValue(nn.Module):
