@@ -1,7 +1,7 @@
 """Diffusion Policy (Chi et al. 2023, "Diffusion Policy: Visuomotor Policy Learning via Action Diffusion"), whole in this file.
 
 A temporal U-Net denoises the next actions, and actions only, given the last observations: they scale and shift the features of
-every block (FiLM). Where the history is long, a transformer can do so, whose actions attend to the observations. Some of the
+every block (FiLM). For a long history a transformer can take its place, in which actions attend to observations. Some of the
 actions are played, then the next ones are drawn. A goal is one more input. It is imitation: no reward is read and no state is
 predicted.
 """
@@ -52,7 +52,7 @@ class DiffusionPolicyConfig(Widths):
     network: UNetConfig = field(default_factory=lambda: UNetConfig(width=64, multiples=(1, 2), film=True))
     """The U-Net over time that denoises them."""
     decoder: DecoderConfig | None = None
-    """The transformer that denoises them in its place, as suits a long history; None: the U-Net does."""
+    """The transformer that denoises them instead, for a long history; None: the U-Net does."""
     levels: Size = 100
     """K: the level of pure noise."""
     prediction: Prediction = "v"

@@ -166,7 +166,7 @@ def _checked(actions: Any, rows: int, space: gymnasium.Space[Any]) -> Any:
 
 
 def _within(actions: Any, space: gymnasium.Space[Any]) -> Any:
-    """The same actions, but that one which its own precision put beyond a limit, as 0.3 in float32, stands at the limit."""
+    """The same actions, but one that rounding to its dtype put beyond a limit, such as 0.3 in float32, is set to the limit."""
     given = np.asarray(actions)
     if not isinstance(space, gymnasium.spaces.Box) or given.dtype.kind != "f":
         return actions

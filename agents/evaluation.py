@@ -120,7 +120,9 @@ def evaluate(
     environment's, and numbers that are not finite.
     """
     if not all(callable(getattr(agent, method, None)) for method in ("reset", "act")):
-        raise ValueError(f"an agent has reset(goal=..., seed=...) and act(observations), got a {type(agent).__name__}")
+        raise ValueError(
+            f"an agent must have reset(goal=..., seed=...) and act(observations), got a {type(agent).__name__}"
+        )
     episodes = read_whole(episodes, "episodes", 1, BLOCK)
     first = BLOCK * read_whole(seed, "seed", 0, 2**31 // BLOCK - 1)
     batch = read_whole(batch, "batch", 1, BLOCK)

@@ -121,5 +121,5 @@ def pretrained_path(name: str, kind: str | None = None) -> Path:
             "repository of the Hugging Face hub that holds them"
         )
     if name in pretrained_names():
-        raise ValueError(f"the weights {name!r} are another agent's: dfplan.agents.loading.from_pretrained reads any")
+        raise ValueError(f"the weights {name!r} are another agent's: dfplan.agents.loading.from_pretrained loads any")
     raise ValueError(str(unknown("pretrained weights", name, files)))

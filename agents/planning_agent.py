@@ -40,7 +40,7 @@ class PlanningAgent(LearningAgent):
     ) -> Plan:
         """Plan from one observation (observation_dim,) or a batch, without acting; what the agent follows stays.
 
-        It takes random numbers from those of the agent, and shows the model nothing of what happened before.
+        It draws random numbers from the agent's generator. The model gets no history.
 
         goal, ask: as of `reset`; None is that of the last reset. horizon: plan length in environment steps, rounded up to
         tokens; None lets the planner choose. guide: one more cost to ask for. record: keep the plan at every row of denoising

@@ -76,7 +76,7 @@ def train(
         except TrainingInterrupted:
             if run_dir is None:
                 print(
-                    "that folder is a temporary one and is removed: a training with run_dir=... goes on",
+                    "that folder is temporary and is removed; give run_dir=... for a training that can be continued",
                     file=sys.stderr,
                 )
             raise

@@ -86,7 +86,7 @@ def prepare(arguments: Arguments) -> None:
 
 
 def each(arguments: Arguments) -> list[Arguments]:
-    """One for each task and recipe: 'all' stands for every one, but for those of rows that are made for other suites.
+    """One for each task and recipe: 'all' stands for every one, without recipes of rows for other suites.
 
     ValueError if they would share a folder.
     """

@@ -70,7 +70,7 @@ def as_they_end(calls: Iterable[Any], count: int, ahead: int | str = "2 * n_jobs
 
 @contextmanager
 def _interruptions_wait() -> Iterator[None]:
-    """Ctrl-C is heeded after this context. Processes started in it never heed it, also while they import."""
+    """Ctrl-C takes effect after this context. Processes that start in it ignore Ctrl-C, also while they import."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return

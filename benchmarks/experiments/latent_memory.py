@@ -1,7 +1,7 @@
 """Where an arm that exchanges two objects can keep its memory: in the context of a transformer, or in a recurrent latent.
 
-Two models of one recipe, which differ in their networks alone, are played on the same starts: all tokens of the past can be
-seen by the one ('context'), the other sums them up in a latent ('latent').
+Two models of one recipe differ in their networks alone and play the same starts. One attends to all past tokens ('context'),
+the other sums them up in a latent ('latent').
 """
 
 from __future__ import annotations

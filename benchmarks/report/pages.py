@@ -85,7 +85,7 @@ SCORES = {"normalized": "D4RL's normalized score", "success %": "% of episodes w
 
 
 def overviews(title: str, rows: pd.DataFrame, summary: Summary, say_lacks: bool = True) -> str:
-    """`overview` of each suite, in the order of the environments, as Markdown. Titles say what the scores are."""
+    """`overview` of each suite, in the order of the environments, as Markdown. Its title names the score."""
     suites = {env_id: TASKS[env_id].suite if env_id in TASKS else "" for env_id in summary.environments}
     units = {cell.env_id: SCORES[score(cell.reference, cell.returns, cell.success)[0]] for cell in summary.cells}
     found = []
@@ -97,7 +97,7 @@ def overviews(title: str, rows: pd.DataFrame, summary: Summary, say_lacks: bool 
 
 
 def overview(title: str, rows: pd.DataFrame, environments: list[str], say_lacks: bool = True) -> Table:
-    """Scores, a line for each agent and a column for each environment; `say_lacks`: what † stands for, beside it."""
+    """Scores, a line for each agent and a column for each environment; with `say_lacks`, the reasons stand beside each †."""
     best = rows.groupby("env")["normalized"].transform("max") == rows["normalized"]
     text = [_overview_entry(row, bold, say_lacks) for row, bold in zip(rows.to_dict("records"), best, strict=True)]
     entries = rows.assign(text=text).pivot(index="agent", columns="env", values="text")

@@ -51,7 +51,7 @@ def default(spec: Spec, budget: Budget, **changes: Any) -> Recipe:
 
 
 def recurrent(spec: Spec, budget: Budget) -> Recipe:
-    """The same with the paper's network: all that it has of the tokens before the one that it reads is a latent."""
+    """The same with the paper's network, whose latent sums up all earlier tokens."""
     from dfplan.models import RecurrentConfig  # late: torch takes seconds to import
 
     return default(spec, budget, model=RecurrentConfig())

@@ -111,9 +111,9 @@ def until_the_second(data: Trajectories, found: Changes) -> IntArray:
 
 
 def until_another(still: BoolArray) -> IntArray:
-    """(N,): how many steps after each step of the data a thing moves that is not the first to move from there on: at least 1.
+    """(N,): the number of steps from each step of the data until a second thing moves, at least 1.
 
-    `still` (N, things) is as of `at_rest`. Where no other moves it is at least what is left of all data.
+    `still` (N, things) is as of `at_rest`. Where no second one moves, the number is not below that of all steps that are left.
     """
     steps = np.arange(len(still))
     moves = np.minimum.accumulate(np.where(still, len(still), steps[:, None])[::-1])[::-1]

@@ -19,7 +19,7 @@ class Queries:
 
     `goal_within` is the largest number of steps between the present and its goal, which stands in `goal_columns` of an
     observation; 0 where no goals are drawn. With `groups`, most goals are of one thing alone and NaN elsewhere; with `alike`,
-    all are, that thing is the first one (see `dfplan.data.things`), and no goal lies beyond where another thing begins to move.
+    all are, that thing is the first one (see `dfplan.data.things`), and no goal is later than another thing's first move.
     With `kinds`, no goal lies beyond the second change of a configuration, and what one change changes is asked for together
     (see `dfplan.data.configurations`). `evenly` is as of `PaddedWindows`.
     Raises what `PaddedWindows` raises, and ValueError for data without goal columns where goals are drawn.

@@ -65,7 +65,7 @@ def load(
     if read is not None:
         return seen_through(read(_path(name)), goal, asked(features))
     if Path(name).suffix.lower() in (".safetensors", ".zip"):
-        raise ValueError(f"'{name}' names no data, but weights by its ending: dfplan.load_agent reads those.")
+        raise ValueError(f"'{name}' is no data: its ending is that of weights, which dfplan.load_agent loads.")
     if not isinstance(source, str) or not is_minari_id(name):
         raise ValueError(
             f"'{name}' names no data: expected a file ending in .hdf5, .h5 or .npz, 'd4rl:NAME', or a Minari id with its "

@@ -39,8 +39,8 @@ class Guidance:
     candidates: SizeOrZero = 0
     """Draws of what is decided, which are weighed by exp(-scale * cost); 0 follows the cost's gradient."""
     fading: bool = False
-    """Whether the gradient moves the sample less the more of it is noise, by about alpha_bar, and not in a token's last step,
-    which is the network's alone: what the paper's published code does. Candidates have no gradient."""
+    """Whether the gradient moves a token less the noisier it is, by a factor of about alpha_bar, and not at all in the token's
+    last step, as in the paper's published code. It does not concern `candidates`, which have no gradient."""
 
     def __post_init__(self) -> None:
         check_fields(self)

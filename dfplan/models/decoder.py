@@ -1,4 +1,4 @@
-"""A transformer that looks at what was observed: actions attend to observations, at one noise level a sequence."""
+"""A transformer in which actions attend to observations; all actions of a sequence have one noise level."""
 
 from __future__ import annotations
 

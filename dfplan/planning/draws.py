@@ -46,7 +46,7 @@ def ramp(batch: int, tokens: int, K: int, generator: Generator, longest: Tensor 
 
 
 def from_start(batch: int, tokens: int, K: int, generator: Generator, longest: Tensor | None = None) -> Drawn:
-    """`independent` after a clean start: plans of the paper, whose first latent encodes the observation as it is."""
+    """`independent` after a clean start, as in the paper, where the first latent encodes the clean observation."""
     drawn = independent(batch, tokens, K, generator)
     return inpainted(drawn, _position(drawn.k) == 0)
 

@@ -28,11 +28,13 @@ def in_turn(
     A group is at its goal if its Euclidean distance is at most its entry of `within`. Where all groups are, the goal is kept
     whole. A group that was moved away again is asked for again.
 
-    With a `clearance`, a group waits while another one is within that distance of its goal. With `lowest_first` that is the
-    distance beside the last column, another one that is lower is not in the way, and what lies upon a group goes before it.
-    Where all wait for one another, the one that is next, of those that are in the way, is asked to go half the way first. With
-    both, a group that hangs, as a cube in a gripper, is asked for until it lies: at its goal, or, if it has to wait there for
-    another one or for one that is to lie below it, where it is, or half the way on if it would be in the way there.
+    With a `clearance`, a group waits while another one is within that distance of its goal. Where all wait for one another, the
+    next one of those that are in the way is asked to go half the way first. With `lowest_first` too, three rules are added:
+
+    - The distance leaves out the last column, the height, and a lower group is not in the way.
+    - What lies upon a group goes before it.
+    - A group that hangs, such as a cube in a gripper, is asked for until it lies: at its goal; where it is, if another one goes
+      before it; or half the way to its goal, if it would be in the way where it is.
     """
     device, count = goal.device, len(groups)
     sizes, index = torch.tensor(groups, device=device), torch.arange(count, device=device)

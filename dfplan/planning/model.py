@@ -30,7 +30,7 @@ PERCENT = 100
 INVERSE_PAIRS, PLAUSIBLE_STEPS, OUTCOMES = 8, 16, 64
 """How many of each window's steps are learned from in one batch."""
 Recorded = tuple[Tensor, Tensor]
-"""Of each window the first and the last row that were recorded, (B, 1) each: what lies outside them is padded."""
+"""The first and the last recorded row of each window, (B, 1) each. Rows outside them are padded."""
 
 
 class Batch(NamedTuple):
@@ -216,7 +216,7 @@ def inverse_loss(
 def _random_starts(
     each: int, recorded: Recorded, gap: int | Tensor, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Rows (B, 1) of windows and `each` starts (B, each) in them, uniform among those that are followed `gap` steps later."""
+    """Rows (B, 1) of windows and `each` starts (B, each) in them, uniform among those with a recorded row `gap` steps later."""
     first, last = recorded
     B, device, count = len(first), first.device, (last - first + 1 - gap).clamp(min=1)
     start = (torch.rand((B, each), generator=generator, device=device, dtype=torch.float32) * count).long()

@@ -33,7 +33,7 @@ class PlanConfig(CheckedFields):
     scale: NotNegative = 0.0
     """Strength of this guide; 0 turns it off. Costs that are asked for have weights of their own."""
     fading: bool = False
-    """Whether guidance counts less the more is noise, and not in a token's last step: see `dfplan.diffusion.guidance`."""
+    """Whether guidance is weaker the noisier a token is, and off in its last step: see `dfplan.diffusion.guidance`."""
     futures: SizeOrZero = 0
     """Sampled futures of Monte Carlo guidance; 0 guides by the one prediction."""
     future_steps: Size = 8

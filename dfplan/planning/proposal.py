@@ -128,7 +128,7 @@ def plan_of(model: TrajectoryModel, drawn: Sample, lengths: Tensor) -> Plan:
 
 
 def _matrix(config: PlanConfig, K: int, lengths: Tensor, tokens: int) -> Tensor:
-    """The scheduling matrix of plans of these lengths (R,), (M + 1, T) for all, or (M + 1, R, T), as each ends elsewhere."""
+    """The scheduling matrix of plans of these lengths (R,): (M + 1, T), or (M + 1, R, T) where it depends on the length."""
     if config.matrix == "pyramid":
         return matrices.pyramid(tokens, K, config.steps, config.uncertainty)
     token = torch.arange(tokens, dtype=torch.float64)

@@ -238,7 +238,7 @@ def test_an_action_that_float32_put_beyond_a_limit_stands_at_the_limit():
 
 def test_what_is_no_agent_and_actions_of_another_kind_are_one_sentence():
     with pytest.raises(
-        ValueError, match=r"an agent has reset\(goal=..., seed=...\) and act\(observations\), got a function"
+        ValueError, match=r"an agent must have reset\(goal=..., seed=...\) and act\(observations\), got a function"
     ):
         evaluate(lambda observation: observation, Falls, 1)
     with pytest.raises(ValueError, match=r"must have the shape \(2,\) for Discrete\(2\), got \(2, 2\)"):

@@ -191,7 +191,7 @@ def test_an_interrupted_training_says_whether_it_can_go_on(tmp_path, capsys, kep
             run_dir=tmp_path / "run" if kept else None,
             quiet=True,
         )
-    assert ("is a temporary one and is removed" in capsys.readouterr().err) == (not kept)
+    assert ("is temporary and is removed" in capsys.readouterr().err) == (not kept)
 
 
 @pytest.mark.parametrize(

@@ -136,7 +136,7 @@ def test_what_is_neither_a_name_nor_arrays_is_named_by_its_type(source):
 
 
 def test_weights_are_no_data():
-    with pytest.raises(ValueError, match=r"weights by its ending: dfplan\.load_agent reads those"):
+    with pytest.raises(ValueError, match=r"its ending is that of weights, which dfplan\.load_agent loads"):
         dfplan.load("robot.safetensors")
 
 
