@@ -86,7 +86,7 @@ def test_weights_that_an_installed_package_lacks_are_in_a_clone(tmp_path, monkey
     said = r"'maze2d-large-paper' \(5.6 MB\) are not in the installed package: a clone .* `make paper` makes"
     with pytest.raises(ValueError, match=said):
         from_pretrained("maze2d-large-paper")
-    with pytest.raises(ValueError, match=r"no pretrained weights 'maze2d-huge': expected one of \(none\)"):
+    with pytest.raises(ValueError, match=r"unknown pretrained weights 'maze2d-huge'; known: \(none\)"):
         from_pretrained("maze2d-huge")
 
 
