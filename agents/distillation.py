@@ -201,7 +201,7 @@ def distilled(planner: TrackingPlanner, plans: int = 1_000, spread: float = 1.0,
     fields = {"goal_columns": learned.goal_columns, "features": learned.features, "longest_gap": learned.longest_gap}
     fields |= {"lookahead": how.lookahead, "speed": how.speed, **model}
     config = DistilledConfig(layout.observation_dim, layout.action_dim, **fields)
-    train = TrainConfig(steps=15_000, batch_size=256, warmup_steps=0, weight_decay=0.0)
+    train = TrainConfig(steps=10_000, batch_size=256, warmup_steps=0, weight_decay=0.0)
     teacher = deepcopy(planner.learner)
 
     @cache
