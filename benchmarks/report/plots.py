@@ -34,8 +34,9 @@ COLUMNS = 3
 """Panels side by side."""
 _COLORS = dict(zip(FAMILIES, figures.COLORS, strict=True))
 _PRINTED = "#D55E00"
-_LINES = ("-", "--", ":", "-.", (0, (5, 1, 1, 1, 1, 1)), (0, (4, 4)), (0, (8, 2, 2, 2)), (0, (1, 4)), (0, (8, 4)))
-_MARKS = "osD^vPX*h"
+_DASHES = ((5, 1, 1, 1, 1, 1), (4, 4), (8, 2, 2, 2), (1, 4), (8, 4), (2, 6), (12, 3))
+_LINES = ("-", "--", ":", "-.", *((0, dashes) for dashes in _DASHES))
+_MARKS = "osD^vPX*h<>"
 _SCORE = ["env", "agent", "normalized", "normalized_low", "normalized_high"]
 
 
