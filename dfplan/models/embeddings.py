@@ -8,6 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+CODE_BITS, MOST_ROWS = 40, 2**22
+"""Of `distinct_rows`: bits of the number of some columns, and how many different rows there may be; together below 63 bits."""
+
 
 def sinusoid(value: Tensor, width: int, longest: float = 10_000.0) -> Tensor:
     """Sines and cosines of `value` (...) at `width / 2` geometrically spaced frequencies: (..., width), fp32."""
@@ -41,11 +44,23 @@ class LevelEmbedding(nn.Module):
         table = self.mlp(sinusoid(every, self.width))
         if self.parts == 1:
             return table, k
-        base = (self.levels + 1) ** torch.arange(self.parts, device=k.device)
-        code, which = torch.unique((k * base).sum(-1), return_inverse=True)
+        rows, which = distinct_rows(k, self.levels + 1)
         part = torch.arange(self.parts, device=k.device)
-        k = code.unsqueeze(-1) // base % (self.levels + 1)
-        return table.unflatten(-1, (self.parts, self.width))[k, part].sum(-2), which
+        return table.unflatten(-1, (self.parts, self.width))[rows, part].sum(-2), which
+
+
+def distinct_rows(k: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The different rows (U, P) of whole numbers k (..., P) below `count`, and which of them each row (...) is.
+
+    Some columns at a time become one number, because those of many columns would be beyond int64.
+    """
+    rows, which = k.new_zeros(1, 0), k.new_zeros(k.shape[:-1])
+    for columns in k.split(max(1, int(CODE_BITS / math.log2(count))), dim=-1):
+        base = count ** torch.arange(columns.shape[-1], device=k.device)
+        code, which = torch.unique(which + MOST_ROWS * (columns * base).sum(-1), return_inverse=True)
+        digits = (code // MOST_ROWS).unsqueeze(-1) // base % count
+        rows = torch.cat([rows[code % MOST_ROWS], digits], dim=-1)
+    return rows, which
 
 
 class Waves(nn.Module):

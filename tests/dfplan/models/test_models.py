@@ -130,12 +130,14 @@ def test_near_levels_have_near_embeddings_and_none_are_alike():
     assert torch.equal(embedding(k), each[k])
 
 
-def test_the_embedding_of_parts_is_the_sum_of_each_part_at_its_level():
+@pytest.mark.parametrize(("K", "parts"), [(64, 3), (256, 11), (2**20, 4)])
+def test_the_embedding_of_parts_is_the_sum_of_each_part_at_its_level(K, parts):
     torch.manual_seed(0)
-    embedding = LevelEmbedding(K, 16, parts=3)
-    k = torch.randint(0, K + 1, (4, 5, 3))
-    table = embedding.mlp(sinusoid(torch.arange(K + 1) * (1000.0 / K), 16)).unflatten(-1, (3, 16))
-    expected = sum(table[k[..., part], part] for part in range(3))
+    embedding = LevelEmbedding(K, 4, parts=parts)
+    k = torch.randint(0, K + 1, (4, 5, parts))
+    k[1:3] = k[0]  # some rows are alike
+    table = embedding.mlp(sinusoid(torch.arange(K + 1) * (1000.0 / K), 4)).unflatten(-1, (parts, 4))
+    expected = sum(table[k[..., part], part] for part in range(parts))
     torch.testing.assert_close(embedding(k), expected)
 
 
