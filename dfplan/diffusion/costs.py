@@ -25,8 +25,7 @@ def cost_of(cost: Cost, x0: Tensor) -> Tensor:
 
     Raises CostError for a function that raises, that returns anything but floats (B,), or NaN or infinity for a sequence
     whose numbers are finite and below `APART`; and, where x0 asks for a gradient, for a result that does not depend on
-    x0: a constant or detached cost would steer nothing.
-    """
+    x0: a constant or detached cost would steer nothing."""
     try:
         value = cost(x0.clone())
     except (CostError, torch.OutOfMemoryError):
@@ -50,8 +49,7 @@ def cost_gradient(cost: Cost, x0: Tensor, weight: float = 1.0) -> Tensor:
     """Gradient (B, T, C) of weight times the cost of each sequence with respect to x0 (B, T, C).
 
     Not finite where the cost has no finite gradient: the sequence is lost then, and the planner leaves it out. Raises
-    CostError as `cost_of`, and for a cost through which no gradient flows.
-    """
+    CostError as `cost_of`, and for a cost through which no gradient flows."""
     with torch.enable_grad():
         x0 = x0.detach().requires_grad_()
         value = cost_of(cost, x0)

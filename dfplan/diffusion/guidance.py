@@ -23,8 +23,7 @@ class Guidance:
     approximation: the prediction is judged as if it were certain. With a curved cost that pulls too hard while much is
     undecided. `candidates` need no gradient, and many of them with many futures are exact for any cost.
 
-    Raises ValueError for fields out of range; warns of futures that take a single step, because that is no draw.
-    """
+    Raises ValueError for fields out of range; warns of futures that take a single step, because that is no draw."""
 
     cost: Cost
     scale: float = 1.0
@@ -48,7 +47,6 @@ class Guidance:
             warnings.warn(
                 f"guidance with futures={self.futures} and future_steps=1 draws no futures, because one step from pure noise "
                 "gives the network's mean: set future_steps to 8 or so, or futures to 0",
-                UserWarning,
                 stacklevel=3,
             )
 
@@ -67,8 +65,7 @@ class Guidance:
         low cost where it is decided.
 
         A gradient does not move what is at level K: noise holds nothing of x0 there, and what the gradient finds in it is
-        the network's error. Raises CostError for a cost that is none.
-        """
+        the network's error. Raises CostError for a cost that is none."""
         undecided = self.undecided(k_next, known, diffusion.K)
         decided = ~(undecided | known) & (k > 0)
         moves = decided if self.candidates else decided & (k < diffusion.K)
@@ -80,9 +77,8 @@ class Guidance:
             moved = (x - signal * self.weighed(diffusion, x, k, decided, undecided, generator)) / noise
         else:  # Dhariwal & Nichol 2021, Algorithm 2
             plain, gradient = self.gradient(diffusion, x, k, undecided, generator)
-            moved = plain.eps + self.scale * noise * gradient * (
-                self._fade(diffusion, x, k, k_next) if self.fading else 1
-            )
+            factor = self._fade(diffusion, x, k, k_next) if self.fading else 1
+            moved = plain.eps + self.scale * noise * gradient * factor
         moves = per_column(moves, x)
         return Denoised(
             torch.where(moves, (x - noise * moved) / signal, plain.x0), torch.where(moves, moved, plain.eps)

@@ -25,8 +25,7 @@ def autoregressive(tokens: int, K: int, steps: int) -> Tensor:
 def pyramid(tokens: int, K: int, steps: int, uncertainty: float = 1.0) -> Tensor:
     """The paper's zig-zag: each token lags the one before by `uncertainty` rows, so the far future stays uncertain.
 
-    An uncertainty of 0 is `full_sequence`, one of `steps` is `autoregressive`; fractions are allowed.
-    """
+    An uncertainty of 0 is `full_sequence`, one of `steps` is `autoregressive`; fractions are allowed."""
     return from_lag(_lags(tokens, uncertainty), K, steps)
 
 
@@ -37,10 +36,8 @@ def trapezoid(tokens: int, K: int, steps: int, uncertainty: float = 1.0) -> Tens
 
 
 def from_lag(lag: Tensor, K: int, steps: int) -> Tensor:
-    """The matrix (steps + ceil(max(lag)) + 1, T) in which token t starts to fall after lag[t] >= 0 rows, for any lag (T,).
-
-    For sequences that have lags (B, T) of their own it is (steps + ceil(max(lag)) + 1, B, T).
-    """
+    """The matrix (steps + ceil(max(lag)) + 1, T) in which token t starts to fall after lag[t] >= 0 rows, for any lag (T,);
+    of lags (B, T), sequences of which each has its own, it is (steps + ceil(max(lag)) + 1, B, T)."""
     if not isinstance(steps, Integral) or steps < 1:
         raise ValueError(f"a token needs at least one denoising step, a whole number, got steps={steps}")
     if lag.ndim not in (1, 2) or lag.numel() == 0 or not bool(((lag >= 0) & lag.isfinite()).all()):
@@ -57,8 +54,7 @@ def check(matrix: Tensor, K: int, shape: tuple[int, ...] | None = None) -> Tenso
     """Return a valid matrix, else raise ValueError with one sentence that names the fault.
 
     Without a shape it is a whole one, (M + 1, T), from pure noise to clean. With the shape (B, T) of sequences it is some
-    rows for them, (rows, T) or (rows, B, T).
-    """
+    rows for them, (rows, T) or (rows, B, T)."""
     whole, found = shape is None, f"{tuple(matrix.shape)} {matrix.dtype}"
     if matrix.ndim < 2 or len(matrix) < 1 + whole or matrix.dtype not in (torch.int32, torch.int64):
         raise ValueError(f"a scheduling matrix is (rows >= {1 + whole}, tokens) of integers, got {found}")

@@ -28,8 +28,7 @@ def sample_futures(
     """Predicted clean tokens (N, B, T, C) of N futures of noisy tokens x (B, T, C) at levels k (B, T) or (B, T, C).
 
     What is `undecided`, a mask in the shape of k, falls from K to 0 in `steps`. Without futures, or with nothing undecided,
-    it is the one prediction, N = 1. Differentiable in x where gradients are enabled.
-    """
+    it is the one prediction, N = 1. Differentiable in x where gradients are enabled."""
     if not (futures and bool(undecided.any())):
         return diffusion.denoise(x, k).x0.unsqueeze(0)
     x, k, undecided = _redrawn(diffusion.K, x, k, undecided, futures, generator)
@@ -64,8 +63,7 @@ def mean_cost(cost: Cost, futures: Tensor) -> Tensor:
 def mean_cost_gradient(cost: Cost, futures: Tensor, x: Tensor) -> Tensor:
     """Gradient (B, T, C), with respect to x (B, T, C), of the mean cost of futures (N, B, T, C) that depend on x.
 
-    Raises CostError as `dfplan.diffusion.costs.cost_gradient`.
-    """
+    Raises CostError as `dfplan.diffusion.costs.cost_gradient`."""
     gradient = cost_gradient(cost, futures.flatten(0, 1), 1 / len(futures))
     return torch.autograd.grad(futures, x, gradient.view_as(futures))[0]
 
@@ -86,8 +84,7 @@ def _fall(
 
     Steps are of second order: a prediction's change since the step before goes on (Lu et al. 2022, DPM-Solver++(2M)). They are
     small near the noise: which of several outcomes a future takes is decided there, the earlier the more tokens show it, and a
-    step over it leaves too many futures at the mean.
-    """
+    step over it leaves too many futures at the mean."""
     done = [step / steps for step in range(steps + 1)]
     levels = [torch.where(falling, (k * (1 - s * s * (2 - s))).round().long(), k) for s in done]
     log_snr = [diffusion.schedule.snr(level).log() for level in levels]

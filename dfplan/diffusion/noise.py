@@ -29,8 +29,7 @@ def alpha_bar(name: ScheduleName, K: int) -> Tensor:
     """The share of signal power left at each level: (K + 1,) float64, from 1 at level 0, strictly falling.
 
     linear: Ho et al. 2020, betas rescaled to K levels; cosine: Nichol & Dhariwal 2021, eq. 17; sigmoid: Jabri et al. 2022,
-    eq. 2 with start -3, end 3, tau 1. Raises ValueError for another name and for K < 1.
-    """
+    eq. 2 with start -3, end 3, tau 1. Raises ValueError for another name and for K < 1."""
     if K < 1:
         raise ValueError(f"a noise schedule needs at least one level, got {K}")
     t = torch.linspace(0, 1, K + 1, dtype=torch.float64)
@@ -60,8 +59,7 @@ def noise_like(x: Tensor, generator: Generator) -> Tensor:
 class NoiseSchedule(nn.Module):
     """The forward process and its exact posteriors, for tokens that each have a level of their own.
 
-    Methods take x (B, T, C) and levels k: (B, T) for whole tokens, or (B, T, C). ValueError as of `alpha_bar`.
-    """
+    Methods take x (B, T, C) and levels k: (B, T) for whole tokens, or (B, T, C). ValueError as of `alpha_bar`."""
 
     alpha_bar: Tensor
 
@@ -113,8 +111,7 @@ class NoiseSchedule(nn.Module):
         """Mean (B, T, C) and standard deviation, (B, T, 1) or (B, T, C), of q_eta(x_{k_next} | x_k, x_0), for k_next <= k.
 
         eta = 1 is the forward process's own posterior (Ho et al. 2020, eq. 6-7, over any number of levels at once);
-        eta = 0 is DDIM's deterministic step (Song et al. 2021, eq. 12). What has k_next = k does not move.
-        """
+        eta = 0 is DDIM's deterministic step (Song et al. 2021, eq. 12). What has k_next = k does not move."""
         k, k_next = per_column(k, x), per_column(k_next, x)
         a, a_next, moving = self.alpha_bar[k], self.alpha_bar[k_next], k_next < k
         noise_power = torch.where(moving, 1 - a, torch.ones_like(a))

@@ -40,8 +40,7 @@ class Known:
     At `level` 0 they are exact. Above it the model sees them at that level, as uncertain values: with noise of the level
     added once, or, if they are `noisy`, as observations that have noise of variance (1 - alpha_bar) / alpha_bar already. At
     level K they are absent: pure noise that stays. `level` is one for all, or of the mask's shape. Raises ValueError for shapes
-    that do not fit and known values that are not finite.
-    """
+    that do not fit and known values that are not finite."""
 
     tokens: Tensor
     mask: Tensor
@@ -85,8 +84,7 @@ def begin(
 ) -> State:
     """Pure noise of `shape` (B, T, C), but for known tokens. Beyond `lengths` (B,) it stays noise, which says nothing.
     `temperature` is the deviation of the noise that becomes samples: below 1 they lie nearer to the most common ones (compare
-    Ajay et al. 2023, low-temperature sampling). Raises ValueError for what does not fit the shape.
-    """
+    Ajay et al. 2023, low-temperature sampling). Raises ValueError for what does not fit the shape."""
     (B, T, _), device = shape, diffusion.schedule.alpha_bar.device
     if lengths is not None and lengths.shape != (B,):
         raise ValueError(f"lengths must be ({B},), one for each sequence, got {tuple(lengths.shape)}")
@@ -105,9 +103,8 @@ def begin(
         k, beyond = (v.unsqueeze(-1).expand(shape) for v in (k, beyond))
     k = torch.where(known.mask, level, k)
     x = torch.where(per_column(beyond | known.mask, x), x, temperature * x)  # what stays noise is seen as such
-    added = (
-        x.masked_fill(per_column(k < diffusion.K, x), 0.0) if known.noisy else x
-    )  # what is absent is noise all the same
+    # What is absent is noise all the same.
+    added = x.masked_fill(per_column(k < diffusion.K, x), 0.0) if known.noisy else x
     shown = diffusion.schedule.add_noise(known.tokens, k, added)
     return State(torch.where(per_column(known.mask, x), shown, x), k, beyond | known.mask)
 
@@ -160,8 +157,7 @@ def run(
     """Algorithm 2: walk the rows of a scheduling matrix, (rows, T) or (rows, B, T), and yield the state at each.
 
     The state stands at the first row, or at any later one: then a token waits until a row is below its own level. Raises
-    ValueError, at the first state, for a matrix that is not valid or does not fit.
-    """
+    ValueError, at the first state, for a matrix that is not valid or does not fit."""
     check(matrix, diffusion.K, state.levels.shape[:2])
     yield state
     for row in matrix[1:].to(state.levels.device):
@@ -183,8 +179,7 @@ def sample(
 ) -> Sample:
     """Draw sequences of `shape` (B, T, C): from noise (`begin`) down a whole scheduling matrix (M + 1, T) (`run`).
 
-    Raises ValueError for a matrix that is not valid, and for what `begin` and `step` refuse.
-    """
+    Raises ValueError for a matrix that is not valid, and for what `begin` and `step` refuse."""
     check(matrix, diffusion.K)
     history, start = [], begin(diffusion, shape, generator, known, lengths, temperature)
     for state in run(diffusion, start, matrix, generator, **options):
