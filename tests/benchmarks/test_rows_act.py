@@ -13,7 +13,9 @@ FOR_ANY_DATA = {
     "diffusion-forcing-actions",
     "diffusion-forcing-chunks",
     "diffusion-forcing-plans",
+    "diffusion-forcing-recurrent",
     "diffusion-policy",
+    "diffusion-policy-history",
     "gciql",
     "gru",
 }
