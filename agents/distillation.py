@@ -180,7 +180,7 @@ class Lessons:
         return state + moved * self._moved, np.where((time >= end)[:, None], rest, ahead), goal
 
 
-def distilled(planner: TrackingPlanner, plans: int = 1_000, spread: float = 1.0, **model: Any) -> Recipe:
+def distilled(planner: TrackingPlanner, plans: int = 2_000, spread: float = 1.5, **model: Any) -> Recipe:
     """What `dfplan.train` takes to make a policy of a planner, which computes on the CPU.
 
     Args:
@@ -201,7 +201,7 @@ def distilled(planner: TrackingPlanner, plans: int = 1_000, spread: float = 1.0,
     fields = {"goal_columns": learned.goal_columns, "features": learned.features, "longest_gap": learned.longest_gap}
     fields |= {"lookahead": how.lookahead, "speed": how.speed, **model}
     config = DistilledConfig(layout.observation_dim, layout.action_dim, **fields)
-    train = TrainConfig(steps=10_000, batch_size=256, warmup_steps=0, weight_decay=0.0)
+    train = TrainConfig(steps=20_000, batch_size=256, warmup_steps=0, weight_decay=0.0)
     teacher = deepcopy(planner.learner)
 
     @cache

@@ -527,7 +527,7 @@ def test_save_and_load_keep_weights_and_config(small, tmp_path):
 
 
 def test_mistakes_get_a_sentence(small):
-    with pytest.raises(ValueError, match=r"expected one of .*maze2d-large"):
+    with pytest.raises(ValueError, match=r"did you mean .*maze2d-large"):
         DiffusionForcingAgent.from_pretrained("maze2d-huge")
     with pytest.raises(ValueError, match="hold no actions"):
         small.with_options(execution="diffused_actions")

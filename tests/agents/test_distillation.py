@@ -94,7 +94,9 @@ def test_the_example_of_the_page_runs(data, tmp_path, monkeypatch):
     (example,) = re.findall(r"^<!-- test:distill -->\n```python\n(.*?)^```$", page, flags=re.MULTILINE | re.DOTALL)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(dfplan, "load", lambda name: data)
-    few = example.replace("plans=1_000", "plans=2, hidden=(8,)").replace("minutes=5", "steps=2, quiet=True")
+    few = example.replace("distilled(planner)", "distilled(planner, plans=2, hidden=(8,))").replace(
+        "minutes=5", "steps=2, quiet=True"
+    )
     exec(few.replace("maze2d-large", "maze2d-umaze"), {})
     assert load(tmp_path / "policy.safetensors").goal_dim == 2
 

@@ -184,6 +184,7 @@ def test_sizes_far_beyond_the_file_are_refused_before_anything_is_made_of_them(n
                 "longest_gap",
                 "goal_within",
                 "longest",
+                "every",
             )
             bounded = place[-1] in small or "agent" in place
             assert message or (bounded and size == 2**16), (place, size)
