@@ -2,10 +2,10 @@
 
 policy = dfplan.train(data, distilled(DiffusionForcingAgent.from_pretrained("maze2d-large")), minutes=5)
 
-The planner is asked for plans from recorded observations to recorded goals, and then no more. Every state on a plan, moved at
-random, is a lesson: the goal is a place later on the same plan, and what is learned is where the plan leads within the steps
-that the planner looks ahead. The planner's own inverse dynamics makes an action of it. Nothing is played for this, neither in
-an environment nor in learned dynamics.
+The planner makes plans from recorded observations to recorded goals, once, before training. An example for training is a state
+on a plan, with noise added, and a goal, which is a later place on the same plan. The target is the place to which the plan leads
+within the steps that the planner looks ahead. The planner's inverse dynamics gives the action that leads there. No episode is
+played for this, neither in an environment nor in learned dynamics.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ class Distilled(OfflineLearner[DistilledConfig]):
 
 
 class DistilledAgent(OfflineAgent):
-    """Acts by the imitated planner's way, without a plan."""
+    """Acts towards the place that the planner would reach, and makes no plan."""
 
     kind = "distilled"
     learner_class, learner_config_class = Distilled, DistilledConfig
@@ -122,7 +122,7 @@ class TrackingPlanner(Protocol):
         """Another one with the same weights."""
 
     def reset(self, goal: ArrayLike | None = None, seed: int | None = None) -> None:
-        """Take goals."""
+        """Begin episodes with these goals."""
 
     def act(self, observation: ArrayLike) -> NDArray[np.float32]:
         """Make plans, and act."""
@@ -135,7 +135,7 @@ class Lessons:
     """Draws where a planner would go from states on and around its plans, for each training seed its own."""
 
     def __init__(self, planner: TrackingPlanner, data: Trajectories, plans: int, spread: float, seeds: tuple[int, ...]):
-        """Makes the plans, which takes a while; the arguments are those of `distilled`."""
+        """Make the plans, which takes a while; the arguments are those of `distilled`. ValueError if no plan is found."""
         self._seeds, self._columns = seeds, list(planner.learner.config.goal_columns)
         self._planner = planner.with_options()  # the caller's own may be in the middle of an episode
         self._planner.features = AS_RECORDED  # the data's observations are made already
@@ -143,6 +143,8 @@ class Lessons:
         rng = np.random.default_rng(seeds[0])
         counts = [min(TOGETHER, plans - first) for first in range(0, plans, TOGETHER)]
         made = [path for count in counts for path in self._plans(data, count, rng)]
+        if not made:
+            raise ValueError(f"the planner found none of {plans} plans between recorded observations and goals")
         self._ends = np.array([len(path) - 1 for path in made])
         self._paths = np.stack([np.pad(path, ((0, max(self._ends) + 1 - len(path)), (0, 0)), "edge") for path in made])
         steps = round(self._ahead)
@@ -184,7 +186,7 @@ def distilled(planner: TrackingPlanner, plans: int = 2_000, spread: float = 1.5,
     """What `dfplan.train` takes to make a policy of a planner, which computes on the CPU.
 
     Args:
-        planner: Of goals, tracked by inverse dynamics.
+        planner: An agent that plans states to goals, and tracks its plans by learned inverse dynamics.
         plans: How many it makes.
         spread: How far states are moved from plans at most, as a share of how far plans lead in the steps that the planner
             looks ahead.

@@ -107,6 +107,13 @@ def test_only_a_planner_that_tracks_states_to_goals_has_a_policy_distilled():
             distilled(planner)
 
 
+def test_a_planner_that_finds_no_plan_is_named(data, monkeypatch):
+    planner = PLANNERS["diffusion forcing"]()
+    monkeypatch.setattr(type(planner), "followed", lambda self, row: None)
+    with pytest.raises(ValueError, match="found none of 3 plans"):
+        Lessons(planner, data, 3, 0.5, (0,))
+
+
 def test_the_recipe_of_a_maze_has_the_shipped_planner():
     recipe = RECIPES["distilled"](maze2d.SPEC, maze2d.BUDGETS["umaze"])
     assert recipe.model.goal_columns == (0, 1) and recipe.seeds == (0, 1, 2)
