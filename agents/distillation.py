@@ -2,10 +2,10 @@
 
 policy = dfplan.train(data, distilled(DiffusionForcingAgent.from_pretrained("maze2d-large")), minutes=5)
 
-The planner makes plans from recorded observations to recorded goals, once, before training. An example for training is a state
-on a plan, with noise added, and a goal, which is a later place on the same plan. The target is the place to which the plan leads
-within the steps that the planner looks ahead. The planner's inverse dynamics gives the action that leads there. No episode is
-played for this, neither in an environment nor in learned dynamics.
+The planner makes plans from recorded observations to recorded goals, once, before training. An example for training is a
+state on a plan, with noise added, and a goal, which is a later place on the same plan. The target is the place to which the
+plan leads within the steps that the planner looks ahead. The planner's inverse dynamics gives the action that leads there. No
+episode is played for this, neither in an environment nor in learned dynamics.
 """
 
 from __future__ import annotations
