@@ -52,6 +52,7 @@ class Arguments:
             "stitching",
             "paper-recipe",
             "fresh-starts",
+            "decision-time",
         ]
     ]
     """What is played: see benchmarks/experiments/, one file each, and docs/claims.md."""
