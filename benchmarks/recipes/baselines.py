@@ -134,7 +134,7 @@ def _sequence(
 def _full_sequence(
     agent: type[Any], learner: type[Any], model: SequenceConfig, acting: type[Any], name: str, budget: Budget
 ) -> Recipe:
-    train = TrainConfig(steps=budget.steps["sequence"], batch_size=32)
+    train = TrainConfig(steps=budget.steps.get(name, budget.steps["sequence"]), batch_size=32)
     how = acting(**budget.acting.get(name, {}))
     return Recipe(agent, learner, model, how, train, lambda data: ReturnWindows(data, model.steps + 1).sample)
 
