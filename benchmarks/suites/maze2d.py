@@ -41,6 +41,8 @@ _PLANS: dict[str, tuple[Any, Any, Any]] = {
 }
 """By maze. Nearly every way that the expert drove between two cells fits into a plan; 95% took less than 160, 280 and 460
 steps. Diffusion Forcing's speed was chosen on tuning seeds."""
+_DIFFUSER: tuple[dict[str, Any], ...] = ({}, {}, {"steps": 256, "eta": 1.0})
+"""How Diffuser's plans are drawn: in the large maze by the paper's ancestral steps, which score more there on tuning seeds."""
 _OMEGA = (2.0, 1.0, 1.0)
 """The strength of Decision Diffuser's guidance, chosen on tuning seeds."""
 _STEPS = {
@@ -68,7 +70,7 @@ BUDGETS = {
         model=MODEL,
         planner=f"maze2d-{maze}",
         acting={
-            "diffuser": {"execution": "pd", "velocity_columns": (2, 3)},
+            "diffuser": {"execution": "pd", "velocity_columns": (2, 3), **_DIFFUSER[place]},
             "decision-diffuser": {"omega": _OMEGA[place]},
         },
     )
