@@ -1,6 +1,6 @@
-"""How long decisions of Diffusion Forcing take in the robot tasks with one CPU thread, one observation at a time.
+"""How long decisions of Diffusion Forcing take in eight robot tasks with one CPU thread, one observation at a time.
 
-A chunk of actions is played before the next plan: most decisions take a fraction of a millisecond, a few take a plan's time.
+Some actions of a plan are played before the next plan is made: a decision takes a fraction of a millisecond, or a plan's time.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ def parts(quick: bool) -> Settings:
 
 
 def play(settings: Part) -> Part:
-    """The times of an agent's decisions in milliseconds; an episode that ends is followed by the same one."""
+    """The times of an agent's decisions in milliseconds; when an episode ends, another one begins at the same start."""
     task = find(settings["env"])
     agent = rows.row("diffusion-forcing").build(task, seed=0)
     return speed.time_decisions(agent, task.env_id, settings["decisions"], speed.SEED, threads=1)
 
 
 def conclude(played: Parts) -> Verdict:
-    """It held if no task is slower."""
+    """It held if no task is slower than `MEDIAN` and `PLAN`."""
     held = all(part["median"] <= MEDIAN and part["plan"] <= PLAN for part in played.values())
     lines = [
         [env, *(f"{part[name]:.2f}" for name in ("median", "p95", "mean", "plan")), f"{1e3 / part['mean']:.0f}"]
